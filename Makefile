@@ -1,0 +1,55 @@
+# `make help` lists the targets. Each sets up .venv by itself; nothing else is needed than
+# python3 (3.11 to 3.13), git and make.
+
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
+	&& echo $$p && break; done)
+BIN := .venv/bin
+READY := .venv/.ready
+.DEFAULT_GOAL := help
+
+$(READY): requirements/dev.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "evp needs Python 3.11, 3.12 or 3.13; none was found on PATH" >&2; exit 2; }
+	@echo "setting up .venv with $$($(PYTHON) --version)" >&2
+	@rm -rf .venv && $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+.PHONY: help up test lint type format cov lock bench-quick clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+up: $(READY) ## run everything on this machine and send 10,000 events through it; Ctrl-C ends it
+	@$(BIN)/evp up --demo 10000
+
+test: $(READY) ## run the tests (engines come from PATH or from wheels; no Docker needed)
+	@$(BIN)/python -m pytest
+
+lint: $(READY) ## check style and formatting
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+type: $(READY) ## check types
+	@$(BIN)/mypy
+
+format: $(READY) ## format the code
+	@$(BIN)/ruff check --fix-only --quiet . ; $(BIN)/ruff format .
+
+cov: $(READY) ## run the tests and report what they don't cover (at least 90 % of lines and branches)
+	@rm -f .coverage .coverage.*
+	@$(BIN)/coverage run -m pytest -q && $(BIN)/coverage combine -q && $(BIN)/coverage report
+
+bench-quick: $(READY) ## compare evp with bare inserts on this machine (needs wrk; about two minutes)
+	@$(BIN)/python scripts/bench/run.py
+
+lock: $(READY) ## pin the newest allowed versions with their hashes
+	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --prerelease if-necessary-or-explicit \
+		--generate-hashes --no-emit-index-url --no-annotate --no-header --upgrade \
+		--extra embedded --extra dev pyproject.toml -o requirements/dev.lock
+	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --prerelease if-necessary-or-explicit \
+		--generate-hashes --no-emit-index-url --no-annotate --no-header --upgrade \
+		--extra embedded pyproject.toml -o requirements/runtime.lock
+
+clean: ## remove what can be made again (not the data in .evp)
+	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov build dist

@@ -1,0 +1,29 @@
+"""The two clocks: wall time for data, monotonic time for waiting."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+
+monotonic_s = time.monotonic
+
+
+def now_ms() -> int:
+    """Return the wall time in whole milliseconds since 1970, UTC."""
+    return time.time_ns() // 1_000_000
+
+
+def now() -> datetime:
+    """Return the wall time as a datetime in UTC."""
+    return datetime.now(UTC)
+
+
+def from_ms(ms: int) -> datetime:
+    """Return milliseconds since 1970 as a datetime in UTC."""
+    return datetime.fromtimestamp(ms // 1000, UTC).replace(microsecond=ms % 1000 * 1000)
+
+
+def to_ms(moment: datetime) -> int:
+    """Return an aware datetime as whole milliseconds since 1970, rounded down."""
+    # Seconds and microseconds apart: their float sum would round some milliseconds up.
+    return int(moment.timestamp() // 1) * 1000 + moment.microsecond // 1000

@@ -1,0 +1,182 @@
+"""Every error evp raises on purpose.
+
+    EvpError
+    ├── UsageError                     a flag or a file makes no sense                 exit 2
+    │   └── SettingsError              settings are wrong; lists every problem         exit 2
+    ├── Refusal                        a request is refused, nothing of it was kept    HTTP 4xx, 503
+    ├── FrameError                     a log entry can't be read as a frame
+    │   ├── CorruptFrame               it never can: its events go to the dead letters
+    │   └── UnknownFrameVersion        a newer evp wrote it: it stays pending
+    └── Unavailable                    an engine can't be used now; try again          exit 3
+        ├── LogUnavailable             Redis/Valkey
+        │   ├── LogNotDurable          it answers, but would lose what it accepts
+        │   ├── AckUnknown             an append was sent; whether it took effect is unknown
+        │   └── GroupLost              the consumer group or the stream is gone
+        ├── StoreUnavailable           MongoDB
+        ├── ServerUnavailable          evp's own server, for the commands that talk to it
+        ├── PortTaken                  the port to listen on
+        └── EngineFailed               an engine or child of evp does not start or stay up
+
+Texts are written for an operator: what happened, then what to do. None holds a
+secret: addresses go through `redact_url` first.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+EXIT_OK = 0
+EXIT_FINDING = 1
+EXIT_USAGE = 2
+EXIT_UNAVAILABLE = 3
+EXIT_THRESHOLD_MISSED = 99
+
+STATUS_BY_CODE: dict[str, int] = {
+    "invalid_json": 400,
+    "invalid_utf8": 400,
+    "invalid_request": 400,
+    "unauthenticated": 401,
+    "not_found": 404,
+    "method_not_allowed": 405,
+    "request_timeout": 408,
+    "body_too_large": 413,
+    "event_too_large": 413,
+    "too_many_events": 413,
+    "unsupported_media_type": 415,
+    "unsupported_encoding": 415,
+    "empty_batch": 422,
+    "invalid_event": 422,
+    "invalid_attribute": 422,
+    "invalid_id": 422,
+    "invalid_key": 422,
+    "invalid_timestamp": 422,
+    "timestamp_out_of_range": 422,
+    "number_out_of_range": 422,
+    "too_deep": 422,
+    "too_many_fields": 422,
+    "duplicate_id": 422,
+    "headers_too_large": 431,
+    "internal_error": 500,
+    "ack_unknown": 503,
+    "backlog_full": 503,
+    "log_not_durable": 503,
+    "log_unavailable": 503,
+    "shutting_down": 503,
+}
+"""The stable `code` of every problem+json answer, and its HTTP status."""
+
+
+class EvpError(Exception):
+    """Base of the tree. `exit_code` is what a command ends with when nothing catches it."""
+
+    exit_code = EXIT_FINDING
+
+
+class UsageError(EvpError):
+    """Raised when a flag, an argument or a file makes no sense."""
+
+    exit_code = EXIT_USAGE
+
+
+class SettingsProblem(NamedTuple):
+    """One wrong setting: its key, the value as given (masked if secret), what was wanted."""
+
+    key: str
+    value: str
+    wanted: str
+
+
+class SettingsError(UsageError):
+    """Raised once for all settings that are wrong; `problems` lists them."""
+
+    def __init__(self, problems: list[SettingsProblem]) -> None:
+        self.problems = problems
+        lines = [f"{p.key} = {p.value!r}: wanted {p.wanted}" for p in problems]
+        super().__init__("wrong settings:\n  " + "\n  ".join(lines))
+
+
+class Refusal(EvpError):
+    """Raised when a request can't be accepted; nothing of it was kept.
+
+    `code` is a key of STATUS_BY_CODE, `path` points at the culprit (`$[3].data.a`),
+    `index` is the place of the event in its batch, `retry_after_s` a hint for a 503.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        detail: str,
+        *,
+        path: str | None = None,
+        index: int | None = None,
+        retry_after_s: int | None = None,
+    ) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        self.status = STATUS_BY_CODE[code]
+        self.detail = detail
+        self.path = path
+        self.index = index
+        self.retry_after_s = retry_after_s
+
+
+class FrameError(EvpError):
+    """Base: a log entry can't be read as a frame."""
+
+
+class CorruptFrame(FrameError):
+    """Raised when an entry is damaged or malformed; reading it again won't help."""
+
+
+class UnknownFrameVersion(FrameError):
+    """Raised when an entry has a version this evp doesn't know: upgrade the workers."""
+
+
+class Unavailable(EvpError):
+    """Base: an engine can't be used now. Trying again later is right."""
+
+    exit_code = EXIT_UNAVAILABLE
+
+
+class LogUnavailable(Unavailable):
+    """Raised when Redis/Valkey can't be reached, refuses, or answered too late."""
+
+
+class LogNotDurable(LogUnavailable):
+    """Raised when the log answers but its settings would lose what was accepted."""
+
+
+class AckUnknown(LogUnavailable):
+    """Raised when an append was sent but its outcome is unknown: the client must send again."""
+
+
+class GroupLost(LogUnavailable):
+    """Raised on NOGROUP: the group or the stream is gone; recreate it at 0."""
+
+
+class StoreUnavailable(Unavailable):
+    """Raised on a transient MongoDB error: keep the batch, back off, write it again."""
+
+
+class ServerUnavailable(Unavailable):
+    """Raised when a command can't reach the evp server."""
+
+
+class PortTaken(Unavailable):
+    """Raised when the address to listen on can't be had."""
+
+
+class EngineFailed(Unavailable):
+    """Raised when an engine or a child process can't be found, doesn't start or doesn't stay up."""
+
+
+_URL_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]*@")
+_URL_SECRET_OPTION = re.compile(
+    r"(?i)\b(password|passwd|secret|token|authMechanismProperties)=[^&\s]*"
+)
+
+
+def redact_url(text: str) -> str:
+    """Return `text` with the credentials of every address in it replaced by `***`."""
+    return _URL_SECRET_OPTION.sub(r"\1=***", _URL_CREDENTIALS.sub("***@", text))

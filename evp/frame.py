@@ -1,0 +1,224 @@
+"""The frame: what one log entry holds. Written by servers, read by workers.
+
+| field | holds |
+|---|---|
+| `v` | `1`, the version of this table |
+| `id` | the frame id, an ObjectId's 12 bytes |
+| `srv`, `seq` | the server process's epoch, 8 random bytes, and the frame's number in it |
+| `n` | how many events |
+| `at` | events of the stream up to and with this frame: a lag in events is one subtraction |
+| `crc` | CRC-32 of `docs` |
+| `sum` | the summary, MessagePack |
+| `docs` | carriers, one a request, one after the other: BSON `{"d": [document, …]}` |
+
+A document is made at the door and stored as it is; the worker only slices. Its
+first element is `_id`, so the sixteen bytes stand at a fixed place.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections import Counter
+from datetime import datetime
+from operator import itemgetter
+
+import msgspec
+from bson import ObjectId
+from bson.errors import BSONError
+from bson.raw_bson import RawBSONDocument
+from msgspec import Struct
+
+from evp.clock import now
+from evp.codec import Decoded
+from evp.documents import Admission, Documents, build, encode_carrier
+from evp.errors import CorruptFrame
+from evp.limits import FRAME_BYTES_CLOSE, FRAME_EVENTS_CLOSE, SUMMARY_SOURCES_MAX
+
+VERSION = b"1"
+SOURCE_OTHER = "other"
+MINUTE_MS = 60_000
+
+_ID_PREFIX = b"\x05_id\x00\x10\x00\x00\x00\x04"
+_ID_START = 4 + len(_ID_PREFIX)
+_ID_END = _ID_START + 16
+_CARRIER_PREFIX = b"\x04d\x00"
+_DOCUMENT = 0x03
+
+NOT_CARRIERS = (ValueError, IndexError, struct.error, BSONError)
+"""What reading bytes that are no carriers can raise."""
+
+_int32_at = struct.Struct("<i").unpack_from
+
+
+class Summary(Struct, array_like=True, gc=False):
+    """Counts of a frame, made at the door so that no worker has to parse events.
+
+    `cells` are (minute of `time` since 1970, type, events); `sources` the most
+    frequent ones and "other"; the rest are the earliest and latest `time`.
+    """
+
+    cells: list[tuple[int, str, int]]
+    sources: dict[str, int]
+    first_ms: int
+    last_ms: int
+
+
+_encode_summary = msgspec.msgpack.Encoder().encode
+_decode_summary = msgspec.msgpack.Decoder(Summary).decode
+
+
+def summarize(types: list[str], sources: list[str], times_ms: list[int]) -> Summary:
+    """Return the summary of events given by their columns."""
+    cells = Counter(zip([time_ms // MINUTE_MS for time_ms in times_ms], types, strict=True))
+    by_source: dict[str, int] = Counter(sources)
+    if len(by_source) > SUMMARY_SOURCES_MAX:
+        ranked = sorted(by_source.items(), key=itemgetter(1), reverse=True)
+        by_source = dict(ranked[:SUMMARY_SOURCES_MAX])
+        rest = sum(count for _, count in ranked[SUMMARY_SOURCES_MAX:])
+        by_source[SOURCE_OTHER] = by_source.get(SOURCE_OTHER, 0) + rest
+    return Summary(
+        [(minute, type_, count) for (minute, type_), count in cells.items()],
+        by_source,
+        min(times_ms, default=0),
+        max(times_ms, default=0),
+    )
+
+
+class OpenFrame:
+    """A frame that still takes requests. Each goes in whole or not at all."""
+
+    __slots__ = ("_carriers", "_sources", "_times_ms", "_types", "count", "frame_id", "size_bytes")
+
+    def __init__(self) -> None:
+        self.frame_id = ObjectId()
+        self.count = 0
+        self.size_bytes = 0
+        self._carriers: list[bytes] = []
+        # Columns of all events so far; they are counted once, when the frame is closed.
+        self._types: list[str] = []
+        self._sources: list[str] = []
+        self._times_ms: list[int] = []
+
+    @property
+    def full(self) -> bool:
+        """True once it has passed its size: close it and open the next."""
+        return self.size_bytes >= FRAME_BYTES_CLOSE or self.count >= FRAME_EVENTS_CLOSE
+
+    def add(
+        self, decoded: Decoded, admission: Admission, *, batch: bool, at: datetime | None = None
+    ) -> Documents:
+        """Add the events of one request, received `at` (default: now).
+
+        Raises Refusal if one of them can't be stored; then the frame is as before.
+        """
+        made = build(decoded, self.frame_id, at or now(), admission, batch=batch)
+        carrier = encode_carrier(made.documents, batch=batch)
+        self._carriers.append(carrier)
+        self.size_bytes += len(carrier)
+        self.count += len(made.ids)
+        self._types += made.types
+        self._sources += made.sources
+        self._times_ms += made.times_ms
+        return made
+
+    def fields(self, srv: bytes, seq: int) -> dict[bytes, bytes]:
+        """Return the entry's fields but for `at`, which the log itself adds."""
+        docs = b"".join(self._carriers)
+        return {
+            b"v": VERSION,
+            b"id": self.frame_id.binary,
+            b"srv": srv,
+            b"seq": b"%d" % seq,
+            b"n": b"%d" % self.count,
+            b"crc": b"%d" % zlib.crc32(docs),
+            b"sum": _encode_summary(summarize(self._types, self._sources, self._times_ms)),
+            b"docs": docs,
+        }
+
+
+class Frame(Struct, gc=False):
+    """A frame as a worker holds it; `documents[i]` has the `_id` `ids[i]`.
+
+    `srv` is empty and `external` true for a plain entry of another program.
+    `accepted_ms` is the log's own time of the append.
+    """
+
+    entry_id: str
+    frame_id: ObjectId
+    srv: bytes
+    seq: int
+    ids: list[bytes]
+    documents: list[RawBSONDocument]
+    summary: Summary
+    accepted_ms: int
+    size_bytes: int
+    external: bool = False
+
+    @property
+    def count(self) -> int:
+        """How many events."""
+        return len(self.ids)
+
+
+def read_frame(entry_id: str, fields: dict[bytes, bytes]) -> Frame:
+    """Return the frame in an entry of version 1.
+
+    Raises CorruptFrame if a field is missing, the CRC differs or a document
+    isn't one.
+    """
+    try:
+        docs = fields[b"docs"]
+        crc, count = int(fields[b"crc"]), int(fields[b"n"])
+        frame_id, srv, seq = ObjectId(fields[b"id"]), fields[b"srv"], int(fields[b"seq"])
+        summary = _decode_summary(fields[b"sum"])
+    except (KeyError, ValueError, TypeError, BSONError, msgspec.MsgspecError) as error:
+        raise CorruptFrame(f"entry {entry_id}: bad field: {error!r}") from error
+    if zlib.crc32(docs) != crc:
+        raise CorruptFrame(f"entry {entry_id}: the CRC of docs is not {crc}")
+    try:
+        ids, documents = split(docs)
+    except NOT_CARRIERS as error:
+        raise CorruptFrame(f"entry {entry_id}: bad carrier: {error}") from error
+    if len(ids) != count:
+        raise CorruptFrame(f"entry {entry_id}: {len(ids)} documents, not {count}")
+    return Frame(
+        entry_id, frame_id, srv, seq, ids, documents, summary, entry_ms(entry_id), len(docs)
+    )
+
+
+def split(docs: bytes) -> tuple[list[bytes], list[RawBSONDocument]]:
+    """Return the ids and documents of carriers, by slicing alone.
+
+    Raises one of NOT_CARRIERS if the bytes are none.
+    """
+    ids: list[bytes] = []
+    documents: list[RawBSONDocument] = []
+    end_of = docs.index
+    start, total = 0, len(docs)
+    while start < total:
+        carrier_end = start + _int32_at(docs, start)[0] - 1
+        if docs[start + 4 : start + 7] != _CARRIER_PREFIX or not start < carrier_end < total:
+            raise ValueError("a carrier does not start with its array")
+        place = start + 7
+        array_end = place + _int32_at(docs, place)[0] - 1
+        place += 4
+        while place < array_end:
+            if docs[place] != _DOCUMENT:
+                raise ValueError("an element is no document")
+            place = end_of(b"\0", place + 1) + 1
+            document = docs[place : place + _int32_at(docs, place)[0]]
+            if document[4:_ID_START] != _ID_PREFIX:
+                raise ValueError("a document does not start with its _id")
+            ids.append(document[_ID_START:_ID_END])
+            documents.append(RawBSONDocument(document))
+            place += len(document)
+        if place != array_end or array_end + 1 != carrier_end:
+            raise ValueError("lengths of a carrier don't fit")
+        start = carrier_end + 1
+    return ids, documents
+
+
+def entry_ms(entry_id: str) -> int:
+    """Return the time part of an entry id, milliseconds since 1970 by the log's clock."""
+    return int(entry_id.partition("-")[0])

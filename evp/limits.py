@@ -1,0 +1,121 @@
+"""Every bound of evp, by name; units come last. Settings can change those that say so."""
+
+from __future__ import annotations
+
+KIB = 1024
+MIB = 1024 * KIB
+
+#: One event as JSON text.
+EVENT_BYTES_MAX = 256 * KIB
+#: The body of POST /events.
+SINGLE_BODY_BYTES_MAX = 1 * MIB
+#: The body of POST /events/batch.
+BATCH_BODY_BYTES_MAX = 8 * MIB
+#: Events in one request.
+BATCH_EVENTS_MAX = 10_000
+#: JSON nesting: the event itself is level 1.
+NESTING_MAX = 32
+#: Keys in one event, all levels together.
+EVENT_KEYS_MAX = 1_000
+#: One key, in UTF-8.
+KEY_BYTES_MAX = 256
+#: `id`, in UTF-8.
+ID_BYTES_MAX = 128
+#: `type`, `source`, `subject` and every other string attribute, in characters.
+ATTRIBUTE_CHARS_MAX = 2_000
+#: The name of an extension attribute, in characters.
+ATTRIBUTE_NAME_CHARS_MAX = 64
+#: The path of a culprit in an error, in characters: keys are the client's and can be long.
+PATH_CHARS_MAX = 300
+#: How far `time` may lie in the future: sender's clocks are wrong.
+TIME_AHEAD_MS_MAX = 24 * 3600 * 1000
+#: `x-api-key`; a longer one is unknown without being hashed.
+API_KEY_BYTES_MAX = 256
+#: Request line and headers of one HTTP request.
+HEADER_BYTES_MAX = 32 * KIB
+#: A connection without a request, seconds.
+KEEP_ALIVE_S = 75
+#: A request that started must be read whole within this, seconds.
+REQUEST_READ_S_MAX = 60
+
+#: An open frame that passed one of these closes; a request is never split, so it may exceed them.
+FRAME_BYTES_CLOSE = 1 * MIB
+FRAME_EVENTS_CLOSE = 5_000
+#: Frames of one server process that wait for the log, the one under way included.
+FRAMES_WAITING_MAX = 16
+#: Sources counted by name in a frame's summary; the rest is "other".
+SUMMARY_SOURCES_MAX = 50
+
+#: One command to the log must be answered within this, seconds; blocking reads add their block.
+LOG_COMMAND_S_MAX = 5.0
+#: A dial to the log, seconds.
+LOG_CONNECT_S_MAX = 3.0
+#: WAITAOF waits at most this for the disk of log and replicas.
+DURABLE_WAIT_MS_MAX = 3_000
+#: How often a server process looks at the log's durability settings again.
+DURABILITY_CHECK_S = 15.0
+#: How often a server process records its last acknowledged sequence number.
+LEDGER_RECORD_S = 2.0
+
+#: A worker slot's lease, and how often it is renewed.
+SLOT_LEASE_MS = 10_000
+SLOT_RENEW_MS = 3_000
+#: Slots tried for one base name.
+SLOTS_MAX = 1_000
+#: How often a worker tells the store what it does.
+HEARTBEAT_S = 2.0
+#: A worker that was silent for longer does not count as working.
+WORKER_SILENT_S = 3 * HEARTBEAT_S
+#: The end of a worker's shutdown time, kept for giving back what is pending.
+GIVE_BACK_S_MAX = 1.0
+#: Frames asked for in one read.
+READ_FRAMES_MAX = 1_000
+#: Bytes of frames asked for in one read, by the mean frame size so far.
+READ_BYTES_TARGET = 16 * MIB
+
+#: Ids in one `$in`: one embedded store answers in time that grows with the square of it.
+LOOKUP_IDS_MAX = 50
+#: A dead letter keeps this much of a payload that can't be stored as sent.
+DEAD_LETTER_PAYLOAD_BYTES_MAX = 64 * KIB
+#: A dead letter keeps a whole event up to this size, as a document.
+DEAD_LETTER_EVENT_BYTES_MAX = 8 * MIB
+#: A look whether the store is there, and how long its answer is kept.
+STORE_PING_S_MAX = 1.0
+STORE_PING_KEEP_S = 3.0
+#: A server process needs the store for its ledger and for looking whether it is there.
+SERVER_STORE_CONNECTIONS_MAX = 2
+#: Server selection and waiting for a pooled connection, milliseconds.
+STORE_SELECT_MS_MAX = 5_000
+STORE_QUEUE_MS_MAX = 2_000
+
+#: First and longest wait between attempts; each wait is drawn evenly from 0 to the bound.
+BACKOFF_FIRST_S = 0.1
+BACKOFF_LONGEST_S = 5.0
+#: A server that lost the log dials again at least this often.
+RECONNECT_LONGEST_S = 1.0
+#: A child that dies sooner than this after its start counts as a failed start.
+CHILD_STABLE_S = 5.0
+#: Failed starts in a row before a supervisor gives up.
+CHILD_FAILED_STARTS_MAX = 5
+#: A child must be ready within this after its start, seconds: an engine may have to recover.
+CHILD_READY_S_MAX = 60.0
+#: One look whether an engine or a server answers.
+PROBE_S_MAX = 2.0
+#: What is shown of a child's log when it fails.
+LOG_TAIL_BYTES = 1_000
+#: Connections that wait to be accepted.
+LISTEN_BACKLOG = 2_048
+#: evp's own HTTP client: a dial, an answer, and its size.
+HTTP_CONNECT_S_MAX = 5.0
+HTTP_ANSWER_S_MAX = 30.0
+HTTP_ANSWER_BYTES_MAX = 16 * MIB
+#: `evp send`: events and bytes of one request, and how often one is tried.
+SEND_EVENTS_MAX = 500
+SEND_BYTES_MAX = 1 * MIB
+SEND_ATTEMPTS_MAX = 8
+#: The longest wait that `evp send` grants a Retry-After.
+SEND_RETRY_AFTER_S_MAX = 30.0
+#: How long `evp up --demo` waits for its events to be in the store.
+DEMO_STORED_S_MAX = 120.0
+#: Totals are summed again after at least this many times what the last sum took.
+TOTALS_COST_FACTOR = 10

@@ -1,0 +1,85 @@
+"""What a running `evp up` tells about itself: `up.json` in its data directory, mode 0600."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+import msgspec
+import psutil
+from msgspec import Struct
+
+FILE_NAME = "up.json"
+_KEY_PREFIX = "evp_"
+
+
+class Running(Struct):
+    """One `evp up`. `boot` tells whether `pid` is from before the machine was started anew."""
+
+    http_url: str
+    redis_url: str
+    mongo_url: str
+    mongo_db: str
+    api_key: str
+    pid: int
+    boot: str
+    children: dict[str, int]
+
+
+def write(data_dir: Path, running: Running) -> None:
+    """Write `up.json` in one step, readable by its owner only."""
+    draft = data_dir / (FILE_NAME + ".new")
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(msgspec.json.format(msgspec.json.encode(running)) + b"\n")
+    draft.replace(data_dir / FILE_NAME)
+
+
+def read(data_dir: Path) -> Running | None:
+    """Return the `evp up` of `data_dir` if it runs now."""
+    text = read_text(data_dir / FILE_NAME)
+    try:
+        found = msgspec.json.decode(text, type=Running)
+    except msgspec.MsgspecError:
+        return None
+    return found if found.boot == boot_id() and psutil.pid_exists(found.pid) else None
+
+
+def settings_of(data_dir: Path) -> dict[str, str]:
+    """Return settings, as text, under which commands reach the `evp up` of `data_dir`."""
+    found = read(data_dir)
+    if found is None:
+        return {}
+    return {
+        "redis_url": found.redis_url,
+        "mongo_url": found.mongo_url,
+        "mongo_db": found.mongo_db,
+        "port": found.http_url.rpartition(":")[2],
+        "api_keys": f"default:{found.api_key}",
+    }
+
+
+def ensure_key(path: Path) -> str:
+    """Return the development key kept in `path`; make it the first time, mode 0600."""
+    existing = read_text(path).strip()
+    if existing:
+        return existing
+    path.parent.mkdir(parents=True, exist_ok=True)
+    key = _KEY_PREFIX + secrets.token_urlsafe(32)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(key + "\n")
+    return key
+
+
+def read_text(path: Path) -> str:
+    """Return a small file's text, or nothing if it can't be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def boot_id() -> str:
+    """Return what tells this start of the machine from every other."""
+    kernel = read_text(Path("/proc/sys/kernel/random/boot_id")).strip()
+    return kernel or str(int(psutil.boot_time()))
