@@ -1,0 +1,1 @@
+"""Engines and processes that evp starts itself."""

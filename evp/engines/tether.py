@@ -1,0 +1,51 @@
+"""Ties a child to the process that started it: it ends when its parent is gone, even by kill -9.
+
+    python -m evp.engines.tether PARENT_PID COMMAND [ARGUMENT …]
+
+On Linux the kernel does it (prctl PR_SET_PDEATHSIG outlives exec), and this
+process becomes the command. Elsewhere it stays, looks now and then whether its
+parent is still there, and passes signals on.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+
+_PR_SET_PDEATHSIG = 1
+_LOOK_S = 0.5
+_STOP_S = 5.0
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command; return its exit code where this process stays."""
+    parent, command = int(arguments[0]), arguments[1:]
+    if sys.platform != "linux":
+        return _stay(parent, command)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        return 1  # It died before the kernel was told.
+    return os.execvp(command[0], command)  # noqa: S606 - no shell is wanted
+
+
+def _stay(parent: int, command: list[str]) -> int:
+    child = subprocess.Popen(command)  # noqa: S603 - the command comes from evp itself
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _frame: child.send_signal(number))
+    while child.poll() is None:
+        if os.getppid() != parent:
+            child.terminate()
+            try:
+                child.wait(_STOP_S)
+            except subprocess.TimeoutExpired:
+                child.kill()
+        time.sleep(_LOOK_S)
+    return child.returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

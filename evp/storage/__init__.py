@@ -1,0 +1,1 @@
+"""The store: everything evp asks of MongoDB."""

@@ -1,0 +1,89 @@
+"""What the store has of events whose ids are known: the demo's and the load test's account."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from bson import Binary
+from msgspec import Struct
+from pymongo.errors import PyMongoError
+
+from evp.clock import from_ms, now_ms
+from evp.limits import LOOKUP_IDS_MAX, WORKER_SILENT_S
+from evp.storage.client import Database
+from evp.storage.failures import unavailable
+from evp.storage.schema import EVENTS, OUTCOMES, WORKERS
+
+_ID_TIME_BYTES = 6
+_ID_REST_BYTES = 10
+
+
+class Totals(Struct):
+    """Sums over all outcomes."""
+
+    stored: int = 0
+    duplicate: int = 0
+    dead: int = 0
+    frames: int = 0
+
+
+async def totals(db: Database) -> Totals:
+    """Return the sums over all outcomes, which reads each of them. Raises StoreUnavailable."""
+    sums = {name: {"$sum": f"${name}"} for name in ("stored", "duplicate")}
+    dead = {"$sum": {"$size": "$dead"}}
+    pipeline = [{"$group": {"_id": None, **sums, "dead": dead, "frames": {"$sum": 1}}}]
+    try:
+        rows = await (await db[OUTCOMES].aggregate(pipeline)).to_list()
+    except PyMongoError as error:
+        raise unavailable(error) from error
+    if not rows:
+        return Totals()
+    row = rows[0]
+    return Totals(row["stored"], row["duplicate"], row["dead"], row["frames"])
+
+
+async def stored_per_s(db: Database) -> float:
+    """Return what the workers that were heard of lately store a second, together.
+
+    Raises StoreUnavailable.
+    """
+    since = from_ms(now_ms() - int(WORKER_SILENT_S * 1000))
+    try:
+        workers = await db[WORKERS].find({"seen_at": {"$gte": since}}).to_list()
+    except PyMongoError as error:
+        raise unavailable(error) from error
+    return sum(float(worker.get("stored_per_s", 0.0)) for worker in workers)
+
+
+async def present(db: Database, ids: Sequence[bytes]) -> set[bytes]:
+    """Return which of these ids are stored. Raises StoreUnavailable."""
+    found: set[bytes] = set()
+    try:
+        for start in range(0, len(ids), LOOKUP_IDS_MAX):
+            wanted = [Binary(id_, 4) for id_ in ids[start : start + LOOKUP_IDS_MAX]]
+            async for document in db[EVENTS].find({"_id": {"$in": wanted}}):
+                found.add(bytes(document["_id"]))
+    except PyMongoError as error:
+        raise unavailable(error) from error
+    return found
+
+
+async def doubled(db: Database, source: str, first_ms: int, last_ms: int) -> list[str]:
+    """Return the ids of a source that stand in more than one document.
+
+    Looks at what is there, not at how ids are made. `first_ms` and `last_ms`
+    bound the events' times. Raises StoreUnavailable.
+    """
+    low, high = (
+        Binary(ms.to_bytes(_ID_TIME_BYTES, "big") + rest * _ID_REST_BYTES, 4)
+        for ms, rest in ((first_ms, b"\0"), (last_ms, b"\xff"))
+    )
+    seen: Counter[str] = Counter()
+    try:
+        query = {"_id": {"$gte": low, "$lte": high}, "source": source}
+        async for document in db[EVENTS].find(query):
+            seen[document["id"]] += 1
+    except PyMongoError as error:
+        raise unavailable(error) from error
+    return [id_ for id_, count in seen.items() if count > 1]

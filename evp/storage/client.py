@@ -1,0 +1,68 @@
+"""The client of the store: pool, time-outs and guarantees, set in code.
+
+Whatever the address says, writes are acknowledged by a majority and on its
+journals, and reads come from the primary: otherwise what was acknowledged in
+the log could be rolled back in the store.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pymongo import AsyncMongoClient, ReadPreference, WriteConcern
+from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.errors import ConfigurationError, InvalidURI, PyMongoError
+from pymongo.read_concern import ReadConcern
+
+from evp.errors import SettingsError, SettingsProblem, redact_url
+from evp.limits import STORE_QUEUE_MS_MAX, STORE_SELECT_MS_MAX
+from evp.settings import Settings
+from evp.storage.failures import unavailable
+
+Document = dict[str, Any]
+Database = AsyncDatabase[Document]
+Client = AsyncMongoClient[Document]
+
+
+def connect(settings: Settings, *, connections_max: int | None = None) -> Client:
+    """Return a client; it dials on first use. The caller closes it.
+
+    `connections_max` bounds the pool further, for programs that only look.
+    Raises SettingsError if the address makes no sense.
+    """
+    most = connections_max or settings.mongo_max_pool_size
+    try:
+        return AsyncMongoClient(
+            settings.mongo_url,
+            appname="evp",
+            maxPoolSize=most,
+            minPoolSize=min(settings.mongo_min_pool_size, most) if connections_max is None else 0,
+            maxIdleTimeMS=settings.mongo_max_idle_ms,
+            connectTimeoutMS=settings.mongo_connect_timeout_ms,
+            socketTimeoutMS=settings.mongo_socket_timeout_ms,
+            serverSelectionTimeoutMS=STORE_SELECT_MS_MAX,
+            waitQueueTimeoutMS=STORE_QUEUE_MS_MAX,
+        )
+    except (ConfigurationError, InvalidURI, ValueError) as error:
+        wanted = f"a MongoDB address ({error})"
+        problem = SettingsProblem("EVP_MONGO_URL", redact_url(settings.mongo_url), wanted)
+        raise SettingsError([problem]) from error
+
+
+def database(client: Client, name: str) -> Database:
+    """Return a database with evp's guarantees."""
+    return client.get_database(
+        name,
+        codec_options=client.codec_options.with_options(tz_aware=True),
+        read_preference=ReadPreference.PRIMARY,
+        read_concern=ReadConcern("majority"),
+        write_concern=WriteConcern("majority", j=True),
+    )
+
+
+async def ping(db: Database) -> None:
+    """Ask the store whether it is there. Raises StoreUnavailable."""
+    try:
+        await db.command("ping")
+    except PyMongoError as error:
+        raise unavailable(error) from error

@@ -1,0 +1,46 @@
+"""What the processes of evp tell the store about themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from pymongo import UpdateOne
+from pymongo.errors import PyMongoError
+
+from evp.clock import now
+from evp.storage.client import Database
+from evp.storage.failures import unavailable
+from evp.storage.schema import SERVERS, WORKERS
+
+
+async def record_servers(db: Database, rows: Iterable[tuple[bytes, int, int]]) -> None:
+    """Record (epoch, last acknowledged seq, events) of server epochs.
+
+    Numbers only grow, so a late or repeated record does no harm. Raises
+    StoreUnavailable.
+    """
+    at = now()
+    writes = [
+        UpdateOne(
+            {"_id": srv},
+            {"$max": {"seq": seq, "events": events}, "$set": {"seen_at": at}},
+            upsert=True,
+        )
+        for srv, seq, events in rows
+    ]
+    if not writes:
+        return
+    try:
+        await db[SERVERS].bulk_write(writes, ordered=False)
+    except PyMongoError as error:
+        raise unavailable(error) from error
+
+
+async def record_worker(db: Database, name: str, facts: Mapping[str, object]) -> None:
+    """Record what a worker does now. Raises StoreUnavailable."""
+    try:
+        await db[WORKERS].update_one(
+            {"_id": name}, {"$set": {**facts, "seen_at": now()}}, upsert=True
+        )
+    except PyMongoError as error:
+        raise unavailable(error) from error

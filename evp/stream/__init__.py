@@ -1,0 +1,1 @@
+"""The log: everything evp asks of Redis or Valkey."""

@@ -1,0 +1,157 @@
+"""Connections to the log.
+
+`Link` is one connection that is never re-dialled behind the caller's back: what
+was written and what is acknowledged go over the same one, or not at all (WAITAOF
+counts only its own connection's writes; entry ids may be issued again after a
+failover, so an XACK belongs to the connection that read). Nothing is sent twice
+by the client: evp decides about that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import Any, Self
+
+from redis.asyncio import ConnectionPool
+from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+
+from evp.errors import GroupLost, LogUnavailable, redact_url
+from evp.limits import LOG_COMMAND_S_MAX, LOG_CONNECT_S_MAX
+from evp.stream.scripts import Script
+
+Argument = bytes | str | int | float
+Reply = Any
+
+#: Replies after which the server behind this connection is no longer the right one.
+_WRONG_SERVER = ("READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "UNBLOCKED", "NOREPLICAS")
+
+
+class LogRefused(LogUnavailable):
+    """Raised on an error reply: the log understood the command and did not do it."""
+
+
+class Link:
+    """One pinned connection. Replies are bytes, ints, lists and None, as RESP2 has them.
+
+    Calls must not overlap. Every error but `LogRefused` and `GroupLost` closes the link for good;
+    so does cancelling a call, whose reply would otherwise be read as the next one's.
+    """
+
+    def __init__(self, connection: AbstractConnection, name: str) -> None:
+        self._connection = connection
+        self._name = name
+        self._loaded: set[str] = set()
+
+    @classmethod
+    async def open(cls, url: str) -> Self:
+        """Dial the log at `url`. Raises LogUnavailable."""
+        name = redact_url(url)
+        try:
+            pool = ConnectionPool.from_url(
+                url,
+                protocol=2,
+                socket_timeout=None,
+                socket_connect_timeout=LOG_CONNECT_S_MAX,
+                socket_keepalive=True,
+                retry=Retry(NoBackoff(), 0),
+                driver_info=None,
+            )
+            connection = pool.make_connection()  # type: ignore[no-untyped-call]
+            async with asyncio.timeout(LOG_COMMAND_S_MAX):
+                await connection.connect()
+        except (RedisError, OSError, TimeoutError, ValueError) as error:
+            raise LogUnavailable(f"can't reach the log at {name}: {_text(error)}") from error
+        return cls(connection, name)
+
+    @property
+    def is_open(self) -> bool:
+        """False once the link was closed, by an error or on purpose."""
+        return bool(self._connection.is_connected)
+
+    async def call(self, *command: Argument, wait_s: float = 0.0) -> Reply:
+        """Send one command and return its reply.
+
+        `wait_s` is how long the command itself may block. Raises LogRefused on
+        an error reply, GroupLost on NOGROUP, LogUnavailable when the connection
+        failed: the command may then have been carried out.
+        """
+        return (await self.calls([command], wait_s=wait_s))[0]
+
+    async def calls(
+        self, commands: Sequence[Sequence[Argument]], *, wait_s: float = 0.0
+    ) -> list[Reply]:
+        """Send commands in one go and return their replies; raises as `call` does.
+
+        All replies are read before the first error reply is raised.
+        """
+        if not self.is_open:
+            raise LogUnavailable(f"the connection to the log at {self._name} is closed")
+        connection = self._connection
+        try:
+            async with asyncio.timeout(LOG_COMMAND_S_MAX + wait_s):
+                packed: list[bytes] = []
+                for command in commands:
+                    packed += connection.pack_command(*command)
+                await connection.send_packed_command(packed, check_health=False)
+                replies = [await self._reply() for _ in commands]
+        except (RedisError, OSError, TimeoutError) as error:
+            await self.close()
+            raise LogUnavailable(f"lost the log at {self._name}: {_text(error)}") from error
+        except BaseException:
+            # Cancelled: the reply is still to come, so nobody may use this connection again.
+            await self.close()
+            raise
+        for reply in replies:
+            if isinstance(reply, ResponseError):
+                await self._raise(reply)
+        return replies
+
+    async def script(
+        self, script: Script, keys: Sequence[str], arguments: Iterable[Argument], /
+    ) -> Reply:
+        """Run a script, loading it where the server doesn't know it; raises as `call` does."""
+        return (await self.script_then(script, keys, arguments))[0]
+
+    async def script_then(
+        self,
+        script: Script,
+        keys: Sequence[str],
+        arguments: Iterable[Argument],
+        *then: Sequence[Argument],
+        wait_s: float = 0.0,
+    ) -> list[Reply]:
+        """Run a script and further commands in one go; raises as `call` does."""
+        if script.digest not in self._loaded:
+            await self.call("SCRIPT", "LOAD", script.text)
+            self._loaded.add(script.digest)
+        run = ("EVALSHA", script.digest, len(keys), *keys, *arguments)
+        return await self.calls([run, *then], wait_s=wait_s)
+
+    async def close(self) -> None:
+        """Close the connection; calling it again does nothing."""
+        await self._connection.disconnect(nowait=True)
+
+    async def _reply(self) -> Reply:
+        try:
+            return await self._connection.read_response()
+        except ResponseError as error:
+            return error
+
+    async def _raise(self, reply: ResponseError) -> None:
+        text = str(reply)
+        if text.startswith("NOGROUP"):
+            raise GroupLost(text)
+        if isinstance(reply, NoScriptError):
+            # The scripts were flushed. Load them again on the next call.
+            self._loaded.clear()
+        elif text.startswith(_WRONG_SERVER):
+            await self.close()
+        raise LogRefused(f"the log at {self._name} refused: {text}")
+
+
+def _text(error: BaseException) -> str:
+    return redact_url(str(error)) or type(error).__name__

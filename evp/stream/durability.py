@@ -1,0 +1,105 @@
+"""Whether the log would still have what it acknowledged after the power failed.
+
+`examine` reads the settings that decide it. With `appendonly yes` and
+`appendfsync always` a reply to XADD already means that the disk has it.
+Otherwise, or where replicas must have it too, WAITAOF goes with each append and
+its two counts are checked: a time-out is no error, only a smaller count.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from evp.errors import LogNotDurable
+from evp.limits import DURABLE_WAIT_MS_MAX
+from evp.stream.client import Link, LogRefused
+
+FSYNC = "fsync"
+DECLARED = "declared"
+MEMORY = "memory"
+
+_WATCHED = ("appendonly", "appendfsync", "no-appendfsync-on-rewrite", "maxmemory-policy")
+
+
+class Durability(Struct, frozen=True):
+    """What an append is worth. `label` goes into every 202.
+
+    With `wait`, each append is followed by WAITAOF 1 `replicas`.
+    """
+
+    label: str
+    wait: bool = False
+    replicas: int = 0
+
+    def confirm(self, local: int, replicas: int) -> None:
+        """Check the two counts of WAITAOF. Raises LogNotDurable if one is too small."""
+        if local < 1 or replicas < self.replicas:
+            raise LogNotDurable(
+                f"within {DURABLE_WAIT_MS_MAX} ms the disks of {local} of 1 log and {replicas} "
+                f"of {self.replicas} replicas had it"
+            )
+
+
+async def examine(link: Link, policy: str, replicas: int) -> Durability:
+    """Return what an append over `link` is worth under DURABILITY=`policy`.
+
+    Raises LogNotDurable, which names the wrong setting and its mend, and
+    LogUnavailable.
+    """
+    if policy == MEMORY:
+        return Durability(MEMORY)
+    if policy == DECLARED:
+        return Durability(DECLARED, wait=replicas > 0, replicas=replicas)
+    settings = await _settings(link)
+    _refuse(settings)
+    always = settings.get("appendfsync") == "always"
+    if always and replicas == 0:
+        return Durability(FSYNC)
+    found = Durability(FSYNC, wait=True, replicas=replicas)
+    try:
+        local, remote = await link.call(
+            "WAITAOF", 1, replicas, DURABLE_WAIT_MS_MAX, wait_s=DURABLE_WAIT_MS_MAX / 1000
+        )
+    except LogRefused as error:
+        raise LogNotDurable(f"WAITAOF does not work here ({error}); {_MEND}") from error
+    found.confirm(local, remote)
+    return found
+
+
+_MEND = "set appendonly yes and appendfsync always, or vouch for it with DURABILITY=declared"
+
+
+async def _settings(link: Link) -> dict[str, str]:
+    """Return the settings that decide, from CONFIG GET or, where that is hidden, from INFO."""
+    try:
+        flat = await link.call("CONFIG", "GET", *_WATCHED)
+        texts = [item.decode() for item in flat]
+        return dict(zip(texts[::2], texts[1::2], strict=True))
+    except LogRefused:
+        memory = _fields(await link.call("INFO", "memory"))
+        persistence = _fields(await link.call("INFO", "persistence"))
+    settings = {"appendonly": "yes" if persistence.get("aof_enabled") == "1" else "no"}
+    if "maxmemory_policy" in memory:
+        settings["maxmemory-policy"] = memory["maxmemory_policy"]
+    return settings
+
+
+def _fields(info: bytes) -> dict[str, str]:
+    pairs = (line.partition(":") for line in info.decode().splitlines() if ":" in line)
+    return {name: value for name, _, value in pairs}
+
+
+def _refuse(settings: dict[str, str]) -> None:
+    """Raise LogNotDurable for the first setting under which an accepted event can be lost."""
+    if settings.get("appendonly") != "yes":
+        raise LogNotDurable(f"the log keeps nothing on disk (appendonly is not yes): {_MEND}")
+    if settings.get("no-appendfsync-on-rewrite", "no") != "no":
+        raise LogNotDurable(
+            "the log stops syncing while it rewrites its file: set no-appendfsync-on-rewrite no"
+        )
+    policy = settings.get("maxmemory-policy")
+    if policy != "noeviction":
+        raise LogNotDurable(
+            f"the log may evict the stream when memory is full (maxmemory-policy {policy}): "
+            "set maxmemory-policy noeviction"
+        )

@@ -1,0 +1,128 @@
+"""Facts about the log, for people and probes: read only, nothing is claimed or moved.
+
+Lag in events is exact and costs one look: every frame carries the running count
+`at`, so what a group has not been given is the stream's count less that of the
+entries before its first undelivered one. XINFO's own lag is in entries, and nil
+after deletions.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+
+from evp.stream.client import Link, LogRefused, Reply
+from evp.stream.keys import Keys
+from evp.stream.scripts import POSITION
+
+
+class ConsumerFacts(Struct):
+    """One consumer: entries delivered and not acked, milliseconds since it last tried to read."""
+
+    name: str
+    pending: int
+    idle_ms: int
+
+
+class GroupFacts(Struct):
+    """One group.
+
+    `pending` counts entries delivered and not acked; `pending_events` is what they
+    hold at most. `lag_events` were never delivered. `lag_s` is the age of the
+    oldest entry that is not acked, 0 if there is none.
+    """
+
+    name: str
+    pending: int
+    pending_events: int
+    lag_events: int
+    lag_s: float
+    consumers: list[ConsumerFacts]
+
+
+class LogFacts(Struct):
+    """The stream: entries and bytes in memory, what was ever accepted, its groups."""
+
+    length: int
+    size_bytes: int
+    events_accepted: int
+    frames_accepted: int
+    requests_accepted: int
+    bytes_accepted: int
+    groups: list[GroupFacts]
+    at_ms: int
+
+
+async def log_facts(link: Link, keys: Keys) -> LogFacts:
+    """Return the facts of one stream; zeros where it doesn't exist. Raises LogUnavailable."""
+    length, size, counters, clock = await link.calls(
+        [
+            ("XLEN", keys.stream),
+            ("MEMORY", "USAGE", keys.stream),
+            ("HGETALL", keys.counters),
+            ("TIME",),
+        ]
+    )
+    counted = {name.decode(): int(value) for name, value in _pairs(counters)}
+    at_ms = int(clock[0]) * 1000 + int(clock[1]) // 1000
+    events = counted.get("events", 0)
+    try:
+        rows = await link.call("XINFO", "GROUPS", keys.stream)
+    except LogRefused:
+        rows = []  # No stream yet.
+    groups = [await _group(link, keys, dict(_pairs(row)), events, at_ms) for row in rows]
+    return LogFacts(
+        length=length,
+        size_bytes=size or 0,
+        events_accepted=events,
+        frames_accepted=counted.get("frames", 0),
+        requests_accepted=counted.get("requests", 0),
+        bytes_accepted=counted.get("bytes", 0),
+        groups=groups,
+        at_ms=at_ms,
+    )
+
+
+async def _group(
+    link: Link, keys: Keys, row: dict[bytes, Any], events: int, at_ms: int
+) -> GroupFacts:
+    name = row[b"name"]
+    last = row[b"last-delivered-id"].decode()
+    consumers, pending = await link.calls(
+        [("XINFO", "CONSUMERS", keys.stream, name), ("XPENDING", keys.stream, name)]
+    )
+    first_pending = pending[1].decode() if pending[0] else None
+    undelivered = await link.script(POSITION, (keys.stream,), (f"({last}", "+"))
+    given = _events_before(undelivered, events)
+    pending_events = 0
+    if first_pending is not None:
+        oldest = await link.script(POSITION, (keys.stream,), (first_pending, "+"))
+        pending_events = max(pending[0], given - _events_before(oldest, given))
+    waiting = [first_pending] if first_pending else []
+    if undelivered:
+        waiting.append(undelivered[0].decode())
+    oldest_ms = min((int(entry.partition("-")[0]) for entry in waiting), default=at_ms)
+    return GroupFacts(
+        name=name.decode(),
+        pending=pending[0],
+        pending_events=pending_events,
+        lag_events=max(events - given, row.get(b"lag") or 0),
+        lag_s=max(0, at_ms - oldest_ms) / 1000,
+        consumers=[_consumer(dict(_pairs(flat))) for flat in consumers],
+    )
+
+
+def _events_before(position: Reply, otherwise: int) -> int:
+    """Return how many events of the stream lie before an entry; `otherwise` if it can't tell."""
+    if not position or not position[1] or not position[2]:
+        return otherwise
+    return int(position[1]) - int(position[2])
+
+
+def _consumer(row: dict[bytes, Any]) -> ConsumerFacts:
+    return ConsumerFacts(row[b"name"].decode(), row[b"pending"], row[b"idle"])
+
+
+def _pairs(flat: list[Any]) -> list[tuple[Any, Any]]:
+    return list(zip(flat[::2], flat[1::2], strict=True))

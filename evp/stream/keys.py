@@ -1,0 +1,35 @@
+"""The log's keys, all of them.
+
+| key | type | holds |
+|---|---|---|
+| `evp:events` | stream | the frames (`evp.frame` has the fields) |
+| `{evp:events}:groups` | set | names of groups that were registered before they were created |
+| `{evp:events}:counters` | hash | what was accepted: `events`, `frames`, `bytes`, `requests` |
+| `{evp:events}:servers` | hash | server epoch (hex) → `<last acknowledged seq> <events so far>` |
+| `{evp:events}:slot:<group>:<name>` | string, expires | who holds this consumer name |
+
+The name of the stream is the hash tag of the others, so all of them live in one
+slot of a cluster and one script may touch them together.
+"""
+
+from __future__ import annotations
+
+
+class Keys:
+    """The keys of one stream."""
+
+    __slots__ = ("counters", "groups", "servers", "stream")
+
+    def __init__(self, stream: str) -> None:
+        self.stream = stream
+        self.groups = f"{{{stream}}}:groups"
+        self.counters = f"{{{stream}}}:counters"
+        self.servers = f"{{{stream}}}:servers"
+
+    def slot(self, group: str, name: str) -> str:
+        """Return the key of the lease on a consumer name of a group."""
+        return f"{{{self.stream}}}:slot:{group}:{name}"
+
+    def all(self) -> list[str]:
+        """Return the keys that are not leases."""
+        return [self.stream, self.groups, self.counters, self.servers]

@@ -1,0 +1,142 @@
+"""Appending frames: one pinned connection, one epoch, one frame under way.
+
+Every frame carries `srv` (this epoch's random id) and `seq` (1, 2, 3, …).
+Anything but a positive reply closes the epoch at its last acknowledged number:
+the next frame starts a new one at 1, and no number is ever used twice. So a
+number up to the recorded one that is nowhere to be found is a loss, and nothing
+else is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from copy import copy
+
+from msgspec import Struct
+
+from evp.errors import AckUnknown, LogUnavailable
+from evp.frame import OpenFrame
+from evp.limits import DURABLE_WAIT_MS_MAX
+from evp.stream.client import Argument, Link, LogRefused
+from evp.stream.durability import Durability, examine
+from evp.stream.keys import Keys
+from evp.stream.scripts import APPEND
+
+SRV_BYTES = 8
+
+
+class Epoch(Struct):
+    """A run of frames numbered without a gap, and how far the log acknowledged them."""
+
+    srv: bytes
+    acknowledged_seq: int = 0
+    events: int = 0
+
+    @classmethod
+    def begin(cls) -> Epoch:
+        """Return a new epoch with a random id."""
+        return cls(os.urandom(SRV_BYTES))
+
+
+class Producer:
+    """Appends frames to the log, one at a time, and never sends one twice."""
+
+    def __init__(self, url: str, keys: Keys, policy: str, replicas: int) -> None:
+        self._url = url
+        self._keys = keys
+        self._policy = policy
+        self._replicas = replicas
+        self._link: Link | None = None
+        self._durability: Durability | None = None
+        self._epoch = Epoch.begin()
+        self._closed_epochs: list[Epoch] = []
+        self._link_free = asyncio.Lock()
+
+    @property
+    def durability(self) -> Durability | None:
+        """What an append is worth now; None while there is no connection."""
+        return self._durability if self._link is not None and self._link.is_open else None
+
+    async def connect(self) -> Durability:
+        """Dial the log if need be and look at its settings.
+
+        Raises LogUnavailable or LogNotDurable; `append` then raises as well.
+        """
+        async with self._link_free:
+            if self._link is None or not self._link.is_open:
+                self._durability = None
+                self._link = await Link.open(self._url)
+            try:
+                self._durability = await examine(self._link, self._policy, self._replicas)
+            except LogUnavailable:
+                self._durability = None
+                raise
+            return self._durability
+
+    async def append(self, frame: OpenFrame, requests: int) -> str:
+        """Append a frame and return its entry id once the log has it on disk.
+
+        Raises LogUnavailable if the frame was certainly not appended, and
+        AckUnknown if nobody can tell.
+        """
+        async with self._link_free:
+            link, durability = self._link, self._durability
+            if link is None or durability is None or not link.is_open:
+                raise LogUnavailable("the log is not connected")
+            epoch = self._epoch
+            seq = epoch.acknowledged_seq + 1
+            try:
+                entry = await self._send(link, durability, frame, epoch.srv, seq, requests)
+            except BaseException:
+                self._close_epoch()
+                raise
+            epoch.acknowledged_seq = seq
+            epoch.events += frame.count
+            return entry
+
+    async def _send(
+        self,
+        link: Link,
+        durability: Durability,
+        frame: OpenFrame,
+        srv: bytes,
+        seq: int,
+        requests: int,
+    ) -> str:
+        fields = [item for pair in frame.fields(srv, seq).items() for item in pair]
+        arguments: list[Argument] = [frame.count, requests, frame.size_bytes, *fields]
+        keys = (self._keys.stream, self._keys.counters)
+        wait = [("WAITAOF", 1, durability.replicas, DURABLE_WAIT_MS_MAX)] if durability.wait else []
+        wait_s = DURABLE_WAIT_MS_MAX / 1000 if wait else 0.0
+        try:
+            entry, *counts = await link.script_then(APPEND, keys, arguments, *wait, wait_s=wait_s)
+            for local, remote in counts:
+                durability.confirm(local, remote)
+        except LogRefused as error:
+            if not wait:
+                raise  # The script itself was refused: the frame is not there.
+            raise AckUnknown(str(error)) from error
+        except LogUnavailable as error:
+            raise AckUnknown(str(error)) from error
+        return bytes(entry).decode()
+
+    def epochs(self) -> tuple[list[Epoch], list[Epoch]]:
+        """Return copies of the epochs to record: (those that are closed, the open one)."""
+        open_ = [self._epoch] if self._epoch.acknowledged_seq else []
+        return [copy(one) for one in self._closed_epochs], [copy(one) for one in open_]
+
+    def forget(self, closed: list[Epoch]) -> None:
+        """Forget closed epochs that the store has recorded."""
+        done = {epoch.srv for epoch in closed}
+        self._closed_epochs = [epoch for epoch in self._closed_epochs if epoch.srv not in done]
+
+    async def close(self) -> None:
+        """Close the connection."""
+        if self._link is not None:
+            await self._link.close()
+
+    def _close_epoch(self) -> None:
+        if self._epoch.acknowledged_seq:
+            self._closed_epochs.append(self._epoch)
+        self._epoch = Epoch.begin()

@@ -1,0 +1,70 @@
+"""What the log must do in one step, as Lua. Each script says keys, arguments and answer.
+
+Scripts are sent by their SHA-1 and loaded when the server doesn't know them
+(EVALSHA, SCRIPT LOAD).
+"""
+
+from __future__ import annotations
+
+from hashlib import sha1
+from typing import Final
+
+
+class Script:
+    """A Lua text and the digest the server knows it by."""
+
+    __slots__ = ("digest", "text")
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.digest = sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+APPEND: Final = Script("""
+-- Append a frame and count it.
+-- KEYS stream, counters.  ARGV n, requests, bytes, then the entry's fields and values.
+-- Answer: the entry id.
+-- XADD comes before the counters: on a full server it fails and nothing was counted.
+local at = tonumber(redis.call('HGET', KEYS[2], 'events') or '0') + tonumber(ARGV[1])
+local entry = redis.call('XADD', KEYS[1], '*', 'at', string.format('%.0f', at), unpack(ARGV, 4))
+redis.call('HINCRBY', KEYS[2], 'events', ARGV[1])
+redis.call('HINCRBY', KEYS[2], 'frames', 1)
+redis.call('HINCRBY', KEYS[2], 'requests', ARGV[2])
+redis.call('HINCRBY', KEYS[2], 'bytes', ARGV[3])
+return entry
+""")
+
+CREATE_GROUP: Final = Script("""
+-- Register a group's name, then create it at the beginning of the stream.
+-- KEYS stream, groups.  ARGV group.  Answer: 1 if it was created, 0 if it was there.
+redis.call('SADD', KEYS[2], ARGV[1])
+local answer = redis.pcall('XGROUP', 'CREATE', KEYS[1], ARGV[1], '0', 'MKSTREAM')
+if answer.err then
+  if string.find(answer.err, 'BUSYGROUP') then return 0 end
+  return answer
+end
+return 1
+""")
+
+SWAP_LEASE: Final = Script("""
+-- Take a lease from the holder that was seen, extend an own one, or give it up.
+-- KEYS lease.  ARGV seen holder, new holder, milliseconds (0: give up).  Answer: 1 if done.
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+if ARGV[3] == '0' then redis.call('DEL', KEYS[1])
+else redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
+return 1
+""")
+
+POSITION: Final = Script("""
+-- Where in the stream a group stands, in events, without sending payloads.
+-- KEYS stream.  ARGV first id, last id.
+-- Answer: {} or {entry id, its `at` or '', its `n` or ''} of the first entry in that range.
+local found = redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[2], 'COUNT', 1)
+if #found == 0 then return {} end
+local at, n = '', ''
+local fields = found[1][2]
+for i = 1, #fields, 2 do
+  if fields[i] == 'at' then at = fields[i + 1] elseif fields[i] == 'n' then n = fields[i + 1] end
+end
+return {found[1][1], at, n}
+""")

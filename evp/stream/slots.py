@@ -1,0 +1,140 @@
+"""Consumer names that survive a restart and are never shared.
+
+A name is base + "-" + slot: the first slot whose lease in the log is free. A
+worker that is started again takes its old slot back and with it the entries
+that were pending under that name. A lease expires by itself; one whose process
+is dead on this very host is taken over at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import socket
+from pathlib import Path
+from typing import Self
+
+import msgspec
+import psutil
+
+from evp.errors import LogUnavailable
+from evp.limits import SLOT_LEASE_MS, SLOT_RENEW_MS, SLOTS_MAX
+from evp.running import boot_id
+from evp.stream.client import Link
+from evp.stream.keys import Keys
+from evp.stream.scripts import SWAP_LEASE
+
+
+class Holder(msgspec.Struct, frozen=True):
+    """Who holds a lease. `host` also tells boots and containers of one machine apart."""
+
+    host: str
+    pid: int
+    started: float
+    token: str
+
+    @classmethod
+    def me(cls) -> Holder:
+        """Return this process."""
+        pid = os.getpid()
+        return cls(_host(), pid, psutil.Process(pid).create_time(), secrets.token_hex(8))
+
+    def is_dead_here(self) -> bool:
+        """Return True if it is certain that the holder runs no more."""
+        if self.host != _host():
+            return False
+        try:
+            return psutil.Process(self.pid).create_time() != self.started
+        except psutil.NoSuchProcess:
+            return True
+
+
+class Slot:
+    """A held lease, renewed in the background until it is released or lost.
+
+    Once `lost` is set another worker may have the name: stop using it.
+    """
+
+    def __init__(self, url: str, key: str, name: str, value: bytes) -> None:
+        self.name = name
+        self.lost = asyncio.Event()
+        self._url = url
+        self._key = key
+        self._value = value
+        self._renewal = asyncio.create_task(self._renew(), name="slot renewal")
+
+    @classmethod
+    async def take(cls, url: str, keys: Keys, group: str, base: str) -> Self:
+        """Take the first free slot of `base` in `group`. Raises LogUnavailable."""
+        value = msgspec.json.encode(await asyncio.to_thread(Holder.me))
+        link = await Link.open(url)
+        try:
+            for number in range(1, SLOTS_MAX + 1):
+                name = f"{base}-{number}"
+                key = keys.slot(group, name)
+                if await _acquire(link, key, value):
+                    return cls(url, key, name, value)
+        finally:
+            await link.close()
+        raise LogUnavailable(f"all {SLOTS_MAX} consumer names of {base} are taken")
+
+    async def release(self) -> None:
+        """Give the name back, so that the next worker can have it at once."""
+        self._renewal.cancel()
+        await asyncio.gather(self._renewal, return_exceptions=True)
+        if not self.lost.is_set():
+            link = await Link.open(self._url)
+            try:
+                await link.script(SWAP_LEASE, (self._key,), (self._value, b"", 0))
+            finally:
+                await link.close()
+
+    async def _renew(self) -> None:
+        link: Link | None = None
+        try:
+            while not self.lost.is_set():
+                await asyncio.sleep(SLOT_RENEW_MS / 1000)
+                try:
+                    if link is None or not link.is_open:
+                        link = await Link.open(self._url)
+                    await self._extend(link)
+                except LogUnavailable:
+                    # Nobody can take it either while the log is away.
+                    continue
+        finally:
+            if link is not None:
+                await link.close()
+
+    async def _extend(self, link: Link) -> None:
+        arguments = (self._value, self._value, SLOT_LEASE_MS)
+        if await link.script(SWAP_LEASE, (self._key,), arguments):
+            return
+        # After an outage or a flush the lease is gone, but perhaps still nobody's.
+        if not await _acquire(link, self._key, self._value):
+            self.lost.set()
+
+
+async def _acquire(link: Link, key: str, value: bytes) -> bool:
+    if await link.call("SET", key, value, "NX", "PX", SLOT_LEASE_MS):
+        return True
+    seen = await link.call("GET", key)
+    if seen is None or not await asyncio.to_thread(_dead, seen):
+        return False
+    return bool(await link.script(SWAP_LEASE, (key,), (seen, value, SLOT_LEASE_MS)))
+
+
+def _dead(value: bytes) -> bool:
+    try:
+        return msgspec.json.decode(value, type=Holder).is_dead_here()
+    except msgspec.MsgspecError:
+        return False
+
+
+def _host() -> str:
+    """Return what tells this host from others: its name, its boot, its space of process ids."""
+    try:
+        space = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        space = ""
+    return f"{socket.gethostname()}/{boot_id()}/{space}"

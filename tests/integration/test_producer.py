@@ -1,0 +1,284 @@
+"""Appending: durable before it is acknowledged, numbered without a gap, never sent twice."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+
+from evp.codec import Media, decode
+from evp.errors import AckUnknown, LogNotDurable, LogUnavailable, Refusal
+from evp.limits import FRAMES_WAITING_MAX
+from evp.plain import read_entry
+from evp.settings import Settings
+from evp.stream.client import Link, LogRefused
+from evp.stream.durability import examine
+from evp.stream.flusher import Flusher
+from evp.stream.keys import Keys
+from evp.stream.ledger import forget_epochs, record_epochs
+from evp.stream.producer import Producer
+from tests.support.make import ADMISSION, event, open_frame
+from tests.support.servers import Server, own_log
+from tests.support.streams import connected
+from tests.support.wait import until
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A log that tests may set, pause and kill; each test puts it right again."""
+    server = own_log(tmp_path_factory.mktemp("own"))
+    server.start()
+    yield server
+    server.stop()
+
+
+Opener = Callable[..., Awaitable[Producer]]
+
+
+@pytest.fixture
+async def opened(settings: Settings) -> AsyncIterator[Opener]:
+    """Opens connected producers; closes them at the end."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def open_one(**changes: Any) -> Producer:
+            return await stack.enter_async_context(connected(settings, **changes))
+
+        yield open_one
+
+
+async def fields_of(link: Link, stream: str) -> list[dict[bytes, bytes]]:
+    """Return the fields of all entries."""
+    rows = await link.call("XRANGE", stream, "-", "+")
+    return [dict(zip(flat[::2], flat[1::2], strict=True)) for _, flat in rows]
+
+
+async def test_frames_are_numbered_and_counted(
+    opened: Opener, settings: Settings, link: Link, keys: Keys
+) -> None:
+    """One epoch, seq 1, 2, 3; counters and the running count grow with it."""
+    producer = await opened()
+    for number in range(3):
+        await producer.append(open_frame(event(2 * number), event(2 * number + 1)), 1)
+    found = await fields_of(link, keys.stream)
+    assert [int(one[b"seq"]) for one in found] == [1, 2, 3]
+    assert [int(one[b"at"]) for one in found] == [2, 4, 6]
+    assert len({one[b"srv"] for one in found}) == 1
+    counters = await link.call("HGETALL", keys.counters)
+    counted = dict(zip(counters[::2], counters[1::2], strict=True))
+    assert (counted[b"events"], counted[b"frames"], counted[b"requests"]) == (b"6", b"3", b"3")
+    closed, [epoch] = producer.epochs()
+    assert (closed, epoch.acknowledged_seq, epoch.events) == ([], 3, 6)
+
+
+async def test_entry_is_read_back(
+    opened: Opener, settings: Settings, link: Link, keys: Keys
+) -> None:
+    """What stands in the log is the frame that was appended."""
+    producer = await opened()
+    frame = open_frame(event(0), event(1))
+    entry = await producer.append(frame, 1)
+    [fields] = await fields_of(link, keys.stream)
+    read = read_entry(keys.stream, entry, fields, ADMISSION)
+    assert (read.frame_id, read.count, read.seq) == (frame.frame_id, 2, 1)
+
+
+async def test_scripts_are_loaded_again_after_a_flush(
+    opened: Opener, settings: Settings, log: Server
+) -> None:
+    """A server that forgot the scripts refuses once, closing the epoch; then it works again."""
+    producer = await opened(url=log.url)
+    await producer.append(open_frame(event(0)), 1)
+    link = await Link.open(log.url)
+    await link.call("SCRIPT", "FLUSH")
+    with pytest.raises(LogRefused):
+        await producer.append(open_frame(event(1)), 1)
+    await producer.append(open_frame(event(2)), 1)
+    closed, [epoch] = producer.epochs()
+    assert [one.acknowledged_seq for one in closed] == [1]
+    assert epoch.acknowledged_seq == 1
+    assert await link.call("XLEN", settings.stream) == 2
+    await link.close()
+
+
+async def test_lost_reply_is_unknown_and_closes_the_epoch(
+    opened: Opener, settings: Settings, log: Server
+) -> None:
+    """A reply that never comes is told as unknown; the number is never used again."""
+    producer = await opened(url=log.url)
+    await producer.append(open_frame(event(0)), 1)
+    with log.paused():
+        waiting = asyncio.create_task(producer.append(open_frame(event(1)), 1))
+        with pytest.raises(AckUnknown):
+            await waiting
+    with pytest.raises(LogUnavailable, match="not connected"):
+        await producer.append(open_frame(event(2)), 1)
+    await producer.connect()
+    await producer.append(open_frame(event(3)), 1)
+    closed, [epoch] = producer.epochs()
+    assert [one.acknowledged_seq for one in closed] == [1]
+    assert epoch.srv != closed[0].srv
+    producer.forget(closed)
+    assert producer.epochs()[0] == []
+
+
+async def test_unreachable_log(opened: Opener, settings: Settings) -> None:
+    """Nobody there: the error names the address, without its password."""
+    with pytest.raises(LogUnavailable, match=r"127\.0\.0\.1:1") as caught:
+        await opened(url="redis://u:hunter2@127.0.0.1:1/0")
+    assert "hunter2" not in str(caught.value)
+
+
+async def config(log: Server, **settings: str) -> None:
+    """Set the log as an operator would."""
+    link = await Link.open(log.url)
+    for name, value in settings.items():
+        await link.call("CONFIG", "SET", name.replace("_", "-"), value)
+    await link.close()
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, ("fsync", False)),
+        ({"appendfsync": "everysec"}, ("fsync", True)),
+        ({"appendfsync": "no"}, ("fsync", True)),
+        ({"appendonly": "no"}, "appendonly"),
+        ({"no_appendfsync_on_rewrite": "yes"}, "no-appendfsync-on-rewrite"),
+        ({"maxmemory_policy": "allkeys-lru"}, "maxmemory-policy"),
+        ({"maxmemory_policy": "volatile-ttl"}, "maxmemory-policy"),
+    ],
+)
+async def test_settings_of_the_log_decide(
+    log: Server, changes: dict[str, str], expected: Any
+) -> None:
+    """Fsync on every write, or WAITAOF, or nothing is accepted and the setting is named."""
+    link = await Link.open(log.url)
+    await config(log, **changes)
+    try:
+        if isinstance(expected, str):
+            with pytest.raises(LogNotDurable, match=expected):
+                await examine(link, "auto", 0)
+        else:
+            found = await examine(link, "auto", 0)
+            assert (found.label, found.wait) == expected
+        assert (await examine(link, "memory", 0)).label == "memory"
+        assert (await examine(link, "declared", 0)).label == "declared"
+    finally:
+        await config(
+            log,
+            appendonly="yes",
+            appendfsync="always",
+            no_appendfsync_on_rewrite="no",
+            maxmemory_policy="noeviction",
+        )
+        await link.close()
+
+
+async def test_replicas_that_do_not_have_it_are_not_durable(log: Server) -> None:
+    """WAITAOF that times out gives smaller counts and no error; that is refused."""
+    link = await Link.open(log.url)
+    with pytest.raises(LogNotDurable, match="0 of 1 replicas"):
+        await examine(link, "auto", 1)
+    await link.close()
+
+
+async def test_waitaof_goes_with_each_append(
+    opened: Opener, settings: Settings, log: Server
+) -> None:
+    """Where the log syncs each second only, an append waits for the disk."""
+    await config(log, appendfsync="everysec")
+    try:
+        producer = await opened(url=log.url)
+        await producer.append(open_frame(event(0)), 1)
+        link = await Link.open(log.url)
+        stats = (await link.call("INFO", "commandstats")).decode()
+        assert "cmdstat_waitaof" in stats
+        await link.close()
+    finally:
+        await config(log, appendfsync="always")
+
+
+async def test_epochs_are_recorded_in_the_log(
+    opened: Opener, settings: Settings, link: Link, keys: Keys
+) -> None:
+    """How far a server process got stands in the log until the store has it for good."""
+    producer = await opened()
+    await producer.append(open_frame(event(0), event(1)), 1)
+    _, epochs = producer.epochs()
+    await record_epochs(settings.redis_url, keys, epochs)
+    assert await link.call("HGET", keys.servers, epochs[0].srv.hex()) == b"1 2"
+    await forget_epochs(settings.redis_url, keys, epochs)
+    assert await link.call("HLEN", keys.servers) == 0
+    await record_epochs(settings.redis_url, keys, [])
+
+
+class Answers:
+    """Collects what a flusher tells."""
+
+    def __init__(self) -> None:
+        self.told: list[str | LogUnavailable] = []
+
+    def __call__(self, result: str | LogUnavailable) -> None:
+        """Be told."""
+        self.told.append(result)
+
+
+def add(flusher: Flusher, number: int, answers: Answers) -> None:
+    """Put one request of one event into the open frame."""
+    body = b'{"type": "t", "id": "%d"}' % number
+    flusher.add(decode(body, Media.EVENT), answers, batch=False)
+
+
+async def test_requests_share_frames(
+    opened: Opener, settings: Settings, link: Link, keys: Keys
+) -> None:
+    """While one frame is on its way, the next fills; everyone gets an entry id."""
+    flusher = Flusher(await opened(), ADMISSION)
+    flusher.start()
+    answers = Answers()
+    for number in range(50):
+        add(flusher, number, answers)
+    await until(lambda: len(answers.told) == 50, what="all are answered")
+    assert all(isinstance(one, str) for one in answers.told)
+    assert 1 <= await link.call("XLEN", keys.stream) <= 3
+    await flusher.stop()
+
+
+async def test_waiting_frames_are_bounded(opened: Opener, settings: Settings, log: Server) -> None:
+    """A log that hangs fills the queue up to a bound; then requests are refused."""
+    flusher = Flusher(await opened(url=log.url), ADMISSION)
+    flusher.start()
+    answers = Answers()
+    large = b'{"type": "t", "data": "' + b"x" * 250_000 + b'"}'
+
+    def fill() -> None:
+        for _ in range(FRAMES_WAITING_MAX * 6):
+            flusher.add(decode(large, Media.EVENT), answers, batch=False)
+
+    with log.paused():
+        with pytest.raises(Refusal) as caught:
+            fill()
+        assert caught.value.status == 503
+        taken = len(answers.told)
+    await until(lambda: len(answers.told) > taken, what="the log goes on")
+    await flusher.drain()
+    await flusher.stop()
+
+
+async def test_everything_taken_is_answered_when_the_log_is_gone(
+    opened: Opener, own_log_server: Server
+) -> None:
+    """Requests whose frame can't be appended are told so; none is left waiting."""
+    flusher = Flusher(await opened(url=own_log_server.url), ADMISSION)
+    flusher.start()
+    own_log_server.kill()
+    answers = Answers()
+    for number in range(5):
+        add(flusher, number, answers)
+    await flusher.drain()
+    assert len(answers.told) == 5
+    assert all(isinstance(one, LogUnavailable) for one in answers.told)
+    await flusher.stop()

@@ -1,0 +1,150 @@
+"""Engines for tests: started, stopped, killed, paused, started again with what they had."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from testcontainers.core.container import DockerContainer
+from testcontainers.core.wait_strategies import LogMessageWaitStrategy
+
+from evp.engines.engine import Engine, log_engine, store_engine
+from evp.engines.locate import Binary, find_log, find_store
+from tests.support.ladder import (
+    LOG_IMAGE,
+    STORE_IMAGE,
+    Address,
+    Image,
+    choose,
+    docker_answers,
+)
+
+READY_S_MAX = 30.0
+
+
+class Server:
+    """An engine of a test's own, on a port and a folder that stay the same."""
+
+    def __init__(self, engine: Engine, *extra: str) -> None:
+        self.url = engine.url
+        self.port = engine.port
+        self._log_path = engine.folder.parent / f"{engine.folder.name}.log"
+        self._child = engine.child("engine", self._log_path, os.environ)
+        self._extra = extra
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start and wait until it answers."""
+        tether = [sys.executable, "-m", "evp.engines.tether", str(os.getpid())]
+        with self._log_path.open("ab") as log:
+            self._process = subprocess.Popen(
+                [*tether, *self._child.command, *self._extra],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        ready = self._child.ready
+        assert ready is not None
+        ends_at_s = time.monotonic() + READY_S_MAX
+
+        async def wait() -> None:
+            while not await ready():
+                assert self.running, self._log_path.read_text(errors="replace")
+                assert time.monotonic() < ends_at_s, f"not ready; see {self._log_path}"
+                await asyncio.sleep(0.02)
+
+        with asyncio.Runner() as runner:
+            runner.run(wait())
+
+    @property
+    def running(self) -> bool:
+        """True while the process lives."""
+        return self._process is not None and self._process.poll() is None
+
+    def stop(self) -> None:
+        """Ask it to end, and wait."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it at once, as `kill -9` does."""
+        self._end(signal.SIGKILL)
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stop it from running for a while; its connections stay open."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
+
+    def _end(self, number: int) -> None:
+        if self._process is not None and self.running:
+            self._process.send_signal(number)
+            self._process.wait(READY_S_MAX)
+
+
+def own_log(folder: Path, *extra: str) -> Server:
+    """Return a log of a test's own; `extra` are further arguments of the server."""
+    return Server(log_engine(find_log(), folder / "log"), *extra)
+
+
+def own_store(folder: Path, *extra: str) -> Server:
+    """Return a store of a test's own."""
+    return Server(store_engine(find_store(), folder / "store"), *extra)
+
+
+@contextlib.contextmanager
+def shared_log(folder: Path) -> Iterator[str]:
+    """Run the log of a whole test session; gives its address."""
+    rung = choose(
+        "EVP_TEST_REDIS_URL",
+        LOG_IMAGE,
+        find_log,
+        environ=os.environ,
+        docker_answers=docker_answers,
+    )
+    with _run(rung, folder, is_log=True) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def shared_store(folder: Path) -> Iterator[str]:
+    """Run the store of a whole test session; gives its address."""
+    rung = choose(
+        "EVP_TEST_MONGO_URL",
+        STORE_IMAGE,
+        find_store,
+        environ=os.environ,
+        docker_answers=docker_answers,
+    )
+    with _run(rung, folder, is_log=False) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def _run(rung: Address | Image | Binary, folder: Path, *, is_log: bool) -> Iterator[str]:
+    if isinstance(rung, Address):
+        yield rung.url
+    elif isinstance(rung, Image):
+        container = DockerContainer(rung.name, command=rung.command, ports=[rung.port])
+        with container.waiting_for(LogMessageWaitStrategy(rung.ready_line)) as running:
+            host, port = running.get_container_host_ip(), running.get_exposed_port(rung.port)
+            yield rung.url.format(host=host, port=port)
+    else:
+        make = log_engine if is_log else store_engine
+        server = Server(make(rung, folder / ("log" if is_log else "store")))
+        server.start()
+        try:
+            yield server.url
+        finally:
+            server.stop()
