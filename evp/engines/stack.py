@@ -1,0 +1,157 @@
+"""A whole evp on this machine: log, store, server, workers, under one supervisor."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO
+
+import msgspec
+from msgspec import Struct
+
+from evp import running, supervise
+from evp.engines.engine import Engine, log_engine, store_engine
+from evp.engines.locate import find_log, find_store
+from evp.errors import EngineFailed, ServerUnavailable
+from evp.http import HttpConnection
+from evp.settings import Settings
+from evp.signals import Signals
+
+LOGS_FOLDER = "logs"
+_STOP_S = 7.5
+
+
+class Plan(Struct, frozen=True):
+    """What to run. An engine that is None is somebody else's: the settings say where."""
+
+    log: Engine | None
+    store: Engine | None
+    serve_processes: int
+    work_processes: int
+
+
+def plan_engines(settings: Settings, origins: Mapping[str, str], serve: int, work: int) -> Plan:
+    """Return what to run: engines of our own unless an address was given. Raises EngineFailed."""
+    own = {"default", "running evp up"}
+    log = store = None
+    if origins["redis_url"] in own:
+        log = log_engine(find_log(), settings.data_dir / "log")
+    if origins["mongo_url"] in own:
+        store = store_engine(find_store(), settings.data_dir / "store")
+    return Plan(log, store, serve, work)
+
+
+def lock(data_dir: Path) -> IO[str]:
+    """Take a data directory for this process; keep the file open. Raises EngineFailed."""
+    data_dir.mkdir(parents=True, exist_ok=True)
+    file = (data_dir / "lock").open("a")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise EngineFailed(
+            f"another `evp up` uses {data_dir}; stop it, or give another --data-dir"
+        ) from None
+    return file
+
+
+class Stack:
+    """Everything of one `evp up`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        plan: Plan,
+        listener: socket.socket,
+        environ: Callable[[Settings], dict[str, str]],
+    ) -> None:
+        addresses = {
+            "redis_url": plan.log.url if plan.log else settings.redis_url,
+            "mongo_url": plan.store.url if plan.store else settings.mongo_url,
+            "port": listener.getsockname()[1],
+        }
+        self.settings = msgspec.structs.replace(settings, **addresses)
+        self.supervisor = supervise.Supervisor(self._tell)
+        self._plan = plan
+        self._listener = listener
+        self._environ = environ(self.settings)
+        self._up = False
+
+    @property
+    def http_url(self) -> str:
+        """Where the server is reached from this machine."""
+        host = self.settings.host
+        return f"http://{'127.0.0.1' if host in _ANY else host}:{self.settings.port}"
+
+    async def start(self) -> None:
+        """Start all and wait until events are accepted. Raises EngineFailed."""
+        logs = self.settings.data_dir / LOGS_FOLDER
+        engines = {"log": self._plan.log, "store": self._plan.store}
+        await self.supervisor.start(
+            *(
+                engine.child(name, logs / f"{name}.log", self._environ)
+                for name, engine in engines.items()
+                if engine is not None
+            )
+        )
+        await self.supervisor.start(*self._evp_children())
+        self._up = True
+        self._tell()
+
+    async def stop(self, signals: Signals) -> None:
+        """Stop all, servers and workers first; a further signal kills what is left."""
+        self._up = False
+        await supervise.stop_or_kill(self.supervisor, signals, _STOP_S)
+        (self.settings.data_dir / running.FILE_NAME).unlink(missing_ok=True)
+
+    def _evp_children(self) -> list[supervise.Child]:
+        fd = self._listener.fileno()
+        python = [sys.executable, "-m", "evp"]
+        servers = [
+            supervise.Child(
+                name=f"serve-{number}",
+                command=[*python, "serve", "--socket-fd", str(fd)],
+                environ=self._environ,
+                pass_fds=(fd,),
+                ready=self._is_ready,
+            )
+            for number in range(1, self._plan.serve_processes + 1)
+        ]
+        workers = [
+            supervise.Child(name=f"work-{number}", command=[*python, "work"], environ=self._environ)
+            for number in range(1, self._plan.work_processes + 1)
+        ]
+        return servers + workers
+
+    async def _is_ready(self) -> bool:
+        try:
+            async with HttpConnection(self.http_url) as connection:
+                return (await connection.request("GET", "/api/ready")).status == 200
+        except ServerUnavailable:
+            return False
+
+    def _tell(self) -> None:
+        """Write `up.json`, and again whenever a child has another pid."""
+        if not self._up:
+            return
+        settings = self.settings
+        running.write(
+            settings.data_dir,
+            running.Running(
+                http_url=self.http_url,
+                redis_url=settings.redis_url,
+                mongo_url=settings.mongo_url,
+                mongo_db=settings.mongo_db,
+                api_key=next(iter(settings.api_keys.values())),
+                pid=os.getpid(),
+                boot=running.boot_id(),
+                children=self.supervisor.pids,
+            ),
+        )
+
+
+_ANY = {"0.0.0.0", "::"}  # noqa: S104 - to recognise it

@@ -1,0 +1,1 @@
+"""The ingest server: from HTTP into the log."""

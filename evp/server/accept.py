@@ -1,0 +1,198 @@
+"""The accept path: from the bytes of a request to a 202, in one page.
+
+    body ──decode──▶ events ──documents, ids──▶ open frame ──XADD──▶ log, on disk ──▶ answer
+
+Both HTTP layers call `Acceptor.accept` with the raw body. Everything up to the
+open frame happens at once, in the caller's turn of the loop; the answer comes
+when the log has the frame on disk. A refused request leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+from evp.batch.retry import Backoff
+from evp.codec import Media, decode
+from evp.documents import Admission
+from evp.errors import AckUnknown, LogNotDurable, LogUnavailable, Refusal
+from evp.identity import canonical
+from evp.limits import DURABILITY_CHECK_S, LEDGER_RECORD_S, RECONNECT_LONGEST_S
+from evp.logs import get
+from evp.server.answer import Answer
+from evp.server.problem import problem
+from evp.settings import Settings
+from evp.stream.flusher import Flusher
+from evp.stream.keys import Keys
+from evp.stream.ledger import record_epochs
+from evp.stream.producer import Epoch, Producer
+
+Respond = Callable[[Answer], None]
+
+_JSON = ((b"content-type", b"application/json"),)
+_log = get("evp.accept")
+
+
+class Acceptor:
+    """Takes requests for one server process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._url = settings.redis_url
+        self._keys = Keys(settings.stream)
+        self._producer = Producer(
+            self._url, self._keys, settings.durability, settings.durability_replicas
+        )
+        admission = Admission(settings.default_source, settings.id_from == "source+id+time")
+        self._flusher = Flusher(self._producer, admission)
+        self._refusal: Refusal | None = Refusal("log_unavailable", "the log is not connected yet")
+        self._closing = False
+        self._label = b""
+        self._watch = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def refusal(self) -> Refusal | None:
+        """Why nothing can be accepted now; None if it can."""
+        return self._refusal
+
+    @property
+    def durability(self) -> str:
+        """What a 202 is worth: fsync, declared or memory; empty before the first connection."""
+        return self._label.decode()
+
+    def accept(self, body: bytes, media: Media, respond: Respond) -> None:
+        """Take one request; `respond` is called exactly once, now or when the log has it.
+
+        Never raises. `respond` must not raise either; whoever has gone by then
+        ignores the answer.
+        """
+        try:
+            if self._refusal is not None:
+                raise self._refusal
+            if media is Media.EVENT:
+                self._accept_event(body, respond)
+            else:
+                self._accept_batch(body, media, respond)
+        except Refusal as refusal:
+            respond(problem(refusal))
+
+    def _accept_event(self, body: bytes, respond: Respond) -> None:
+        def done(result: str | LogUnavailable) -> None:
+            if isinstance(result, LogUnavailable):
+                respond(self._failed(result))
+                return
+            answer = b'{"event_id":"%b","receipt":"0.%b.%d","durability":"%b"}' % (
+                canonical(made.ids[0]).encode(),
+                result.encode(),
+                first,
+                self._label,
+            )
+            respond(Answer(202, answer, _JSON))
+
+        made, first = self._flusher.add(decode(body, Media.EVENT), done, batch=False)
+
+    def _accept_batch(self, body: bytes, media: Media, respond: Respond) -> None:
+        def done(result: str | LogUnavailable) -> None:
+            if isinstance(result, LogUnavailable):
+                respond(self._failed(result))
+                return
+            answer = b'{"accepted":%d,"rejected":[],"receipt":"0.%b.%d","durability":"%b"}' % (
+                count,
+                result.encode(),
+                first,
+                self._label,
+            )
+            respond(Answer(202, answer, _JSON))
+
+        made, first = self._flusher.add(decode(body, media), done, batch=True)
+        count = len(made.ids)
+
+    def _failed(self, error: LogUnavailable) -> Answer:
+        """Return the answer to a request whose frame the log did not acknowledge."""
+        self._watch.set()
+        if isinstance(error, AckUnknown):
+            detail = "the log did not confirm it; send the same event again, with id and time"
+            return problem(Refusal("ack_unknown", detail, retry_after_s=1))
+        return problem(_refusal_of(error))
+
+    async def start(self) -> None:
+        """Connect and keep connected. Does not fail: `refusal` says what is wrong."""
+        self._flusher.start()
+        await self._look()
+        self._tasks = [
+            asyncio.create_task(self._stay_connected(), name="log watch"),
+            asyncio.create_task(self._keep_ledger(), name="ledger"),
+        ]
+
+    def refuse_new(self) -> None:
+        """Refuse every request from now on; those already taken are still answered."""
+        self._closing = True
+        self._refusal = Refusal("shutting_down", "this server is stopping", retry_after_s=1)
+
+    async def close(self) -> None:
+        """Answer what was taken, record how far it got, and disconnect."""
+        self.refuse_new()
+        await self._flusher.drain()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._flusher.stop()
+        with contextlib.suppress(LogUnavailable):
+            await self._record()
+        await self._producer.close()
+
+    def epochs(self) -> tuple[list[Epoch], list[Epoch]]:
+        """Return the epochs of this process to record: (those that are closed, the open one)."""
+        return self._producer.epochs()
+
+    def forget(self, closed: list[Epoch]) -> None:
+        """Forget closed epochs that the store has recorded."""
+        self._producer.forget(closed)
+
+    async def _stay_connected(self) -> None:
+        """Look at the log's settings now and then, and at once when an append failed."""
+        backoff = Backoff(longest_s=RECONNECT_LONGEST_S)
+        while True:
+            if self._refusal is None:
+                backoff.reset()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(DURABILITY_CHECK_S):
+                        await self._watch.wait()
+            else:
+                await asyncio.sleep(backoff.next_s())
+            self._watch.clear()
+            await self._look()
+
+    async def _look(self) -> None:
+        before = self._refusal
+        try:
+            durability = await self._producer.connect()
+        except LogUnavailable as error:
+            now: Refusal | None = _refusal_of(error)
+        else:
+            now = None
+            self._label = durability.label.encode()
+        if self._closing:
+            return
+        self._refusal = now
+        if now is None and before is not None:
+            _log.info("accepting", durability=self.durability)
+        elif now is not None and (before is None or before.detail != now.detail):
+            _log.error("not accepting", code=now.code, reason=now.detail)
+
+    async def _keep_ledger(self) -> None:
+        """Record the last acknowledged numbers in the log; failing to never blocks a 202."""
+        while True:
+            await asyncio.sleep(LEDGER_RECORD_S)
+            with contextlib.suppress(LogUnavailable):
+                await self._record()
+
+    async def _record(self) -> None:
+        closed, open_ = self.epochs()
+        await record_epochs(self._url, self._keys, closed + open_)
+
+
+def _refusal_of(error: LogUnavailable) -> Refusal:
+    code = "log_not_durable" if isinstance(error, LogNotDurable) else "log_unavailable"
+    return Refusal(code, str(error), retry_after_s=1)

@@ -1,0 +1,1 @@
+"""The worker: from the log into the store."""

@@ -1,0 +1,190 @@
+"""One worker process: its clients, its name, its signals, its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+
+import msgspec
+
+from evp.batch.policy import ReadSize
+from evp.batch.retry import Backoff
+from evp.clock import monotonic_s
+from evp.documents import Admission
+from evp.errors import LogUnavailable, StoreUnavailable
+from evp.limits import GIVE_BACK_S_MAX, HEARTBEAT_S
+from evp.logs import get
+from evp.settings import Settings
+from evp.signals import Signals
+from evp.storage import schema
+from evp.storage.client import Database, connect, database
+from evp.storage.ledger import record_worker
+from evp.storage.writer import Writer
+from evp.stream.consumer import Consumer
+from evp.stream.keys import Keys
+from evp.stream.slots import Slot
+from evp.worker.journal import Journal
+from evp.worker.loop import Worker
+
+_log = get("evp.worker")
+
+
+async def work(
+    settings: Settings, signals: Signals, *, in_flight: int = 1, burst: bool = False
+) -> None:
+    """Work until a signal comes; with `burst`, until the stream is drained.
+
+    Outages of the engines, at the start too, are waited out. After a signal the
+    batch in hand is finished or given back within SHUTDOWN_TIMEOUT_S; a second
+    signal ends it at once.
+    """
+    stop = asyncio.Event()
+    client = connect(settings)
+    try:
+        running = asyncio.create_task(
+            _work(settings, database(client, settings.mongo_db), stop, in_flight, burst=burst)
+        )
+        await _end_in_time(running, signals, stop, settings.shutdown_timeout_s)
+    finally:
+        await client.close()
+
+
+async def _work(
+    settings: Settings, db: Database, stop: asyncio.Event, in_flight: int, *, burst: bool
+) -> None:
+    journal = Journal(settings.rss_log_events)
+    await _prepare_store(db, stop, journal)
+    while not stop.is_set():
+        slot = await _take_slot(settings, stop, journal)
+        if slot is None:
+            return
+        consumer = _consumer(settings, slot.name)
+        ended = asyncio.Event()
+        worker = Worker(
+            consumer,
+            Writer(db, settings.write_timeout_ms),
+            journal,
+            ReadSize(settings.worker_batch_size, settings.read_count),
+            ended,
+            stream=settings.stream,
+            in_flight=in_flight,
+        )
+        _log.info("working", consumer=slot.name, group=settings.consumer_group, pid=os.getpid())
+        helpers = [
+            asyncio.create_task(_set_when(ended, stop, slot.lost)),
+            asyncio.create_task(_heartbeat(db, settings, slot.name, journal)),
+        ]
+        try:
+            await worker.run(burst=burst)
+        finally:
+            for helper in helpers:
+                helper.cancel()
+            await _leave(consumer, slot)
+        if burst:
+            return
+    _log.info("stopped", stored=journal.totals.stored, events=journal.totals.events)
+
+
+async def _end_in_time(
+    running: asyncio.Task[None], signals: Signals, stop: asyncio.Event, timeout_s: float
+) -> None:
+    """Wait for the worker; once told to stop it has `timeout_s`, then it is cancelled."""
+    told = asyncio.create_task(signals.get())
+    await asyncio.wait({running, told}, return_when=asyncio.FIRST_COMPLETED)
+    if not running.done():
+        stop.set()
+        urged = asyncio.create_task(signals.get())
+        # What remains is for giving the batch back.
+        patience_s = max(0.1, timeout_s - GIVE_BACK_S_MAX)
+        await asyncio.wait(
+            {running, urged}, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED
+        )
+        urged.cancel()
+        running.cancel()
+    told.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
+
+
+async def _prepare_store(db: Database, stop: asyncio.Event, journal: Journal) -> None:
+    backoff = Backoff()
+    while not stop.is_set():
+        try:
+            await schema.ensure(db)
+        except StoreUnavailable as error:
+            journal.trouble("the store can't be prepared", reason=str(error))
+            await backoff.wait(stop)
+        else:
+            return
+
+
+async def _take_slot(settings: Settings, stop: asyncio.Event, journal: Journal) -> Slot | None:
+    keys, backoff = Keys(settings.stream), Backoff()
+    while not stop.is_set():
+        try:
+            return await Slot.take(
+                settings.redis_url, keys, settings.consumer_group, settings.consumer_name
+            )
+        except LogUnavailable as error:
+            journal.trouble("no consumer name yet", reason=str(error))
+            await backoff.wait(stop)
+    return None
+
+
+def _consumer(settings: Settings, name: str) -> Consumer:
+    return Consumer(
+        settings.redis_url,
+        Keys(settings.stream),
+        settings.consumer_group,
+        name,
+        block_ms=settings.read_block_ms,
+        admission=Admission(settings.default_source, settings.id_from == "source+id+time"),
+    )
+
+
+async def _leave(consumer: Consumer, slot: Slot) -> None:
+    """Give back what is still pending, then the name."""
+    try:
+        async with asyncio.timeout(GIVE_BACK_S_MAX):
+            if not slot.lost.is_set():
+                given = await consumer.give_back()
+                if given:
+                    _log.info("given back", frames=given, consumer=slot.name)
+            await slot.release()
+    except (LogUnavailable, TimeoutError) as error:
+        _log.warning("could not give back; it comes again by itself", reason=str(error))
+    finally:
+        await consumer.close()
+
+
+async def _set_when(ended: asyncio.Event, *events: asyncio.Event) -> None:
+    waits = [asyncio.create_task(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        ended.set()
+    finally:
+        for wait in waits:
+            wait.cancel()
+
+
+async def _heartbeat(db: Database, settings: Settings, name: str, journal: Journal) -> None:
+    """Tell the store what this worker does; if it can't be told, the next time will do."""
+    stored, beat_at_s = 0, monotonic_s()
+    while True:
+        await asyncio.sleep(HEARTBEAT_S)
+        fresh, elapsed_s = journal.totals.stored - stored, monotonic_s() - beat_at_s
+        stored, beat_at_s = journal.totals.stored, monotonic_s()
+        facts = {
+            "group": settings.consumer_group,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "rss_bytes": journal.rss_bytes,
+            "stored_per_s": fresh / elapsed_s,
+            "totals": msgspec.structs.asdict(journal.totals),
+        }
+        try:
+            await record_worker(db, name, facts)
+        except StoreUnavailable as error:
+            _log.debug("heartbeat not recorded", reason=str(error))
