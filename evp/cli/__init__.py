@@ -1,0 +1,1 @@
+"""The edge: reads the environment, builds clients, prints, exits."""

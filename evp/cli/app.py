@@ -1,0 +1,66 @@
+"""The `evp` command. Each subcommand parses, builds, calls one function, renders."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from typing import Annotated
+
+import typer
+
+import evp
+from evp.cli.config import config
+from evp.cli.health import health
+from evp.cli.send import send
+from evp.cli.serve import serve
+from evp.cli.stats import stats
+from evp.cli.up import up
+from evp.cli.work import work
+from evp.errors import EvpError
+
+app = typer.Typer(
+    name="evp",
+    help="Accept events durably, store each exactly once, and see that none is lost.",
+    epilog="Start with: evp up --demo 10000",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(up)
+app.command()(serve)
+app.command()(work)
+app.command()(send)
+app.command()(stats)
+app.command()(health)
+app.add_typer(config)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        system = f"{platform.system()} {platform.machine()}"
+        print(f"evp {evp.__version__} (Python {platform.python_version()}, {system})")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Accept events durably, store each exactly once, and see that none is lost."""
+
+
+def main() -> None:
+    """Run the command line; every expected failure is one clear line and an exit code."""
+    try:
+        app()
+    except EvpError as error:
+        print(f"evp: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+    except BrokenPipeError:
+        # Whoever read the output has seen enough.
+        sys.stderr.close()
+        raise SystemExit(0) from None

@@ -1,0 +1,43 @@
+"""`evp config`: what is set, and where it comes from."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+config = typer.Typer(name="config", help="Look at the settings.", no_args_is_help=True)
+
+
+@config.callback()
+def root() -> None:
+    """Look at the settings."""
+
+
+@config.command(epilog="Example: evp config show --json | jq .port")
+def show(
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Show every setting with its value and origin; secrets are masked."""
+    from evp.cli.context import load_settings
+    from evp.settings import ROWS, shown
+
+    loaded = load_settings()
+    rows = [
+        {
+            "setting": row.key,
+            "value": shown(row, loaded.settings),
+            "origin": loaded.origins[row.name],
+        }
+        for row in ROWS
+    ]
+    if json:
+        import msgspec
+
+        print(msgspec.json.format(msgspec.json.encode(rows)).decode())
+        return
+    from rich.console import Console
+
+    from evp.views.tables import plain_table
+
+    Console().print(plain_table(rows))

@@ -1,0 +1,95 @@
+"""What every command needs from the outside: settings, logs, a loop, a console."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from evp.configuration import API_KEY_FILE, Loaded, load
+from evp.settings import Settings, as_environ
+
+if TYPE_CHECKING:
+    from evp.signals import Signals
+
+T = TypeVar("T")
+EXIT_INTERRUPTED = 130
+
+
+def load_settings(**flags: object) -> Loaded:
+    """Return the settings of this process. Raises SettingsError and UsageError."""
+    return load(os.environ, flags, cwd=Path.cwd(), hostname=socket.gethostname())
+
+
+def start(**flags: object) -> Settings:
+    """Return the settings, with the logs configured by them."""
+    settings = load_settings(**flags).settings
+    configure_logs(settings.log_level)
+    return settings
+
+
+def configure_logs(level: str) -> None:
+    """Send logs to stderr: coloured on a terminal, JSON everywhere else."""
+    from evp import logs
+
+    colour = sys.stderr.isatty() and "NO_COLOR" not in os.environ
+    logs.configure(level, sys.stderr, colour=colour)
+
+
+def with_api_key(settings: Settings) -> Settings:
+    """Return settings with a key to send with; in development one is made and kept."""
+    import msgspec
+
+    from evp import running
+
+    if settings.api_keys:
+        return settings
+    key = running.ensure_key(settings.data_dir / API_KEY_FILE)
+    return msgspec.structs.replace(settings, api_keys={"default": key})
+
+
+def child_environ(settings: Settings, **overrides: object) -> dict[str, str]:
+    """Return the environment of a child process: this one's, with these settings."""
+    return {**os.environ, **as_environ(settings, overrides)}
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine on uvloop; Ctrl-C ends the process with 130."""
+    import uvloop
+
+    try:
+        return uvloop.run(work)
+    except KeyboardInterrupt:
+        raise SystemExit(EXIT_INTERRUPTED) from None
+
+
+def run_until_told(work: Callable[[Signals], Coroutine[Any, Any, None]]) -> None:
+    """Run something that ends well when this process is told to stop."""
+    from evp.signals import own_signals
+
+    async def told() -> None:
+        await work(own_signals())
+
+    run(told())
+
+
+def server_url(settings: Settings, url: str | None) -> str:
+    """Return the address of the server a command talks to."""
+    if url:
+        return url
+    host = "127.0.0.1" if settings.host in {"0.0.0.0", "::"} else settings.host  # noqa: S104
+    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
+
+
+def sending_key(settings: Settings, key: str | None) -> str:
+    """Return the API key a command sends with: the one given, or the first one set."""
+    from evp.errors import UsageError
+
+    if key:
+        return key
+    if settings.api_keys:
+        return next(iter(settings.api_keys.values()))
+    raise UsageError("no API key: give --key, or set EVP_API_KEYS, or start `evp up`")

@@ -1,0 +1,101 @@
+"""Where everything stands: the log, its groups, what the store has, and the rates."""
+
+from __future__ import annotations
+
+import asyncio
+
+from msgspec import Struct
+
+from evp.clock import monotonic_s
+from evp.errors import StoreUnavailable
+from evp.limits import TOTALS_COST_FACTOR
+from evp.settings import Settings
+from evp.storage.account import Totals, stored_per_s, totals
+from evp.storage.client import connect, database
+from evp.stream.client import Link
+from evp.stream.info import LogFacts, log_facts
+from evp.stream.keys import Keys
+
+
+class Rates(Struct):
+    """Events a second: accepted since the look before, stored as the workers tell."""
+
+    accepted_per_s: float
+    stored_per_s: float
+
+
+class Stats(Struct):
+    """One look. `store_error` tells why `totals` are missing or old."""
+
+    stream: str
+    group: str
+    log: LogFacts
+    rates: Rates
+    totals: Totals | None = None
+    store_error: str | None = None
+
+
+class Collector:
+    """Looks at log and store again and again, and asks no more of them than needed."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._keys = Keys(settings.stream)
+        self._client = connect(settings, connections_max=1)
+        self._db = database(self._client, settings.mongo_db)
+        self._link: Link | None = None
+        self._before: LogFacts | None = None
+        self._totals: Totals | None = None
+        self._sum_again_at_s = 0.0
+
+    async def look(self) -> Stats:
+        """Return how things stand now. Raises LogUnavailable."""
+        if self._link is None or not self._link.is_open:
+            self._link = await Link.open(self._settings.redis_url)
+        facts = await log_facts(self._link, self._keys)
+        stats = Stats(
+            stream=self._settings.stream,
+            group=self._settings.consumer_group,
+            log=facts,
+            rates=Rates(self._accepted_per_s(facts), 0.0),
+        )
+        try:
+            stats.rates.stored_per_s = await stored_per_s(self._db)
+            await self._sum()
+        except StoreUnavailable as error:
+            stats.store_error = str(error)
+        stats.totals = self._totals
+        return stats
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._link is not None:
+            await self._link.close()
+        await self._client.close()
+
+    async def _sum(self) -> None:
+        """Sum the outcomes, unless that was done a short while ago for what it costs."""
+        started_at_s = monotonic_s()
+        if started_at_s < self._sum_again_at_s:
+            return
+        self._totals = await totals(self._db)
+        took_s = monotonic_s() - started_at_s
+        self._sum_again_at_s = monotonic_s() + TOTALS_COST_FACTOR * took_s
+
+    def _accepted_per_s(self, facts: LogFacts) -> float:
+        before, self._before = self._before, facts
+        if before is None or facts.at_ms <= before.at_ms:
+            return 0.0
+        fresh = max(0, facts.events_accepted - before.events_accepted)
+        return fresh / (facts.at_ms - before.at_ms) * 1000
+
+
+async def look_once(settings: Settings, window_s: float) -> Stats:
+    """Return how things stand, with rates over `window_s`. Raises LogUnavailable."""
+    collector = Collector(settings)
+    try:
+        await collector.look()
+        await asyncio.sleep(window_s)
+        return await collector.look()
+    finally:
+        await collector.close()

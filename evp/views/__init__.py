@@ -1,0 +1,1 @@
+"""What people see: structs in, Rich renderables out, no I/O."""
