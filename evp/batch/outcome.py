@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Container, Mapping
 from typing import Any
 
+import bson
 from bson import ObjectId
 from msgspec import Struct
 
@@ -19,6 +20,8 @@ from evp.frame import Frame, Summary, summarize
 
 ID_CONFLICT = "id_conflict"
 
+#: A naive time would be taken for a local one.
+_AWARE: bson.CodecOptions[dict[str, Any]] = bson.CodecOptions(tz_aware=True)
 _COMPARED = ("type", "subject", "data", "dataschema")
 _ABSENT = object()
 
@@ -54,7 +57,7 @@ def judge(frame: Frame, inserted: Container[int], found: Mapping[bytes, Any]) ->
         stored = found.get(id_)
         if stored is None or not same_event(stored, frame.documents[index]):
             dead.append(index)
-        elif stored["frame_id"] == frame.frame_id:
+        elif stored.get("frame_id") == frame.frame_id:
             mine.setdefault(id_, index)
     complete = len(mine) == frame.count
     return Outcome(
@@ -90,7 +93,7 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def _summary_of(frame: Frame, indexes: Any) -> Summary:
-    kept = [frame.documents[index] for index in indexes]
+    kept = [bson.decode(frame.documents[index].raw, _AWARE) for index in indexes]
     return summarize(
         [document["type"] for document in kept],
         [document["source"] for document in kept],

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+import time
 from typing import Any
 
 import bson
+import pytest
 from bson.raw_bson import RawBSONDocument
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,6 +52,19 @@ def test_another_frame_has_it() -> None:
     assert account(outcome) == (2, 1, [])
     assert outcome.summary.sources == {"test": 1, "s2": 1}
     assert sum(cell[2] for cell in outcome.summary.cells) == 2
+
+
+def test_summary_made_by_a_worker_is_the_doors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left of a summary counts the same minutes, whatever zone the machine is set to."""
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    try:
+        frame = frame_of(event(0), event(1))
+        outcome = judge(frame, {0}, stored(frame_of(event(1)), 0))
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert outcome.summary == frame_of(event(0)).summary
 
 
 def test_another_event_has_its_id() -> None:
