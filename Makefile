@@ -11,12 +11,12 @@ READY := .venv/.ready
 $(READY): requirements/dev.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "evp needs Python 3.11, 3.12 or 3.13; none was found on PATH" >&2; exit 2; }
 	@echo "setting up .venv with $$($(PYTHON) --version)" >&2
-	@rm -rf .venv && $(PYTHON) -m venv .venv
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-.PHONY: help up test lint type format cov lock bench-quick clean
+.PHONY: help up test lint type format cov docs lock faults bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,7 +40,13 @@ cov: $(READY) ## run the tests and report what they don't cover (at least 90 % o
 	@rm -f .coverage .coverage.*
 	@$(BIN)/coverage run -m pytest -q && $(BIN)/coverage combine -q && $(BIN)/coverage report
 
-bench-quick: $(READY) ## compare evp with bare inserts on this machine (needs wrk; about two minutes)
+docs: $(READY) ## write docs/SETTINGS.md and docs/CLI.md anew from the code
+	@$(BIN)/python scripts/docs.py
+
+faults: $(READY) ## kill and starve processes under load, at full size (about six minutes)
+	@$(BIN)/python -m pytest -s tests/faults
+
+bench: $(READY) ## compare evp with bare inserts and a plain ASGI app (needs wrk; about three minutes)
 	@$(BIN)/python scripts/bench/run.py
 
 lock: $(READY) ## pin the newest allowed versions with their hashes

@@ -1,0 +1,73 @@
+"""Write anew what docs/SETTINGS.md and docs/CLI.md take from the code.
+
+    python scripts/docs.py [FOLDER]
+
+Between the two marks of each file stands what is made here; the rest is written by hand.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from typer.main import get_command
+
+from evp.cli.app import app
+from evp.settings import ROWS, Row
+
+BEGIN = "<!-- made by `make docs`; what is changed here is lost -->"
+END = "<!-- until here -->"
+WIDTH = 80
+
+
+def settings_table() -> str:
+    """Return all settings as one table."""
+    head = "| key | also read | default | what it is for | wanted |\n|---|---|---|---|---|"
+    return "\n".join([head, *map(settings_row, ROWS)])
+
+
+def settings_row(row: Row) -> str:
+    """Return one setting as a row of the table."""
+    also = ", ".join(f"`{name}`" for name in row.also)
+    default = f"`{row.default}`" if row.default else ""
+    return f"| `{row.key}` | {also} | {default} | {row.purpose} | {row.wanted} |"
+
+
+def command_sections() -> str:
+    """Return the help of every command: the same on every terminal, so without Rich's boxes."""
+    app.rich_markup_mode = None
+    helps = commands("evp", get_command(app), None)
+    return "\n\n".join(f"## `{name}`\n\n```text\n{text}\n```" for name, text in helps)
+
+
+def commands(name: str, command: Any, parent: Any) -> Iterator[tuple[str, str]]:
+    """Return the full name and the help of a command and of all below it."""
+    context = command.make_context(
+        name, [], parent, resilient_parsing=True, terminal_width=WIDTH, max_content_width=WIDTH
+    )
+    below = getattr(command, "commands", {})
+    for one in below.values():
+        # A list of commands has the first paragraph of each, not what fits on a line.
+        one.short_help = (one.help or "").partition("\n\n")[0]
+    lines = command.get_help(context).splitlines()
+    yield context.command_path, "\n".join(line.rstrip() for line in lines)
+    for name_below, one in below.items():
+        if not one.hidden:
+            yield from commands(name_below, one, context)
+
+
+def put(path: Path, made: str) -> None:
+    """Put what was made between the marks of a file."""
+    before, begin, rest = path.read_text(encoding="utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not end:
+        raise SystemExit(f"{path} lacks one of the marks:\n{BEGIN}\n{END}")
+    path.write_text(f"{before}{begin}\n\n{made}\n\n{end}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1] / "docs"
+    put(folder / "SETTINGS.md", settings_table())
+    put(folder / "CLI.md", command_sections())
