@@ -21,7 +21,6 @@ from evp.limits import BATCH_EVENTS_MAX, EVENT_BYTES_MAX
 
 _decode_event = msgspec.json.Decoder(Event).decode
 _decode_array = msgspec.json.Decoder(list[Event]).decode
-_decode_lines = msgspec.json.Decoder(Event).decode_lines
 _raw_array = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 _NOT_AS_EXPECTED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -57,7 +56,8 @@ def decode(body: bytes, media: Media) -> Decoded:
         elif media is Media.ARRAY:
             events = _decode_array(body)
         else:
-            events = _decode_lines(body)
+            # Not msgspec's decode_lines: it takes two events on a line, and one across lines.
+            events = [_decode_event(line) for line in _lines(body)]
     except _NOT_AS_EXPECTED:
         events, extensions = diagnosis.read(_values(body, media), batch=media is not Media.EVENT)
     else:
@@ -70,7 +70,7 @@ def _check_size(body: bytes, media: Media, count: int) -> None:
     if count == 0:
         raise Refusal("empty_batch", "the batch has no event")
     if count > BATCH_EVENTS_MAX:
-        raise Refusal("too_many_events", f"{count} events; a batch may have {BATCH_EVENTS_MAX}")
+        raise diagnosis.too_many(count)
     if len(body) <= EVENT_BYTES_MAX:
         return
     for index, text in enumerate(_texts(body, media)):
@@ -88,14 +88,21 @@ def _texts(body: bytes, media: Media) -> list[bytes]:
         return [body]
     if media is Media.ARRAY:
         return [bytes(raw) for raw in _raw_array(body)]
-    return [line for line in body.splitlines() if line.strip()]
+    return _lines(body)
+
+
+def _lines(body: bytes) -> list[bytes]:
+    """Return the lines that hold something. Raises Refusal before too many are parsed."""
+    lines = [line for line in body.split(b"\n") if line.strip()]
+    if len(lines) > BATCH_EVENTS_MAX:
+        raise diagnosis.too_many(len(lines))
+    return lines
 
 
 def _values(body: bytes, media: Media) -> list[Any]:
     """Return the untyped values of `body`, one an event. Raises Refusal if it is no JSON."""
     if media is Media.NDJSON:
-        lines = [line for line in body.split(b"\n") if line.strip()]
-        return [diagnosis.parse(line, index) for index, line in enumerate(lines)]
+        return [diagnosis.parse(line, index) for index, line in enumerate(_lines(body))]
     value = diagnosis.parse(body, None)
     if media is Media.EVENT:
         if value == []:

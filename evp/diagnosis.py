@@ -59,9 +59,7 @@ def read(values: list[Any], *, batch: bool) -> tuple[list[Event], dict[int, dict
     the values are a `batch`.
     """
     if len(values) > BATCH_EVENTS_MAX:
-        raise Refusal(
-            "too_many_events", f"{len(values)} events; a batch may have {BATCH_EVENTS_MAX}"
-        )
+        raise too_many(len(values))
     events: list[Event] = []
     extensions: dict[int, dict[str, Any]] = {}
     for index, value in enumerate(values):
@@ -91,6 +89,11 @@ def read_event(value: Any, index: int | None) -> tuple[Event, dict[str, Any]]:
         member = path[2:].partition(".")[0]
         code = _CODE_BY_MEMBER.get(member, "invalid_attribute" if member else "invalid_event")
         raise Refusal(code, what, path=_at(index, path), index=index) from None
+
+
+def too_many(count: int) -> Refusal:
+    """Return the refusal of a batch with too many events."""
+    return Refusal("too_many_events", f"{count} events; a batch may have {BATCH_EVENTS_MAX}")
 
 
 def too_deep(index: int | None) -> Refusal:

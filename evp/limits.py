@@ -37,6 +37,8 @@ HEADER_BYTES_MAX = 32 * KIB
 KEEP_ALIVE_S = 75
 #: A request that started must be read whole within this, seconds.
 REQUEST_READ_S_MAX = 60
+#: After its last answer a connection waits this long for what its client was about to send.
+LINGER_S_MAX = 5.0
 
 #: An open frame that passed one of these closes; a request is never split, so it may exceed them.
 FRAME_BYTES_CLOSE = 1 * MIB

@@ -21,7 +21,7 @@ from evp.identity import canonical
 from evp.limits import DURABILITY_CHECK_S, LEDGER_RECORD_S, RECONNECT_LONGEST_S
 from evp.logs import get
 from evp.server.answer import Answer
-from evp.server.problem import problem
+from evp.server.problem import fault, problem
 from evp.settings import Settings
 from evp.stream.flusher import Flusher
 from evp.stream.keys import Keys
@@ -67,15 +67,18 @@ class Acceptor:
         Never raises. `respond` must not raise either; whoever has gone by then
         ignores the answer.
         """
+        if self._refusal is not None:
+            respond(problem(self._refusal))
+            return
         try:
-            if self._refusal is not None:
-                raise self._refusal
             if media is Media.EVENT:
                 self._accept_event(body, respond)
             else:
                 self._accept_batch(body, media, respond)
         except Refusal as refusal:
             respond(problem(refusal))
+        except Exception as error:  # noqa: BLE001 - a fault of ours ends one request, not a connection
+            respond(fault(error))
 
     def _accept_event(self, body: bytes, respond: Respond) -> None:
         def done(result: str | LogUnavailable) -> None:
@@ -130,17 +133,21 @@ class Acceptor:
         self._closing = True
         self._refusal = Refusal("shutting_down", "this server is stopping", retry_after_s=1)
 
-    async def close(self) -> None:
-        """Answer what was taken, record how far it got, and disconnect."""
+    async def drain(self) -> None:
+        """Answer what was taken, and record in the log how far it got."""
         self.refuse_new()
         await self._flusher.drain()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._flusher.stop()
+        await self._stop_tasks()
         with contextlib.suppress(LogUnavailable):
             await self._record()
+
+    async def close(self) -> None:
+        """Disconnect. Whoever still waits for the log is told that nobody knows."""
+        self.refuse_new()
+        await self._stop_tasks()
         await self._producer.close()
+        await self._flusher.drain()
+        await self._flusher.stop()
 
     def epochs(self) -> tuple[list[Epoch], list[Epoch]]:
         """Return the epochs of this process to record: (those that are closed, the open one)."""
@@ -149,6 +156,11 @@ class Acceptor:
     def forget(self, closed: list[Epoch]) -> None:
         """Forget closed epochs that the store has recorded."""
         self._producer.forget(closed)
+
+    async def _stop_tasks(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _stay_connected(self) -> None:
         """Look at the log's settings now and then, and at once when an append failed."""

@@ -15,16 +15,14 @@ from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFou
 from litestar.status_codes import HTTP_200_OK, HTTP_503_SERVICE_UNAVAILABLE
 
 from evp.errors import Refusal
-from evp.logs import get as get_logger
 from evp.server.accept import Acceptor
 from evp.server.answer import Answer
 from evp.server.health import Health, HealthCheck
 from evp.server.keys import Keys
-from evp.server.problem import problem
+from evp.server.problem import fault, problem
 from evp.server.request import BATCH_PATH, EVENT_PATH, body_bytes_max, media_of, too_large
 
 _CLOSE = ((b"connection", b"close"),)
-_log = get_logger("evp.server")
 
 AnyRequest = Request[Any, Any, State]
 
@@ -148,8 +146,5 @@ def _http_error(_request: AnyRequest, error: HTTPException) -> Response[bytes]:
     return _response(problem(Refusal("invalid_request", error.detail)))
 
 
-def _unexpected(request: AnyRequest, error: Exception) -> Response[bytes]:
-    _log.error("unexpected error in a request", path=request.scope["path"], exc_info=error)
-    return _response(
-        problem(Refusal("internal_error", "evp failed; the log of the server says why"))
-    )
+def _unexpected(_request: AnyRequest, error: Exception) -> Response[bytes]:
+    return _response(fault(error))

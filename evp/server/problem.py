@@ -13,10 +13,12 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from evp.errors import Refusal
+from evp.logs import get
 from evp.server.answer import Answer
 
 _TYPE = "urn:evp:problem:"
 _RETRY_AFTER_S = 1
+_log = get("evp.server")
 
 
 class Problem(Struct, frozen=True):
@@ -52,3 +54,9 @@ def problem(refusal: Refusal) -> Answer:
     if refusal.status == HTTPStatus.UNAUTHORIZED:
         headers.append((b"www-authenticate", b'ApiKey realm="evp"'))
     return Answer(refusal.status, _encode(body), tuple(headers))
+
+
+def fault(error: BaseException | None) -> Answer:
+    """Return the answer after an error that nobody foresaw; only evp's own log tells it."""
+    _log.error("unexpected error in a request", exc_info=error)
+    return problem(Refusal("internal_error", "evp failed; the log of the server says why"))

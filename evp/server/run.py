@@ -1,7 +1,8 @@
 """One server process: built, run, and stopped so that nobody notices.
 
 The end, in order: not ready (a balancer turns away), no new connections, what
-is in flight answered, the open frame flushed, the ledger recorded, exit 0.
+is in flight answered, the open frame flushed, the ledger recorded, exit 0. All
+of it has a deadline; then whoever still waits is told so.
 """
 
 from __future__ import annotations
@@ -13,17 +14,18 @@ from collections.abc import Generator
 
 import uvicorn
 
-from evp.errors import EngineFailed, LogUnavailable, StoreUnavailable
+from evp.errors import EngineFailed, LogUnavailable, Refusal, StoreUnavailable
 from evp.limits import KEEP_ALIVE_S, LEDGER_RECORD_S, SERVER_STORE_CONNECTIONS_MAX
 from evp.logs import get
 from evp.server.accept import Acceptor
 from evp.server.app import build_app
+from evp.server.connection import Connection, sweep
 from evp.server.health import HealthCheck
 from evp.server.keys import Keys
-from evp.server.protocol import protocol_class, sweep
+from evp.server.protocol import protocol_class
 from evp.settings import Settings
 from evp.signals import Signals
-from evp.storage.client import Database, connect, database, ping
+from evp.storage.client import Database, close, connect, database, ping
 from evp.storage.ledger import record_servers
 from evp.stream.keys import Keys as StreamKeys
 from evp.stream.ledger import forget_epochs
@@ -64,11 +66,10 @@ async def serve(settings: Settings, listener: socket.socket, signals: Signals) -
             date_header=False,
             proxy_headers=False,
             timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=max(1, round(settings.shutdown_timeout_s)),
         )
     )
+    stopping = asyncio.create_task(_stop(signals, server, acceptor, draining, settings))
     tasks = [
-        asyncio.create_task(_drain_on_signal(signals, server, draining, settings.drain_delay_ms)),
         asyncio.create_task(sweep(server.server_state)),
         asyncio.create_task(_keep_ledger(db, settings, acceptor)),
     ]
@@ -80,29 +81,57 @@ async def serve(settings: Settings, listener: socket.socket, signals: Signals) -
         if not server.started:
             raise EngineFailed("the server did not start")
     finally:
-        for task in tasks:
+        ending = asyncio.create_task(_wind_up(db, settings, acceptor))
+        await asyncio.wait({ending, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (ending, stopping, *tasks):
             task.cancel()
+        for outcome in await asyncio.gather(ending, stopping, *tasks, return_exceptions=True):
+            if isinstance(outcome, Exception):
+                _log.error("unexpected error", exc_info=outcome)
         await acceptor.close()
-        with contextlib.suppress(StoreUnavailable, LogUnavailable):
-            await _record(db, settings, acceptor)
-        await client.close()
+        for connection in list(server.server_state.connections):
+            connection.transport.close()
+        await close(client)
     _log.info("stopped")
 
 
-async def _drain_on_signal(
-    signals: Signals, server: Server, draining: asyncio.Event, delay_ms: int
+async def _stop(
+    signals: Signals,
+    server: Server,
+    acceptor: Acceptor,
+    draining: asyncio.Event,
+    settings: Settings,
 ) -> None:
-    """On the first signal stop being ready, then stop; on the second stop at once."""
+    """On a signal stop being ready, then stop. Returns when time is up, or at a second signal."""
     await signals.get()
     _log.info("stopping: no longer ready")
     draining.set()
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(delay_ms / 1000):
-            await signals.get()
-            server.force_exit = True
+    told_again = await _comes(signals, settings.drain_delay_ms / 1000)
     server.should_exit = True
-    await signals.get()
+    if not told_again:
+        await _comes(signals, settings.shutdown_timeout_s)
+    await acceptor.close()
+    for connection in list(server.server_state.connections):
+        if isinstance(connection, Connection):
+            connection.stop_reading(Refusal("shutting_down", "this server is stopping"))
     server.force_exit = True
+
+
+async def _comes(signals: Signals, within_s: float) -> bool:
+    """Return whether a signal comes in time."""
+    try:
+        async with asyncio.timeout(within_s):
+            await signals.get()
+    except TimeoutError:
+        return False
+    return True
+
+
+async def _wind_up(db: Database, settings: Settings, acceptor: Acceptor) -> None:
+    """Answer what was taken, and record for good how far this process got."""
+    await acceptor.drain()
+    with contextlib.suppress(StoreUnavailable, LogUnavailable):
+        await _record(db, settings, acceptor, for_good=True)
 
 
 async def _keep_ledger(db: Database, settings: Settings, acceptor: Acceptor) -> None:
@@ -115,9 +144,13 @@ async def _keep_ledger(db: Database, settings: Settings, acceptor: Acceptor) -> 
             _log.debug("ledger not recorded", reason=str(error))
 
 
-async def _record(db: Database, settings: Settings, acceptor: Acceptor) -> None:
+async def _record(
+    db: Database, settings: Settings, acceptor: Acceptor, *, for_good: bool = False
+) -> None:
+    """Record epochs in the store; the log then need not keep those that will not grow."""
     closed, open_ = acceptor.epochs()
     rows = [(one.srv, one.acknowledged_seq, one.events) for one in closed + open_]
     await record_servers(db, rows)
     acceptor.forget(closed)
-    await forget_epochs(settings.redis_url, StreamKeys(settings.stream), closed)
+    done = closed + open_ if for_good else closed
+    await forget_epochs(settings.redis_url, StreamKeys(settings.stream), done)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import pymongo
 from pymongo import AsyncMongoClient, ReadPreference, WriteConcern
 from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import ConfigurationError, InvalidURI, PyMongoError
+from pymongo.errors import ConfigurationError, PyMongoError
 from pymongo.read_concern import ReadConcern
 
 from evp.errors import SettingsError, SettingsProblem, redact_url
@@ -19,16 +20,19 @@ from evp.limits import STORE_QUEUE_MS_MAX, STORE_SELECT_MS_MAX
 from evp.settings import Settings
 from evp.storage.failures import unavailable
 
+#: Saying goodbye to the store may take this long.
+CLOSE_S_MAX = 0.5
+
 Document = dict[str, Any]
 Database = AsyncDatabase[Document]
 Client = AsyncMongoClient[Document]
 
 
 def connect(settings: Settings, *, connections_max: int | None = None) -> Client:
-    """Return a client; it dials on first use. The caller closes it.
+    """Return a client; it dials on first use. The caller closes it (`close`).
 
     `connections_max` bounds the pool further, for programs that only look.
-    Raises SettingsError if the address makes no sense.
+    Raises SettingsError if the address makes no sense, or names a file that can't be read.
     """
     most = connections_max or settings.mongo_max_pool_size
     try:
@@ -43,7 +47,7 @@ def connect(settings: Settings, *, connections_max: int | None = None) -> Client
             serverSelectionTimeoutMS=STORE_SELECT_MS_MAX,
             waitQueueTimeoutMS=STORE_QUEUE_MS_MAX,
         )
-    except (ConfigurationError, InvalidURI, ValueError) as error:
+    except (ConfigurationError, ValueError, OSError) as error:
         wanted = f"a MongoDB address ({error})"
         problem = SettingsProblem("EVP_MONGO_URL", redact_url(settings.mongo_url), wanted)
         raise SettingsError([problem]) from error
@@ -66,3 +70,9 @@ async def ping(db: Database) -> None:
         await db.command("ping")
     except PyMongoError as error:
         raise unavailable(error) from error
+
+
+async def close(client: Client) -> None:
+    """Close a client within CLOSE_S_MAX, also when the store hangs and can't end its sessions."""
+    with pymongo.timeout(CLOSE_S_MAX):
+        await client.close()

@@ -82,6 +82,7 @@ async def main() -> None:
         proxy_headers=False,
     )
     await uvicorn.Server(config).serve(sockets=[listener])
+    await app.acceptor.drain()
     await app.acceptor.close()
 
 

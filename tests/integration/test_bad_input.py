@@ -1,0 +1,501 @@
+"""The contract for bad input, case by case, by both ways into the server.
+
+A request with a known length takes the short way (`evp.server.protocol`), a
+chunked one goes through the ASGI app. Whatever is refused has its code, is
+never a 500, and leaves nothing in the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from evp.errors import STATUS_BY_CODE
+from evp.http import Reply
+from evp.identity import canonical, event_id
+from evp.limits import (
+    ATTRIBUTE_CHARS_MAX,
+    BATCH_BODY_BYTES_MAX,
+    BATCH_EVENTS_MAX,
+    EVENT_BYTES_MAX,
+    EVENT_KEYS_MAX,
+    ID_BYTES_MAX,
+    KEY_BYTES_MAX,
+    NESTING_MAX,
+    SINGLE_BODY_BYTES_MAX,
+)
+from tests.support.make import event, ndjson
+from tests.support.server import (
+    JSON,
+    NDJSON,
+    InProcess,
+    remove_traces,
+    request,
+    serving,
+    settings_of,
+)
+
+both_ways = pytest.mark.parametrize("chunked", [False, True], ids=["plain", "asgi"])
+
+
+@pytest.fixture(scope="module")
+async def server(
+    log_url: str, store_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[InProcess]:
+    """One server for all cases: what is refused may leave nothing behind."""
+    settings = settings_of(log_url, store_url, tmp_path_factory.mktemp("server"))
+    async with serving(settings) as server:
+        yield server
+    await remove_traces(settings)
+
+
+def told(reply: Reply) -> str:
+    """Return status and code; a refusal must be a problem that says both."""
+    if reply.status < 400:
+        return str(reply.status)
+    problem = msgspec.json.decode(reply.body)
+    assert reply.headers["content-type"] == "application/problem+json"
+    assert problem["status"] == reply.status == STATUS_BY_CODE[problem["code"]]
+    assert problem["type"] == f"urn:evp:problem:{problem['code']}"
+    assert problem["title"]
+    assert problem["detail"]
+    return f"{reply.status} {reply.code}"
+
+
+def with_data(json: str | bytes) -> bytes:
+    """Return an event with this JSON text as its data."""
+    text = json.encode() if isinstance(json, str) else json
+    return b'{"type": "t", "data": ' + text + b"}"
+
+
+def member(**members: Any) -> bytes:
+    """Return an event with these members."""
+    return msgspec.json.encode({"type": "t"} | members)
+
+
+def from_now(**distance: float) -> str:
+    """Return a time so far from now."""
+    return (datetime.now(UTC) + timedelta(**distance)).isoformat()
+
+
+def nested(depth: int) -> bytes:
+    """Return an event of that many levels; the event itself is the first."""
+    return with_data("[" * (depth - 1) + "]" * (depth - 1))
+
+
+ONE = member(id="1")
+REFUSED: list[tuple[str, bytes, str]] = [
+    ("empty", b"", "400 invalid_json"),
+    ("blank", b" \r\n ", "400 invalid_json"),
+    ("truncated", ONE[:-1], "400 invalid_json"),
+    ("second value", b"{} {}", "400 invalid_json"),
+    ("second event", ONE + ONE, "400 invalid_json"),
+    ("string", b'"text"', "422 invalid_event"),
+    ("number", b"7", "422 invalid_event"),
+    ("null", b"null", "422 invalid_event"),
+    ("no type", b"{}", "422 invalid_event"),
+    ("a batch", b"[" + ONE + b"]", "422 invalid_event"),
+    ("empty batch", b"[]", "422 empty_batch"),
+    (
+        "event one byte too large",
+        b" " * (EVENT_BYTES_MAX + 1 - len(ONE)) + ONE,
+        "413 event_too_large",
+    ),
+    ("UTF-16", ONE.decode().encode("utf-16"), "400 invalid_json"),
+    ("UTF-16 without mark", ONE.decode().encode("utf-16-le"), "400 invalid_json"),
+    ("byte order mark", b"\xef\xbb\xbf" + ONE, "400 invalid_json"),
+    ("not UTF-8", b'{"type": "\xff"}', "400 invalid_utf8"),
+    ("cut within a character", b'{"type": "\xc3"}', "400 invalid_utf8"),
+    ("overlong UTF-8", b'{"type": "\xc0\x80"}', "400 invalid_utf8"),
+    ("surrogate in UTF-8", b'{"type": "\xed\xa0\x80"}', "400 invalid_utf8"),
+    ("lone surrogate", with_data('"\\ud800"'), "400 invalid_json"),
+    ("lone surrogate in a key", with_data('{"\\ud800": 1}'), "400 invalid_json"),
+    ("100,000 levels", b"[" * 100_000, "422 too_deep"),
+    ("100,000 levels in data", with_data("[" * 100_000 + "]" * 100_000), "422 too_deep"),
+    ("30,000 objects in data", with_data('{"a":' * 30_000 + "1" + "}" * 30_000), "422 too_deep"),
+    ("33 levels", nested(NESTING_MAX + 1), "422 too_deep"),
+    ("100 levels", nested(100), "422 too_deep"),
+    ("NaN", with_data("NaN"), "400 invalid_json"),
+    ("Infinity", with_data("-Infinity"), "400 invalid_json"),
+    ("1e400", with_data("1e400"), "422 number_out_of_range"),
+    ("-1e400 within data", with_data('{"a": [-1e400]}'), "422 number_out_of_range"),
+    ("2^63", with_data(str(2**63)), "422 number_out_of_range"),
+    ("2^64", with_data(f'{{"a": {2**64}}}'), "422 number_out_of_range"),
+    ("2^70", with_data(f"[{2**70}]"), "422 number_out_of_range"),
+    ("-2^63-1", with_data(str(-(2**63) - 1)), "422 number_out_of_range"),
+    ("4,300 digits", with_data("9" * 4_300), "422 number_out_of_range"),
+    ("5,000 digits", with_data("9" * 5_000), "422 number_out_of_range"),
+    ("NUL in a key", with_data('{"a\\u0000b": 1}'), "422 invalid_key"),
+    ("NUL in a nested key", with_data('[{"a": {"\\u0000": 1}}]'), "422 invalid_key"),
+    ("$ on top", member(**{"$x": "1"}), "422 invalid_attribute"),
+    ("dot on top", member(**{"a.b": "1"}), "422 invalid_attribute"),
+    ("empty name on top", member(**{"": "1"}), "422 invalid_attribute"),
+    ("_id", member(_id="1"), "422 invalid_attribute"),
+    ("frame_id", member(frame_id="1"), "422 invalid_attribute"),
+    ("received_at", member(received_at="1"), "422 invalid_attribute"),
+    ("camel case", member(userId="1"), "422 invalid_attribute"),
+    ("object as attribute", member(extra={}), "422 invalid_attribute"),
+    ("subject of another type", member(subject=1), "422 invalid_attribute"),
+    ("long subject", member(subject="s" * (ATTRIBUTE_CHARS_MAX + 1)), "422 invalid_attribute"),
+    ("__proto__ on top", member(__proto__="1"), "422 invalid_attribute"),
+    (
+        "1,001 keys",
+        member(data={f"k{n}": n for n in range(EVENT_KEYS_MAX + 1)}),
+        "422 too_many_fields",
+    ),
+    (
+        "1,001 keys on levels",
+        member(data=[{"a": 1, "b": 2, "c": 3}] * 334),
+        "422 too_many_fields",
+    ),
+    ("key of 257", member(data={"k" * (KEY_BYTES_MAX + 1): 1}), "422 too_many_fields"),
+    ("key of 257 in UTF-8", member(data={"ü" * 129: 1}), "422 too_many_fields"),
+    ("number as id", member(id=7), "422 invalid_id"),
+    ("empty id", member(id=""), "422 invalid_id"),
+    ("id of 129", member(id="i" * (ID_BYTES_MAX + 1)), "422 invalid_id"),
+    ("id of 129 in UTF-8", member(id="ü" * 64 + "i"), "422 invalid_id"),
+    ("newline in id", member(id="a\n"), "422 invalid_id"),
+    ("NUL in id", member(id="a\0"), "422 invalid_id"),
+    ("C1 in id", member(id="a\x85"), "422 invalid_id"),
+    ("time is garbage", member(time="soon"), "422 invalid_timestamp"),
+    ("timestamp is garbage", member(timestamp="soon"), "422 invalid_timestamp"),
+    ("year 0", member(time="0000-01-01T00:00:00Z"), "422 invalid_timestamp"),
+    ("year 10000", member(time="10000-01-01T00:00:00Z"), "422 invalid_timestamp"),
+    ("1e18 ms", member(time=10**18), "422 invalid_timestamp"),
+    ("time and timestamp", member(time=from_now(), timestamp=from_now()), "422 invalid_timestamp"),
+    ("25 hours ahead", member(time=from_now(hours=25)), "422 timestamp_out_of_range"),
+    ("before 1970", member(time="1969-12-31T23:59:59.999Z"), "422 timestamp_out_of_range"),
+    ("year 1", member(time="0001-01-01T00:00:00+23:59"), "422 timestamp_out_of_range"),
+    ("year 9999", member(time="9999-12-31T23:59:59-23:59"), "422 timestamp_out_of_range"),
+    ("leap second", member(time="2016-12-31T23:59:60Z"), "422 invalid_timestamp"),
+    ("no zone", member(time="2026-01-02T03:04:05"), "422 invalid_timestamp"),
+]
+
+
+@both_ways
+@pytest.mark.parametrize(
+    ("body", "expected"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED]
+)
+async def test_refused_events(
+    server: InProcess, body: bytes, expected: str, *, chunked: bool
+) -> None:
+    """Each kind of bad event has its code, the same by both ways, and is not in the log."""
+    before = await server.entries()
+    assert told(await server.ask(request(body, chunked=chunked))) == expected
+    assert await server.entries() == before
+
+
+REFUSED_BATCHES: list[tuple[str, bytes, str, int | None]] = [
+    ("empty", b"", "400 invalid_json", None),
+    ("one event", ONE, "422 invalid_event", None),
+    ("a null among them", b"[" + ONE + b", null]", "422 invalid_event", 1),
+    ("empty batch", b"[]", "422 empty_batch", None),
+    ("10,001 events", b"[" + b",".join([b"{}"] * 10_001) + b"]", "413 too_many_events", None),
+    ("one too large", b"[" + ONE + b"," + member(data="x" * EVENT_BYTES_MAX) + b"]",
+     "413 event_too_large", 1),
+    ("not UTF-8", b'[{"type": "\xff"}]', "400 invalid_utf8", None),
+    ("100,000 levels", b"[" + ONE + b"," + b"[" * 100_000, "422 too_deep", None),
+    ("33 levels", b"[" + ONE + b"," + nested(33) + b"]", "422 too_deep", 1),
+    ("2^63", b"[" + ONE + b"," + with_data(str(2**63)) + b"]", "422 number_out_of_range", 1),
+    ("NUL in a key", b"[" + ONE + b"," + with_data('{"\\u0000": 1}') + b"]",
+     "422 invalid_key", 1),
+    ("_id", b"[" + ONE + b"," + member(_id="x") + b"]", "422 invalid_attribute", 1),
+    ("newline in id", b"[" + ONE + b"," + member(id="\n") + b"]", "422 invalid_id", 1),
+    ("the same twice", b"[" + ONE + b"," + member() + b"," + ONE + b"]",
+     "422 duplicate_id", 2),
+    ("time is garbage", b"[" + ONE + b"," + member(time="soon") + b"]", "422 invalid_timestamp", 1),
+    ("before 1970", b"[" + ONE + b"," + member(time="1969-01-01T00:00:00Z") + b"]",
+     "422 timestamp_out_of_range", 1),
+]  # fmt: skip
+
+
+@both_ways
+@pytest.mark.parametrize(
+    ("body", "expected", "index"),
+    [row[1:] for row in REFUSED_BATCHES],
+    ids=[row[0] for row in REFUSED_BATCHES],
+)
+async def test_refused_batches(
+    server: InProcess, body: bytes, expected: str, index: int | None, *, chunked: bool
+) -> None:
+    """One bad event refuses its whole batch and is named by its index."""
+    before = await server.entries()
+    reply = await server.ask(request(body, path="/events/batch", chunked=chunked))
+    assert told(reply) == expected
+    assert msgspec.json.decode(reply.body).get("index") == index
+    assert await server.entries() == before
+
+
+REFUSED_LINES: list[tuple[str, bytes, str, int | None]] = [
+    ("empty", b"", "422 empty_batch", None),
+    ("truncated", ONE + b"\n" + ONE[:-1], "400 invalid_json", 1),
+    ("two on a line", ONE + b" " + ONE, "400 invalid_json", 0),
+    ("null", ONE + b"\nnull", "422 invalid_event", 1),
+    ("10,001 events", b"\n".join([member()] * (BATCH_EVENTS_MAX + 1)), "413 too_many_events",
+     None),
+    ("one too large", ONE + b"\n" + member(data="x" * EVENT_BYTES_MAX), "413 event_too_large",
+     1),
+    ("padded with returns", ONE + b"\n{" + b"\r" * EVENT_BYTES_MAX + ONE[1:],
+     "413 event_too_large", 1),
+    ("not UTF-8", ONE + b'\n{"type": "\xff"}', "400 invalid_utf8", 1),
+    ("the same twice", ONE + b"\r\n\r\n" + ONE, "422 duplicate_id", 1),
+]  # fmt: skip
+
+
+@both_ways
+@pytest.mark.parametrize(
+    ("body", "expected", "index"),
+    [row[1:] for row in REFUSED_LINES],
+    ids=[row[0] for row in REFUSED_LINES],
+)
+async def test_refused_lines(
+    server: InProcess, body: bytes, expected: str, index: int | None, *, chunked: bool
+) -> None:
+    """NDJSON is held to the same rules; the index counts events, not lines."""
+    before = await server.entries()
+    sent = request(body, path="/events/batch", headers=NDJSON, chunked=chunked)
+    reply = await server.ask(sent)
+    assert told(reply) == expected
+    assert msgspec.json.decode(reply.body).get("index") == index
+    assert await server.entries() == before
+
+
+REFUSED_HEADERS: list[tuple[str, dict[str, str | None], str]] = [
+    ("unknown encoding", {"content-encoding": "rot13"}, "415 unsupported_encoding"),
+    ("gzip", {"content-encoding": "gzip"}, "415 unsupported_encoding"),
+    ("gzip twice", {"content-encoding": "gzip, gzip"}, "415 unsupported_encoding"),
+    ("no content-type", {"content-type": None}, "415 unsupported_media_type"),
+    ("empty content-type", {"content-type": ""}, "415 unsupported_media_type"),
+    ("text", {"content-type": "text/plain"}, "415 unsupported_media_type"),
+    ("form", {"content-type": "application/x-www-form-urlencoded"},
+     "415 unsupported_media_type"),
+    ("multipart", {"content-type": "multipart/form-data; boundary=x"},
+     "415 unsupported_media_type"),
+    ("charset UTF-16", {"content-type": "application/json; charset=utf-16"},
+     "415 unsupported_media_type"),
+    ("no key", {"x-api-key": None}, "401 unauthenticated"),
+    ("empty key", {"x-api-key": ""}, "401 unauthenticated"),
+    ("unknown key", {"x-api-key": "test-kez"}, "401 unauthenticated"),
+    ("key as a bearer", {"x-api-key": None, "authorization": "Bearer test-key"},
+     "401 unauthenticated"),
+    ("key not ASCII", {"x-api-key": "schl\xfcssel"}, "401 unauthenticated"),
+    ("key of 10 KiB", {"x-api-key": "k" * 10_240}, "401 unauthenticated"),
+    ("no key and no type", {"x-api-key": None, "content-type": None}, "401 unauthenticated"),
+]  # fmt: skip
+
+
+@both_ways
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [row[1:] for row in REFUSED_HEADERS],
+    ids=[row[0] for row in REFUSED_HEADERS],
+)
+@pytest.mark.parametrize("path", ["/events", "/events/batch"])
+async def test_refused_headers(
+    server: InProcess, path: str, changes: dict[str, str | None], expected: str, *, chunked: bool
+) -> None:
+    """What the headers forbid is refused before anyone looks at the body."""
+    before = await server.entries()
+    headers = {name: value for name, value in (JSON | changes).items() if value is not None}
+    body = ONE if path == "/events" else b"[" + ONE + b"]"
+    reply = await server.ask(request(body, path=path, headers=headers, chunked=chunked))
+    assert told(reply) == expected
+    assert await server.entries() == before
+
+
+@both_ways
+async def test_all_wrong_keys_are_answered_alike(server: InProcess, *, chunked: bool) -> None:
+    """No answer tells whether a key exists, and a key in the address is none."""
+    wrong: list[dict[str, str]] = [{}, {"x-api-key": "other"}, {"x-api-key": "k" * 300}]
+    answers = [
+        await server.ask(request(ONE, headers={**JSON, "x-api-key": ""} | key, chunked=chunked))
+        for key in wrong
+    ]
+    anonymous = {"content-type": "application/json"}
+    path = "/events?x-api-key=test-key"
+    answers.append(await server.ask(request(ONE, path=path, headers=anonymous, chunked=chunked)))
+    assert {answer.status for answer in answers} == {401}
+    assert len({answer.body for answer in answers}) == 1
+    assert "www-authenticate" in answers[0].headers
+
+
+@pytest.mark.parametrize(
+    ("path", "most"), [("/events", SINGLE_BODY_BYTES_MAX), ("/events/batch", BATCH_BODY_BYTES_MAX)]
+)
+async def test_known_length_is_refused_before_reading(
+    server: InProcess, path: str, most: int
+) -> None:
+    """A body that is announced too large is refused before its first byte."""
+    head = request(b"", path=path).replace(b"content-length: 0", b"content-length: %d" % (most + 1))
+    async with server.wire() as wire:
+        await wire.send(head)
+        assert told(await wire.reply()) == "413 body_too_large"
+        assert await wire.rest() == b""
+
+
+@pytest.mark.parametrize(
+    ("path", "most"), [("/events", SINGLE_BODY_BYTES_MAX), ("/events/batch", BATCH_BODY_BYTES_MAX)]
+)
+async def test_chunks_are_counted(server: InProcess, path: str, most: int) -> None:
+    """A body without a length is refused where it crosses the limit, and cut off."""
+    head = request(b"", path=path, chunked=True)[: -len(b"0\r\n\r\n")]
+    chunk = b"%x\r\n%b\r\n" % (1 << 16, b" " * (1 << 16))
+    async with server.wire() as wire:
+        await wire.send(head, *[chunk] * (most // (1 << 16)), b"1\r\n \r\n")
+        reply = await wire.reply()
+        assert told(reply) == "413 body_too_large"
+        assert reply.headers["connection"] == "close"
+        assert await wire.rest() == b""
+
+
+@both_ways
+async def test_body_of_the_greatest_length_is_read(server: InProcess, *, chunked: bool) -> None:
+    """A body at the limit, spaces around one event, is read whole and judged by its event."""
+    body = b"[" + ONE + b" " * (BATCH_BODY_BYTES_MAX - len(ONE) - 2) + b"]"
+    reply = await server.ask(request(body, path="/events/batch", chunked=chunked))
+    assert told(reply) == "202"
+
+
+ACCEPTED: list[tuple[str, bytes, dict[str, Any]]] = [
+    ("largest event", member(data="x" * (EVENT_BYTES_MAX - 22)),
+     {"data": "x" * (EVENT_BYTES_MAX - 22)}),
+    ("32 levels", with_data("[" * 30 + "7" + "]" * 30), {}),
+    ("least and greatest integer", with_data(f"[{-(2**63)}, {2**63 - 1}]"),
+     {"data": [-(2**63), 2**63 - 1]}),
+    ("key twice in data", with_data('{"a": 1, "a": 2}'), {"data": {"a": 2}}),
+    ("member twice", b'{"type": "u", "subject": "1", "subject": "2", "type": "t"}',
+     {"type": "t", "subject": "2"}),
+    ("NUL in a value", with_data('"a\\u0000b"'), {"data": "a\0b"}),
+    ("$ in data", member(data={"$current_url": {"$ne": 1}}),
+     {"data": {"$current_url": {"$ne": 1}}}),
+    ("dot in data", member(data={"a.b": 1}), {"data": {"a.b": 1}}),
+    ("empty key in data", member(data={"": 1}), {"data": {"": 1}}),
+    ("__proto__ in data", member(data={"__proto__": {"admin": True}, "constructor": 1}),
+     {"data": {"__proto__": {"admin": True}, "constructor": 1}}),
+    ("constructor on top", member(constructor="1"), {"constructor": "1"}),
+    ("1,000 keys", member(data={f"k{n}": n for n in range(EVENT_KEYS_MAX)}),
+     {"data": {f"k{n}": n for n in range(EVENT_KEYS_MAX)}}),
+    ("key of 256", member(data={"ü" * (KEY_BYTES_MAX // 2): 1}),
+     {"data": {"ü" * (KEY_BYTES_MAX // 2): 1}}),
+    ("id of 128", member(id="ü" * (ID_BYTES_MAX // 2)), {"id": "ü" * (ID_BYTES_MAX // 2)}),
+    ("first moment of 1970", member(time="1970-01-01T00:00:00Z"),
+     {"time": datetime(1970, 1, 1, tzinfo=UTC)}),
+    ("23 hours ahead", member(time=from_now(hours=23)), {}),
+    ("time in lower case", member(time="2026-01-02t03:04:05.678z"),
+     {"time": datetime(2026, 1, 2, 3, 4, 5, 678_000, tzinfo=UTC)}),
+    ("time with an offset", member(timestamp="2026-01-02T03:04:05.678999+05:30"),
+     {"time": datetime(2026, 1, 1, 21, 34, 5, 678_000, tzinfo=UTC)}),
+    ("data of every kind", with_data('[null, true, 1, 1.5, "ü\\ud83d\\ude00", {}, []]'),
+     {"data": [None, True, 1, 1.5, "ü😀", {}, []]}),
+    ("data that is null", with_data("null"), {"data": None}),
+    ("members that are null", member(id=None, subject=None, time=None, extra=None), {}),
+]  # fmt: skip
+
+
+@both_ways
+@pytest.mark.parametrize(
+    ("body", "expected"), [row[1:] for row in ACCEPTED], ids=[row[0] for row in ACCEPTED]
+)
+async def test_accepted_events(
+    server: InProcess, body: bytes, expected: dict[str, Any], *, chunked: bool
+) -> None:
+    """What looks odd but is allowed is in the log as it was sent."""
+    before = await server.entries()
+    reply = await server.ask(request(body, chunked=chunked))
+    assert told(reply) == "202"
+    [document] = await server.documents()
+    assert str(document["_id"].as_uuid()) == msgspec.json.decode(reply.body)["event_id"]
+    assert {name: document[name] for name in expected} == expected
+    assert "extra" not in document
+    assert await server.entries() == before + 1
+
+
+@both_ways
+async def test_same_event_again_is_accepted(server: InProcess, *, chunked: bool) -> None:
+    """One id, twice the same and once with other data, is 202 with one id."""
+    first = msgspec.json.encode(event(1))
+    other = msgspec.json.encode(event(1, data="other"))
+    wanted = canonical(event_id("test", "e1", 1_767_323_045_678))
+    for body in (first, first, other):
+        reply = await server.ask(request(body, chunked=chunked))
+        assert reply.status == 202
+        assert msgspec.json.decode(reply.body)["event_id"] == wanted
+
+
+@both_ways
+async def test_event_without_an_id_gets_one(server: InProcess, *, chunked: bool) -> None:
+    """Each event without an id is an event of its own."""
+    replies = [await server.ask(request(member(), chunked=chunked)) for _ in range(2)]
+    ids = {msgspec.json.decode(reply.body)["event_id"] for reply in replies}
+    assert len(ids) == 2
+    assert {id_[14] for id_ in ids} == {"7"}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"type": "t", "data": hunter2}',
+        member(id="hunter2" * 100),
+        member(id="hunter2\n"),
+        member(time="hunter2"),
+        member(subject=["hunter2"]),
+        member(extra={"hunter2": "hunter2"}),
+        member(specversion="hunter2"),
+        with_data('{"a": ["hunter2", 1e999]}'),
+    ],
+)
+async def test_values_are_never_echoed(server: InProcess, body: bytes) -> None:
+    """No refusal repeats a value of what was sent."""
+    reply = await server.ask(request(body))
+    assert reply.status in {400, 422}
+    assert b"hunter2" not in reply.body
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=8,
+)
+names = st.sampled_from(
+    ["type", "id", "time", "timestamp", "source", "subject", "data", "x", "_id"]
+)
+events = st.dictionaries(names, json_values | st.just("2026-01-02T03:04:05Z"), max_size=6)
+
+
+def mangled(body: bytes, place: int, byte: int) -> bytes:
+    """Return a body with one byte replaced."""
+    place %= len(body) or 1
+    return body[:place] + bytes([byte]) + body[place + 1 :]
+
+
+bodies = (
+    st.binary(max_size=60)
+    | events.map(msgspec.json.encode)
+    | st.lists(events, max_size=3).map(msgspec.json.encode)
+    | st.lists(events, max_size=3).map(lambda rows: ndjson(*rows))
+    | st.builds(mangled, events.map(msgspec.json.encode), st.integers(0, 200), st.integers(0, 255))
+)
+
+
+@settings(max_examples=60)
+@given(
+    body=bodies,
+    target=st.sampled_from([("/events", JSON), ("/events/batch", JSON), ("/events/batch", NDJSON)]),
+)
+async def test_any_bytes_are_answered_alike(
+    server: InProcess, body: bytes, target: tuple[str, dict[str, str]]
+) -> None:
+    """Whatever the body, both ways give the same status and code, and never a 500."""
+    path, headers = target
+    plain, asgi = [
+        told(await server.ask(request(body, path=path, headers=headers, chunked=chunked)))
+        for chunked in (False, True)
+    ]
+    assert plain == asgi
+    assert not plain.startswith("500")
