@@ -11,10 +11,13 @@ from evp.errors import StoreUnavailable
 from evp.limits import TOTALS_COST_FACTOR
 from evp.settings import Settings
 from evp.storage.account import Totals, stored_per_s, totals
-from evp.storage.client import connect, database
+from evp.storage.client import close, connect, database
 from evp.stream.client import Link
 from evp.stream.info import LogFacts, log_facts
 from evp.stream.keys import Keys
+
+#: A look waits this long for the store, seconds; the log's side is told without it.
+STORE_LOOK_S_MAX = 5.0
 
 
 class Rates(Struct):
@@ -60,10 +63,13 @@ class Collector:
             rates=Rates(self._accepted_per_s(facts), 0.0),
         )
         try:
-            stats.rates.stored_per_s = await stored_per_s(self._db)
-            await self._sum()
+            async with asyncio.timeout(STORE_LOOK_S_MAX):
+                stats.rates.stored_per_s = await stored_per_s(self._db)
+                await self._sum()
         except StoreUnavailable as error:
             stats.store_error = str(error)
+        except TimeoutError:
+            stats.store_error = f"the store did not answer within {STORE_LOOK_S_MAX:g} s"
         stats.totals = self._totals
         return stats
 
@@ -71,7 +77,7 @@ class Collector:
         """Close the connections."""
         if self._link is not None:
             await self._link.close()
-        await self._client.close()
+        await close(self._client)
 
     async def _sum(self) -> None:
         """Sum the outcomes, unless that was done a short while ago for what it costs."""

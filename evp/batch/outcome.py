@@ -13,6 +13,7 @@ from typing import Any
 
 import bson
 from bson import ObjectId
+from bson.errors import BSONError
 from msgspec import Struct
 
 from evp.clock import to_ms
@@ -74,9 +75,13 @@ def same_event(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Return True if two documents hold the same event.
 
     Type, subject, data and dataschema decide, as decoded values, whatever the
-    order of keys. Other attributes, such as traceparent, change on a retry.
+    order of keys. Other attributes, such as traceparent, change on a retry. What
+    can't be read is the same as nothing.
     """
-    return all(_same(one.get(name, _ABSENT), other.get(name, _ABSENT)) for name in _COMPARED)
+    try:
+        return all(_same(one.get(name, _ABSENT), other.get(name, _ABSENT)) for name in _COMPARED)
+    except BSONError:
+        return False
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -10,9 +10,10 @@ from msgspec import Struct
 from pymongo.errors import PyMongoError
 
 from evp.clock import from_ms, now_ms
-from evp.limits import LOOKUP_IDS_MAX, WORKER_SILENT_S
+from evp.limits import WORKER_SILENT_S
 from evp.storage.client import Database
 from evp.storage.failures import unavailable
+from evp.storage.lookup import portions
 from evp.storage.schema import EVENTS, OUTCOMES, WORKERS
 
 _ID_TIME_BYTES = 6
@@ -60,8 +61,8 @@ async def present(db: Database, ids: Sequence[bytes]) -> set[bytes]:
     """Return which of these ids are stored. Raises StoreUnavailable."""
     found: set[bytes] = set()
     try:
-        for start in range(0, len(ids), LOOKUP_IDS_MAX):
-            wanted = [Binary(id_, 4) for id_ in ids[start : start + LOOKUP_IDS_MAX]]
+        for portion in portions(ids):
+            wanted = [Binary(id_, 4) for id_ in portion]
             async for document in db[EVENTS].find({"_id": {"$in": wanted}}):
                 found.add(bytes(document["_id"]))
     except PyMongoError as error:
@@ -81,7 +82,12 @@ async def doubled(db: Database, source: str, first_ms: int, last_ms: int) -> lis
     )
     seen: Counter[str] = Counter()
     try:
-        query = {"_id": {"$gte": low, "$lte": high}, "source": source}
+        query = {
+            "_id": {"$gte": low, "$lte": high},
+            "source": source,
+            # Events without an id are never the same as another.
+            "id": {"$exists": True},
+        }
         async for document in db[EVENTS].find(query):
             seen[document["id"]] += 1
     except PyMongoError as error:

@@ -10,7 +10,10 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import Any
 
+import bson
 from bson import Binary
+from bson.errors import BSONError
+from bson.raw_bson import RawBSONDocument
 from pymongo import UpdateOne
 
 from evp.clock import now
@@ -28,7 +31,7 @@ def letter_of(frame: Frame, index: int, failure: Failure) -> UpdateOne:
         "event_id": Binary(frame.ids[index], 4),
         "entry": frame.entry_id,
     }
-    if len(document.raw) <= DEAD_LETTER_EVENT_BYTES_MAX:
+    if len(document.raw) <= DEAD_LETTER_EVENT_BYTES_MAX and _is_readable(document):
         held["event"] = document
     else:
         held |= _cut(bytes(document.raw))
@@ -39,6 +42,15 @@ def letter_of_entry(stream: str, entry_id: str, payload: bytes, failure: Failure
     """Return the write that keeps an entry that is no readable frame."""
     digest = sha256(f"{stream}\0{entry_id}\0".encode() + payload).hexdigest()
     return _upsert(digest, {"entry": entry_id} | _cut(payload), failure)
+
+
+def _is_readable(document: RawBSONDocument) -> bool:
+    """Return True if the store can take a document as part of another one."""
+    try:
+        bson.decode(document.raw)
+    except BSONError:
+        return False
+    return True
 
 
 def _cut(payload: bytes) -> dict[str, Any]:

@@ -19,9 +19,11 @@ from evp.clock import from_ms, now
 from evp.errors import StoreUnavailable
 from evp.storage.client import Database, Document
 from evp.storage.failures import failures_of
+from evp.storage.lookup import portions
 from evp.storage.schema import OUTCOMES
 
 _ATTEMPTS_MAX = 20
+_STATE = ("_id", "settled_at", "dead", "open", "provisional")
 
 
 async def settle(db: Database, outcomes: Sequence[Outcome]) -> None:
@@ -40,10 +42,10 @@ async def settle(db: Database, outcomes: Sequence[Outcome]) -> None:
 
 async def settled_among(db: Database, frame_ids: Sequence[ObjectId]) -> set[ObjectId]:
     """Return which of these frames have an outcome that is final."""
-    query = {"_id": {"$in": list(frame_ids)}}
     return {
         document["_id"]
-        for document in await db[OUTCOMES].find(query).to_list()
+        for portion in portions(frame_ids)
+        for document in await db[OUTCOMES].find({"_id": {"$in": portion}}).to_list()
         if not document.get("open") and not document.get("provisional")
     }
 
@@ -76,11 +78,11 @@ async def _settle_anew(db: Database, mine: Outcome) -> None:
         replaceable = there.get("open") or there.get("provisional")
         if not replaceable and len(there["dead"]) <= len(mine.dead):
             return
+        # The time alone would not do: two may settle within one millisecond.
+        seen = {name: there.get(name) for name in _STATE}
         if replaceable:
-            seen = {"_id": mine.frame_id, "settled_at": there["settled_at"]}
             if (await collection.replace_one(seen, document_of(mine))).matched_count:
                 return
         else:
-            seen = {"_id": mine.frame_id, "dead": there["dead"], "open": {"$exists": False}}
             await collection.update_one(seen, {"$set": {"open": True}})
     raise StoreUnavailable(f"frame {mine.frame_id}: others keep changing its outcome")

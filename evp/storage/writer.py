@@ -21,10 +21,10 @@ from evp.batch.outcome import ID_CONFLICT, Outcome, judge
 from evp.clock import from_ms, now
 from evp.errors import StoreUnavailable
 from evp.frame import Frame
-from evp.limits import LOOKUP_IDS_MAX
 from evp.storage.client import Database
 from evp.storage.dead_letters import letter_of, letter_of_entry
 from evp.storage.failures import ABOUT_A_DOCUMENT, Failure, failures_of, permanent, unavailable
+from evp.storage.lookup import portions
 from evp.storage.schema import DEAD_LETTERS, EVENTS, FRAMES
 from evp.storage.settle import settle, settled_among
 
@@ -83,7 +83,11 @@ class Writer:
                 self._db[FRAMES].insert_many([_header(frame) for frame in frames], ordered=False)
             )
         except BulkWriteError as error:
-            known = [frames[place].frame_id for place in failures_of(error)]
+            failures = failures_of(error)
+            refused = next((one for one in failures.values() if one.reason), None)
+            if refused is not None:
+                raise StoreUnavailable(f"a frame's header is refused: {refused.detail}") from error
+            known = [frames[place].frame_id for place in failures]
             return await self._bounded(settled_among(self._db, known))
         return set()
 
@@ -129,29 +133,38 @@ class Writer:
         if not failures:
             return judge(frame, range(frame.count), {})
         inserted = set(range(frame.count)) - failures.keys()
-        doubtful = sorted({frame.ids[index] for index in failures})
-        outcome = judge(frame, inserted, await self._look_up(doubtful))
-        if not outcome.dead:
-            return outcome
-        await self._write_letters(
-            letter_of(frame, index, _reason(failures[index])) for index in outcome.dead
-        )
-        # Another worker may have stored one of them in the meantime.
-        return judge(frame, inserted, await self._look_up(doubtful))
+        lettered: set[int] = set()
+        while True:
+            outcome = judge(frame, inserted, await self._look_up(frame, failures))
+            if lettered.issuperset(outcome.dead):
+                return outcome
+            await self._write_letters(
+                letter_of(frame, index, _reason(failures[index])) for index in outcome.dead
+            )
+            # Judged again: another worker may have stored one of them in the meantime.
+            lettered.update(outcome.dead)
 
-    async def _look_up(self, ids: list[bytes]) -> dict[bytes, Any]:
+    async def _look_up(self, frame: Frame, failures: dict[int, Failure]) -> dict[bytes, Any]:
+        """Return by id what the store has of the events that were not inserted."""
         found: dict[bytes, Any] = {}
-        for start in range(0, len(ids), LOOKUP_IDS_MAX):
-            wanted = [Binary(id_, 4) for id_ in ids[start : start + LOOKUP_IDS_MAX]]
+        for portion in portions(sorted({frame.ids[index] for index in failures})):
+            wanted = [Binary(id_, 4) for id_ in portion]
             cursor = self._db[EVENTS].find({"_id": {"$in": wanted}})
             for document in await self._bounded(cursor.to_list()):
                 found[bytes(document["_id"])] = document
+        for index, failure in failures.items():
+            if not failure.reason and frame.ids[index] not in found:
+                raise StoreUnavailable("an event's id was taken and its document is gone")
         return found
 
     async def _write_letters(self, letters: Iterable[UpdateOne]) -> None:
         writes = list(letters)
-        if writes:
+        if not writes:
+            return
+        try:
             await self._bounded(self._db[DEAD_LETTERS].bulk_write(writes, ordered=False))
+        except BulkWriteError as error:
+            raise unavailable(error) from error
 
     async def _bounded(self, call: Awaitable[T]) -> T:
         """Await a call to the store; raise StoreUnavailable on everything but BulkWriteError."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import asyncio
 
 import psutil
 from msgspec import Struct
@@ -13,6 +13,11 @@ from evp.storage.writer import Written
 
 _LINE_S_MIN = 1.0
 _log = get("evp.worker")
+
+
+async def rss_bytes() -> int:
+    """Return the resident memory of this process; the system is asked beside the loop."""
+    return await asyncio.to_thread(lambda: int(psutil.Process().memory_info().rss))
 
 
 class Totals(Struct):
@@ -26,24 +31,24 @@ class Totals(Struct):
     seen_before: int = 0
 
 
+class _Lines(Struct):
+    """When a line of some kind was last written, and how many were left out since."""
+
+    said_at_s: float = -_LINE_S_MIN
+    unsaid: int = 0
+
+
 class Journal:
     """Keeps a worker's totals and writes its log lines, at most one a second of each kind."""
 
     def __init__(self, events_per_line: int) -> None:
         self.totals = Totals()
         self._events_per_line = events_per_line
-        self._process = psutil.Process(os.getpid())
         self._events_said = 0
         self._said_at_s = monotonic_s()
-        self._trouble_at_s = -_LINE_S_MIN
-        self._unsaid = 0
+        self._lines: dict[str, _Lines] = {}
 
-    @property
-    def rss_bytes(self) -> int:
-        """Resident memory of this process."""
-        return int(self._process.memory_info().rss)
-
-    def wrote(self, written: list[Written]) -> None:
+    async def wrote(self, written: list[Written]) -> None:
         """Count a batch that was settled."""
         totals = self.totals
         for one in written:
@@ -55,26 +60,34 @@ class Journal:
             totals.stored += one.outcome.stored
             totals.duplicate += one.outcome.duplicate
             totals.dead += len(one.outcome.dead)
-        self._say_progress()
+        await self._say_progress()
 
     def trouble(self, what: str, **facts: object) -> None:
         """Say that something is wrong; within the same second only the first is heard."""
-        now_s = monotonic_s()
-        if now_s - self._trouble_at_s < _LINE_S_MIN:
-            self._unsaid += 1
-            return
-        _log.warning(what, **facts, unsaid=self._unsaid)
-        self._trouble_at_s, self._unsaid = now_s, 0
+        unsaid = self._unsaid("trouble")
+        if unsaid is not None:
+            _log.warning(what, **facts, unsaid=unsaid)
+
+    def alarm(self, what: str, **facts: object) -> None:
+        """Say that something needs a person; the same within one second only once."""
+        unsaid = self._unsaid(what)
+        if unsaid is not None:
+            _log.error(what, **facts, unsaid=unsaid)
 
     def note(self, what: str, **facts: object) -> None:
         """Say what happened as expected."""
         _log.info(what, **facts)
 
-    def alarm(self, what: str, **facts: object) -> None:
-        """Say that something needs a person."""
-        _log.error(what, **facts)
+    def _unsaid(self, kind: str) -> int | None:
+        """Return how many lines of a kind were left out before this one; None to leave it out."""
+        lines, now_s = self._lines.setdefault(kind, _Lines()), monotonic_s()
+        if now_s - lines.said_at_s < _LINE_S_MIN:
+            lines.unsaid += 1
+            return None
+        unsaid, lines.said_at_s, lines.unsaid = lines.unsaid, now_s, 0
+        return unsaid
 
-    def _say_progress(self) -> None:
+    async def _say_progress(self) -> None:
         totals, now_s = self.totals, monotonic_s()
         fresh, elapsed_s = totals.events - self._events_said, now_s - self._said_at_s
         if fresh < self._events_per_line or elapsed_s < _LINE_S_MIN:
@@ -82,7 +95,7 @@ class Journal:
         self._events_said, self._said_at_s = totals.events, now_s
         _log.info(
             "progress",
-            rss_bytes=self.rss_bytes,
+            rss_bytes=await rss_bytes(),
             events=totals.events,
             stored=totals.stored,
             duplicate=totals.duplicate,

@@ -13,10 +13,18 @@ import asyncio
 
 from evp.batch.policy import ReadSize
 from evp.batch.retry import Backoff
-from evp.errors import GroupLost, LogUnavailable, StoreUnavailable, UnknownFrameVersion
+from evp.errors import (
+    CorruptFrame,
+    GroupLost,
+    LogUnavailable,
+    StoreUnavailable,
+    UnknownFrameVersion,
+)
 from evp.storage.writer import Writer
 from evp.stream.consumer import Consumer, Delivery
 from evp.worker.journal import Journal
+
+_CANCEL_AGAIN_S = 0.1
 
 
 class Worker:
@@ -51,7 +59,7 @@ class Worker:
                 batch = await self._read()
                 if batch:
                     self._under_way.add(asyncio.create_task(self._carry(batch)))
-                elif burst and not self._under_way and await self._drained():
+                elif burst and batch is not None and not self._under_way and await self._drained():
                     break
                 full = len(self._under_way) >= self._in_flight
                 if self._under_way and (full or not batch):
@@ -63,8 +71,8 @@ class Worker:
         finally:
             await self._abandon()
 
-    async def _read(self) -> list[Delivery]:
-        """Return the next entries; none if there are none, or if the log can't be read now."""
+    async def _read(self) -> list[Delivery] | None:
+        """Return the next entries, which may be none; None if the log can't be read now."""
         try:
             if not self._group_known:
                 await self._ensure_group()
@@ -79,7 +87,7 @@ class Worker:
         else:
             self._log_backoff.reset()
             return batch
-        return []
+        return None
 
     async def _carry(self, batch: list[Delivery]) -> None:
         """Write one batch until the store has settled it, then ack it.
@@ -108,7 +116,7 @@ class Worker:
         try:
             await self._bury_unreadable(batch)
             if frames:
-                self._journal.wrote(await self._writer.write(frames))
+                await self._journal.wrote(await self._writer.write(frames))
         except StoreUnavailable as error:
             self._journal.trouble("the store can't be written", reason=str(error))
             return None
@@ -118,13 +126,18 @@ class Worker:
 
     async def _bury_unreadable(self, batch: list[Delivery]) -> None:
         """Keep corrupt entries as dead letters; leave alone what a newer evp wrote."""
-        for one in batch:
-            if isinstance(one.error, UnknownFrameVersion):
-                self._journal.alarm("upgrade the workers", reason=str(one.error))
-            elif one.error is not None:
-                why = str(one.error)
-                await self._writer.bury(self._stream, [(one.entry_id, one.payload, why)])
-                self._journal.alarm("an entry can't be read: dead letter", reason=why)
+        newer = [one.error for one in batch if isinstance(one.error, UnknownFrameVersion)]
+        corrupt = [
+            (one.entry_id, one.payload, str(one.error))
+            for one in batch
+            if isinstance(one.error, CorruptFrame)
+        ]
+        if newer:
+            self._journal.alarm("upgrade the workers", reason=str(newer[0]), entries=len(newer))
+        if corrupt:
+            await self._writer.bury(self._stream, corrupt)
+            what, why = "entries can't be read: dead letters", corrupt[0][2]
+            self._journal.alarm(what, reason=why, entries=len(corrupt))
 
     async def _ensure_group(self) -> None:
         if await self._consumer.ensure_group():
@@ -140,9 +153,11 @@ class Worker:
 
     async def _abandon(self) -> None:
         """End what is still under way, unacked, when the worker is cancelled."""
-        for task in self._under_way:
-            task.cancel()
-        await asyncio.gather(*self._under_way, return_exceptions=True)
+        while self._under_way:
+            # Before Python 3.12 a task that has just sent something may miss being cancelled.
+            for task in self._under_way:
+                task.cancel()
+            _, self._under_way = await asyncio.wait(self._under_way, timeout=_CANCEL_AGAIN_S)
 
     async def _drained(self) -> bool:
         try:

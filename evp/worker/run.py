@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import socket
 
@@ -19,13 +18,13 @@ from evp.logs import get
 from evp.settings import Settings
 from evp.signals import Signals
 from evp.storage import schema
-from evp.storage.client import Database, connect, database
+from evp.storage.client import CLOSE_S_MAX, Database, close, connect, database
 from evp.storage.ledger import record_worker
 from evp.storage.writer import Writer
 from evp.stream.consumer import Consumer
 from evp.stream.keys import Keys
 from evp.stream.slots import Slot
-from evp.worker.journal import Journal
+from evp.worker.journal import Journal, rss_bytes
 from evp.worker.loop import Worker
 
 _log = get("evp.worker")
@@ -41,14 +40,16 @@ async def work(
     signal ends it at once.
     """
     stop = asyncio.Event()
+    # What remains after it is for giving the batch back and for taking leave of the store.
+    patience_s = max(0.1, settings.shutdown_timeout_s - GIVE_BACK_S_MAX - CLOSE_S_MAX)
     client = connect(settings)
     try:
         running = asyncio.create_task(
             _work(settings, database(client, settings.mongo_db), stop, in_flight, burst=burst)
         )
-        await _end_in_time(running, signals, stop, settings.shutdown_timeout_s)
+        await _end_in_time(running, signals, stop, patience_s)
     finally:
-        await client.close()
+        await close(client)
 
 
 async def _work(
@@ -81,31 +82,36 @@ async def _work(
         finally:
             for helper in helpers:
                 helper.cancel()
+            await asyncio.gather(*helpers, return_exceptions=True)
             await _leave(consumer, slot)
-        if burst:
+        if burst and not slot.lost.is_set():
             return
     _log.info("stopped", stored=journal.totals.stored, events=journal.totals.events)
 
 
 async def _end_in_time(
-    running: asyncio.Task[None], signals: Signals, stop: asyncio.Event, timeout_s: float
+    running: asyncio.Task[None], signals: Signals, stop: asyncio.Event, patience_s: float
 ) -> None:
-    """Wait for the worker; once told to stop it has `timeout_s`, then it is cancelled."""
-    told = asyncio.create_task(signals.get())
-    await asyncio.wait({running, told}, return_when=asyncio.FIRST_COMPLETED)
-    if not running.done():
+    """Wait for the worker; told to stop it has `patience_s`, unless it is told again."""
+    try:
+        await _done_or_told(running, signals)
         stop.set()
-        urged = asyncio.create_task(signals.get())
-        # What remains is for giving the batch back.
-        patience_s = max(0.1, timeout_s - GIVE_BACK_S_MAX)
-        await asyncio.wait(
-            {running, urged}, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED
-        )
-        urged.cancel()
+        await _done_or_told(running, signals, patience_s)
+    finally:
         running.cancel()
-    told.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await running
+        await asyncio.wait({running})
+    if not running.cancelled():
+        running.result()
+
+
+async def _done_or_told(
+    running: asyncio.Task[None], signals: Signals, patience_s: float | None = None
+) -> None:
+    told = asyncio.create_task(signals.get())
+    try:
+        await asyncio.wait({running, told}, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        told.cancel()
 
 
 async def _prepare_store(db: Database, stop: asyncio.Event, journal: Journal) -> None:
@@ -145,18 +151,21 @@ def _consumer(settings: Settings, name: str) -> Consumer:
 
 
 async def _leave(consumer: Consumer, slot: Slot) -> None:
-    """Give back what is still pending, then the name."""
-    try:
-        async with asyncio.timeout(GIVE_BACK_S_MAX):
-            if not slot.lost.is_set():
-                given = await consumer.give_back()
-                if given:
-                    _log.info("given back", frames=given, consumer=slot.name)
-            await slot.release()
-    except (LogUnavailable, TimeoutError) as error:
-        _log.warning("could not give back; it comes again by itself", reason=str(error))
-    finally:
-        await consumer.close()
+    """Give back what is still pending, then the name; one may fail without the other."""
+    steps = [slot.release] if slot.lost.is_set() else [consumer.give_back, slot.release]
+    failure: Exception | None = None
+    for step in steps:
+        try:
+            async with asyncio.timeout(GIVE_BACK_S_MAX / len(steps)):
+                given = await step()
+        except (LogUnavailable, TimeoutError) as error:
+            failure = error
+        else:
+            if given:
+                _log.info("given back", frames=given, consumer=slot.name)
+    await consumer.close()
+    if failure is not None:
+        _log.warning("could not give back; it comes again by itself", reason=repr(failure))
 
 
 async def _set_when(ended: asyncio.Event, *events: asyncio.Event) -> None:
@@ -180,7 +189,7 @@ async def _heartbeat(db: Database, settings: Settings, name: str, journal: Journ
             "group": settings.consumer_group,
             "host": socket.gethostname(),
             "pid": os.getpid(),
-            "rss_bytes": journal.rss_bytes,
+            "rss_bytes": await rss_bytes(),
             "stored_per_s": fresh / elapsed_s,
             "totals": msgspec.structs.asdict(journal.totals),
         }

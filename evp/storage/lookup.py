@@ -1,0 +1,16 @@
+"""Asking for documents by many ids, in portions that every store answers quickly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+from evp.limits import LOOKUP_IDS_MAX
+
+T = TypeVar("T")
+
+
+def portions(ids: Sequence[T]) -> Iterator[list[T]]:
+    """Give all ids, at most LOOKUP_IDS_MAX at a time."""
+    for start in range(0, len(ids), LOOKUP_IDS_MAX):
+        yield list(ids[start : start + LOOKUP_IDS_MAX])
