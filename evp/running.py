@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 import psutil
 from msgspec import Struct
+
+from evp.errors import UsageError
 
 FILE_NAME = "up.json"
 _KEY_PREFIX = "evp_"
@@ -42,7 +47,17 @@ def read(data_dir: Path) -> Running | None:
         found = msgspec.json.decode(text, type=Running)
     except msgspec.MsgspecError:
         return None
-    return found if found.boot == boot_id() and psutil.pid_exists(found.pid) else None
+    return found if found.boot == boot_id() and _lives(found.pid) else None
+
+
+def _lives(pid: int) -> bool:
+    """Return True if a process runs; one that ended may wait for its parent to take note."""
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:
+        return True
 
 
 def settings_of(data_dir: Path) -> dict[str, str]:
@@ -54,21 +69,37 @@ def settings_of(data_dir: Path) -> dict[str, str]:
         "redis_url": found.redis_url,
         "mongo_url": found.mongo_url,
         "mongo_db": found.mongo_db,
-        "port": found.http_url.rpartition(":")[2],
+        "host": str(urlsplit(found.http_url).hostname),
+        "port": str(urlsplit(found.http_url).port),
         "api_keys": f"default:{found.api_key}",
     }
 
 
 def ensure_key(path: Path) -> str:
-    """Return the development key kept in `path`; make it the first time, mode 0600."""
+    """Return the development key kept in `path`; make it the first time, mode 0600.
+
+    Raises UsageError if it can't be kept there.
+    """
     existing = read_text(path).strip()
     if existing:
         return existing
-    path.parent.mkdir(parents=True, exist_ok=True)
     key = _KEY_PREFIX + secrets.token_urlsafe(32)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+    with (
+        keeping_data_in(path.parent),
+        os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file,
+    ):
         file.write(key + "\n")
     return key
+
+
+@contextlib.contextmanager
+def keeping_data_in(data_dir: Path) -> Iterator[None]:
+    """Make a data directory, to write to it. Raises UsageError if that can't be done."""
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise UsageError(f"can't keep data in {data_dir}: {error.strerror}") from error
 
 
 def read_text(path: Path) -> str:

@@ -71,23 +71,25 @@ class Sender:
     """Sends lines over one connection."""
 
     def __init__(
-        self, connection: HttpConnection, key: str, progress: Callable[[Account], None]
+        self,
+        connection: HttpConnection,
+        key: str,
+        account: Account,
+        progress: Callable[[Account], None],
     ) -> None:
-        self.account = Account()
+        self.account = account
         self._connection = connection
         self._headers = {"content-type": "application/x-ndjson", "x-api-key": key}
         self._progress = progress
 
-    async def send(self, lines: Iterable[Line]) -> Account:
-        """Send all lines and return the account.
+    async def send(self, lines: Iterable[Line]) -> None:
+        """Send all lines; the account tells what became of them.
 
-        Raises ServerUnavailable if the server stays away; the account tells
-        what it had accepted by then.
+        Raises ServerUnavailable if the server stays away.
         """
         for batch in batches(self._sendable(lines)):
             await self._send_batch(batch)
             self._progress(self.account)
-        return self.account
 
     def _sendable(self, lines: Iterable[Line]) -> Iterator[Line]:
         """Return the lines that a server may accept; one that is too long would block a batch."""
@@ -106,13 +108,13 @@ class Sender:
                 self.account.accepted += len(lines)
             elif reply.status == _UNAUTHENTICATED:
                 for line in lines:
-                    self.account.refuse(line, reply.code, _detail(reply))
+                    self.account.refuse(line, reply.code, reply.detail)
             elif len(lines) == 1:
-                self.account.refuse(lines[0], reply.code, _detail(reply))
+                self.account.refuse(lines[0], reply.code, reply.detail)
             else:
                 culprit = _index(reply)
                 if culprit is not None and culprit < len(lines):
-                    self.account.refuse(lines[culprit], reply.code, _detail(reply))
+                    self.account.refuse(lines[culprit], reply.code, reply.detail)
                     waiting.append(lines[:culprit] + lines[culprit + 1 :])
                 else:
                     middle = len(lines) // 2
@@ -134,7 +136,7 @@ class Sender:
                 if reply.status not in {_UNAVAILABLE, _TOO_MANY}:
                     return reply
                 wait_s = _retry_after_s(reply)
-                why = f"{reply.code}: {_detail(reply)}"
+                why = f"{reply.code}: {reply.detail}"
             await asyncio.sleep(wait_s * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
         raise ServerUnavailable(f"evp keeps answering {why}")
 
@@ -184,10 +186,3 @@ def _index(reply: Reply) -> int | None:
     except (msgspec.DecodeError, AttributeError):
         return None
     return found if isinstance(found, int) else None
-
-
-def _detail(reply: Reply) -> str:
-    try:
-        return str(msgspec.json.decode(reply.body)["detail"])
-    except (msgspec.DecodeError, KeyError, TypeError):
-        return f"answered with status {reply.status}"

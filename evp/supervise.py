@@ -63,7 +63,6 @@ class Supervisor:
         self._children: list[Child] = []
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._keepers: list[asyncio.Task[None]] = []
-        self._stopping = False
 
     @property
     def pids(self) -> dict[str, int]:
@@ -98,8 +97,11 @@ class Supervisor:
 
     async def stop(self, timeout_s: float) -> None:
         """Stop all children, group by group, with SIGTERM; kill what is left after `timeout_s`."""
-        self._stopping = True
         ends_at_s = monotonic_s() + timeout_s
+        # First of all, so that none is started again meanwhile.
+        for keeper in self._keepers:
+            keeper.cancel()
+        await asyncio.gather(*self._keepers, return_exceptions=True)
         groups = sorted({child.stop_group for child in self._children})
         for group in groups:
             names = [child.name for child in self._children if child.stop_group == group]
@@ -107,35 +109,19 @@ class Supervisor:
             # Those that come later need some time too.
             share_s = (ends_at_s - monotonic_s()) * (0.75 if group != groups[-1] else 1.0)
             await _end(processes, max(0.1, share_s))
-        for keeper in self._keepers:
-            keeper.cancel()
-        await asyncio.gather(*self._keepers, return_exceptions=True)
 
     def kill(self) -> None:
-        """Kill all children at once."""
-        self._stopping = True
+        """Kill all children at once, while they are being stopped."""
         for process in self._processes.values():
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
 
     async def _spawn(self, child: Child) -> None:
-        tether = [sys.executable, "-m", "evp.engines.tether", str(os.getpid())]
-        with contextlib.ExitStack() as stack:
-            output = None
-            if child.log_path is not None:
-                child.log_path.parent.mkdir(parents=True, exist_ok=True)
-                output = stack.enter_context(child.log_path.open("ab"))
-            self._processes[child.name] = await asyncio.create_subprocess_exec(
-                *tether,
-                *child.command,
-                env=child.environ,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                pass_fds=child.pass_fds,
-                start_new_session=True,
-            )
-        self._on_change()
+        try:
+            self._processes[child.name] = await _started(child)
+            self._on_change()
+        except OSError as error:
+            raise EngineFailed(f"{child.name} can't be started: {error}") from error
 
     async def _keep(self, child: Child) -> None:
         """Start a child again whenever it dies, until it fails to start too often in a row."""
@@ -143,18 +129,25 @@ class Supervisor:
         while True:
             started_at_s = monotonic_s()
             code = await self._processes[child.name].wait()
-            if self._stopping or (code == 0 and child.done_at_exit_0):
+            if code == 0 and child.done_at_exit_0:
                 return
             if monotonic_s() - started_at_s >= CHILD_STABLE_S:
                 backoff.reset()
             _log.warning("child ended", child=child.name, exit_code=code)
             if code == EXIT_USAGE or backoff.attempts + 1 >= CHILD_FAILED_STARTS_MAX:
-                self.failure = EngineFailed(_obituary(child, code))
-                self.failed.set()
+                self._fail(EngineFailed(_obituary(child, code)))
                 return
             await asyncio.sleep(backoff.next_s())
-            await self._spawn(child)
+            try:
+                await self._spawn(child)
+            except EngineFailed as error:
+                self._fail(error)
+                return
             _log.warning("child started again", child=child.name, pid=self.pids.get(child.name))
+
+    def _fail(self, failure: EngineFailed) -> None:
+        self.failure = failure
+        self.failed.set()
 
     async def _wait_ready(self, child: Child) -> None:
         if child.ready is None:
@@ -214,6 +207,25 @@ def bind(host: str, port: int) -> socket.socket:
         ) from error
     listener.setblocking(False)
     return listener
+
+
+async def _started(child: Child) -> asyncio.subprocess.Process:
+    tether = [sys.executable, "-m", "evp.engines.tether", str(os.getpid())]
+    with contextlib.ExitStack() as stack:
+        output = None
+        if child.log_path is not None:
+            child.log_path.parent.mkdir(parents=True, exist_ok=True)
+            output = stack.enter_context(child.log_path.open("ab"))
+        return await asyncio.create_subprocess_exec(
+            *tether,
+            *child.command,
+            env=child.environ,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            pass_fds=child.pass_fds,
+            start_new_session=True,
+        )
 
 
 async def _end(processes: Sequence[asyncio.subprocess.Process], timeout_s: float) -> None:

@@ -38,8 +38,10 @@ app.add_typer(config)
 
 def _version(wanted: bool) -> None:
     if wanted:
+        from evp.cli.output import Output
+
         system = f"{platform.system()} {platform.machine()}"
-        print(f"evp {evp.__version__} (Python {platform.python_version()}, {system})")
+        Output().say(f"evp {evp.__version__} (Python {platform.python_version()}, {system})")
         raise typer.Exit
 
 
@@ -56,11 +58,7 @@ def root(
 def main() -> None:
     """Run the command line; every expected failure is one clear line and an exit code."""
     try:
-        app()
+        app(prog_name="evp")
     except EvpError as error:
         print(f"evp: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
-    except BrokenPipeError:
-        # Whoever read the output has seen enough.
-        sys.stderr.close()
-        raise SystemExit(0) from None

@@ -19,8 +19,12 @@ def show(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Show every setting with its value and origin; secrets are masked."""
+    import msgspec
+
     from evp.cli.context import load_settings
+    from evp.cli.output import Output
     from evp.settings import ROWS, shown
+    from evp.views.tables import plain_table
 
     loaded = load_settings()
     rows = [
@@ -31,13 +35,8 @@ def show(
         }
         for row in ROWS
     ]
+    output = Output()
     if json:
-        import msgspec
-
-        print(msgspec.json.format(msgspec.json.encode(rows)).decode())
-        return
-    from rich.console import Console
-
-    from evp.views.tables import plain_table
-
-    Console().print(plain_table(rows))
+        output.say(msgspec.json.format(msgspec.json.encode(rows)).decode())
+    else:
+        output.print(plain_table(rows))

@@ -78,10 +78,11 @@ def run_until_told(work: Callable[[Signals], Coroutine[Any, Any, None]]) -> None
 
 def server_url(settings: Settings, url: str | None) -> str:
     """Return the address of the server a command talks to."""
+    from evp.http import http_url
+
     if url:
         return url
-    host = "127.0.0.1" if settings.host in {"0.0.0.0", "::"} else settings.host  # noqa: S104
-    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
+    return http_url(settings.host, settings.port)
 
 
 def sending_key(settings: Settings, key: str | None) -> str:

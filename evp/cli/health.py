@@ -21,6 +21,7 @@ def health(
     Example, in a Dockerfile: HEALTHCHECK CMD evp health
     """
     from evp.cli.context import run, server_url, start
+    from evp.cli.output import Output
     from evp.errors import EXIT_OK, EXIT_UNAVAILABLE
     from evp.http import HttpConnection, Reply
 
@@ -33,7 +34,8 @@ def health(
     reply = run(ask())
     ok = reply.status == 200
     if json:
-        print(reply.body.decode())
+        text = reply.body.decode()
     else:
-        print(("live" if live else "ready") if ok else f"not ready: {reply.code}")
+        text = ("live" if live else "ready") if ok else f"not ready: {reply.code}"
+    Output().say(text)
     raise typer.Exit(EXIT_OK if ok else EXIT_UNAVAILABLE)

@@ -32,10 +32,14 @@ def send(
     from evp.cli import sending
     from evp.cli.context import run, sending_key, server_url, start
     from evp.errors import EXIT_FINDING, EXIT_OK, UsageError
-    from evp.sender import Line, lines_of
+    from evp.sender import Account, Line, lines_of
 
     if (file is None) == (type_ is None):
         raise UsageError("give a FILE (or - for standard input), or --type for one event")
+    flags = {"data": data, "source": source, "id": id_, "subject": subject, "time": time}
+    given = [f"--{name}" for name, value in flags.items() if value is not None]
+    if given and type_ is None:
+        raise UsageError(f"{' and '.join(given)} belong to --type; a FILE has whole events")
     settings = start()
     with ExitStack() as stack:
         if type_ is not None:
@@ -45,10 +49,11 @@ def send(
         else:
             opened, size_bytes = sending.open_input(stack, str(file))
             lines = lines_of(opened)
-        account = run(
-            sending.send_all(
-                server_url(settings, url), sending_key(settings, key), lines, size_bytes
-            )
-        )
-    sending.report(account, json=json)
+        address, secret, account = server_url(settings, url), sending_key(settings, key), Account()
+        sending.end_at_ctrl_c()
+        try:
+            run(sending.send_all(address, secret, lines, size_bytes, account))
+        finally:
+            # Also where it ended before its time: this much was accepted.
+            sending.report(account, json=json)
     raise typer.Exit(EXIT_FINDING if account.refused else EXIT_OK)

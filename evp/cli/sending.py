@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import io
+import os
+import select
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from evp.cli.output import Output
 from evp.errors import UsageError
 from evp.http import HttpConnection
 from evp.sender import Account, Line, Sender
+
+_LOOK_S = 0.2
 
 
 def one_event(
@@ -37,18 +44,50 @@ def one_event(
     return msgspec.json.encode(event)
 
 
+class Input(io.RawIOBase):
+    """A file to read from, without ever waiting so deeply in it that Ctrl-C is not heard."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def readable(self) -> bool:
+        """Say that it can be read."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Read what is there; wait if there is nothing."""
+        while not select.select([self._fd], [], [], _LOOK_S)[0]:
+            pass
+        text = os.read(self._fd, len(buffer))
+        buffer[: len(text)] = text
+        return len(text)
+
+
 def open_input(stack: ExitStack, file: str) -> tuple[BinaryIO, int | None]:
     """Return a file or standard input, and how many bytes it has if that is known."""
     if file == "-":
-        return sys.stdin.buffer, None
+        return io.BufferedReader(Input(sys.stdin.fileno())), None
     path = Path(file)
     try:
-        return stack.enter_context(path.open("rb")), path.stat().st_size
+        opened = stack.enter_context(path.open("rb", buffering=0))
+        size_bytes = path.stat().st_size if path.is_file() else None
     except OSError as error:
         raise UsageError(f"can't read {file}: {error.strerror}") from error
+    return io.BufferedReader(Input(opened.fileno())), size_bytes
 
 
-async def send_all(url: str, key: str, lines: Iterator[Line], size_bytes: int | None) -> Account:
+def end_at_ctrl_c() -> None:
+    """Let Ctrl-C end the command between two looks for input: asyncio would only note it."""
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+
+
+async def send_all(
+    url: str, key: str, lines: Iterator[Line], size_bytes: int | None, account: Account
+) -> None:
     """Send all lines, with a bar on a terminal."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
@@ -67,19 +106,20 @@ async def send_all(url: str, key: str, lines: Iterator[Line], size_bytes: int | 
             bar.update(task, completed=done_bytes, description=text)
 
         async with HttpConnection(url) as connection:
-            return await Sender(connection, key, progress).send(counted())
+            await Sender(connection, key, account, progress).send(counted())
 
 
 def report(account: Account, *, json: bool) -> None:
     """Print what became of the events."""
+    output = Output()
     if json:
-        print(msgspec.json.encode(account).decode())
+        output.say(msgspec.json.encode(account).decode())
         return
-    print(f"{account.accepted} accepted, {account.refused_count} refused")
+    output.say(f"{account.accepted} accepted, {account.refused_count} refused")
     for code, count in sorted(account.refused.items()):
-        print(f"  {count} {code}")
-    for one in account.examples:
-        print(f"  line {one.line}: {one.code}: {one.detail}")
+        output.say(f"  {count} {code}")
+    for one in sorted(account.examples, key=lambda one: one.line):
+        output.say(f"  line {one.line}: {one.code}: {one.detail}")
     rest = account.refused_count - len(account.examples)
     if rest > 0:
-        print(f"  and {rest} more")
+        output.say(f"  and {rest} more")

@@ -15,7 +15,7 @@ def up(
     work_processes: Annotated[int, typer.Option(min=1, max=64, help="Worker processes.")] = 1,
     demo: Annotated[
         Optional[int],
-        typer.Option(min=1, max=10_000_000, help="Send so many made events and print the account."),
+        typer.Option(min=1, max=1_000_000, help="Send so many made events and print the account."),
     ] = None,
 ) -> None:
     """Run log, store, server and workers; Ctrl-C stops all. Data is kept and opened again.
@@ -34,6 +34,8 @@ def up(
     level = "warning" if quiet else loaded.settings.log_level
     configure_logs(level)
     settings = msgspec.structs.replace(loaded.settings, log_level=level)
-    with lock(settings.data_dir):
+    with lock(settings.data_dir) as held:
         settings = with_api_key(settings)
-        run(bring_up(settings, loaded.origins, serve_processes, work_processes, demo))
+        run(
+            bring_up(settings, loaded.origins, held.fileno(), serve_processes, work_processes, demo)
+        )

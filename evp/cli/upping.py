@@ -4,39 +4,45 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from shlex import quote
 
 import msgspec
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from evp import supervise
 from evp.cli.context import child_environ
+from evp.cli.output import Output
 from evp.demo import Demo
+from evp.engines.engine import Engine
 from evp.engines.stack import Plan, Stack, plan_engines
-from evp.errors import EvpError
+from evp.errors import EvpError, redact_url
 from evp.settings import Settings
-from evp.signals import own_signals
-from evp.storage.client import connect, database
+from evp.signals import end, own_signals
+from evp.storage.client import close, connect, database
 from evp.views.account import account_table
+
+#: The start or the demo, when it is broken off, has this long to close its connections.
+_CLEAN_UP_S = 1.0
 
 
 async def bring_up(
     settings: Settings,
     origins: Mapping[str, str],
+    lock_fd: int,
     serve_processes: int,
     work_processes: int,
     demo: int | None,
 ) -> None:
     """Run everything until a signal comes, or until a child can't be kept running."""
-    console = Console()
+    console = Output()
     signals = own_signals()
     if origins["drain_delay_ms"] == "default":
         # Nobody balances between servers here.
         settings = msgspec.structs.replace(settings, drain_delay_ms=0)
     listener = supervise.bind(settings.host, settings.port)
     plan = plan_engines(settings, origins, serve_processes, work_processes)
-    _tell_engines(console, plan, settings)
-    stack = Stack(settings, plan, listener, child_environ)
+    _tell_engines(console, plan, settings, origins)
+    stack = Stack(settings, plan, listener, lock_fd, child_environ)
     told = asyncio.create_task(signals.get())
     running = asyncio.create_task(_run(console, stack, demo))
     try:
@@ -45,46 +51,46 @@ async def bring_up(
             running.result()
     finally:
         told.cancel()
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-        console.print("stopping")
+        await end(running, again_s=_CLEAN_UP_S)
+        console.say("stopping")
         await stack.stop(signals)
 
 
-async def _run(console: Console, stack: Stack, demo: int | None) -> None:
+async def _run(console: Output, stack: Stack, demo: int | None) -> None:
     await stack.start()
     _tell_usage(console, stack)
     if demo is not None:
         try:
             await _run_demo(console, stack, demo)
         except EvpError as error:
-            console.print(f"the demo failed: {error}", markup=False)
-    console.print("running; Ctrl-C stops it")
+            console.say(f"the demo failed: {error}")
+    console.say("running; Ctrl-C stops it")
     await stack.supervisor.failed.wait()
     stack.supervisor.raise_failure()
 
 
-def _tell_engines(console: Console, plan: Plan, settings: Settings) -> None:
-    log = f"{plan.log.binary.label}" if plan.log else "as EVP_REDIS_URL says"
-    store = f"{plan.store.binary.label}" if plan.store else "as EVP_MONGO_URL says"
-    console.print(f"log    {log}", highlight=False, markup=False)
-    console.print(f"store  {store}", highlight=False, markup=False)
-    console.print(f"data   {settings.data_dir}", highlight=False, markup=False, soft_wrap=True)
+def _tell_engines(
+    console: Output, plan: Plan, settings: Settings, origins: Mapping[str, str]
+) -> None:
+    def told(engine: Engine | None, url: str, origin: str) -> str:
+        return engine.binary.label if engine else f"{redact_url(url)} ({origin})"
+
+    console.say(f"log    {told(plan.log, settings.redis_url, origins['redis_url'])}")
+    console.say(f"store  {told(plan.store, settings.mongo_url, origins['mongo_url'])}")
+    console.say(f"data   {settings.data_dir}")
 
 
-def _tell_usage(console: Console, stack: Stack) -> None:
+def _tell_usage(console: Output, stack: Stack) -> None:
     key = next(iter(stack.settings.api_keys.values()))
+    event = '{"type": "hello", "id": "1", "data": {"name": "world"}}'
     curl = (
-        f"curl -X POST {stack.http_url}/events -H 'content-type: application/json' "
-        f"-H 'x-api-key: {key}' "
-        '-d \'{"type": "hello", "id": "1", "data": {"name": "world"}}\''
+        f"curl -X POST {quote(f'{stack.http_url}/events')} -H 'content-type: application/json' "
+        f"-H {quote(f'x-api-key: {key}')} -d '{event}'"
     )
-    lines = (f"\nevp accepts events at {stack.http_url}", f"API key: {key}", f"\n{curl}\n")
-    for line in lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    console.say(f"\nevp accepts events at {stack.http_url}\nAPI key: {key}\n\n{curl}\n")
 
 
-async def _run_demo(console: Console, stack: Stack, count: int) -> None:
+async def _run_demo(console: Output, stack: Stack, count: int) -> None:
     settings = stack.settings
     client = connect(settings, connections_max=2)
     demo = Demo(
@@ -99,5 +105,5 @@ async def _run_demo(console: Console, stack: Stack, count: int) -> None:
             task = bar.add_task("demo", total=count)
             account = await demo.run(lambda stored: bar.update(task, completed=stored))
     finally:
-        await client.close()
+        await close(client)
     console.print(account_table(account))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import bson
@@ -32,7 +32,13 @@ class Engine(Struct, frozen=True):
     folder: Path
     url: str
 
-    def child(self, name: str, log_path: Path, environ: Mapping[str, str]) -> Child:
+    def child(
+        self,
+        name: str,
+        log_path: Path,
+        environ: Mapping[str, str],
+        pass_fds: Sequence[int] = (),
+    ) -> Child:
         """Return the engine as a child to supervise; it stops after everything that uses it."""
         self.folder.mkdir(parents=True, exist_ok=True)
         arguments = _ARGUMENTS[self.binary.kind]
@@ -42,6 +48,7 @@ class Engine(Struct, frozen=True):
             command=[*self.binary.command, *arguments(self.port, self.folder)],
             environ=environ,
             ready=lambda: ping(self.port),
+            pass_fds=pass_fds,
             log_path=log_path,
             stop_group=1,
         )

@@ -77,7 +77,7 @@ def knows_waitaof(program: str) -> bool:
             stderr=subprocess.DEVNULL,
         )
         try:
-            reply = _ask(address, b"COMMAND INFO waitaof\r\n")
+            reply = _ask(server, address, b"COMMAND INFO waitaof\r\n")
         finally:
             server.kill()
             server.wait()
@@ -85,9 +85,10 @@ def knows_waitaof(program: str) -> bool:
     return reply.startswith(b"*1\r\n*") and not reply.startswith(b"*1\r\n*-1")
 
 
-def _ask(address: str, command: bytes) -> bytes:
+def _ask(server: subprocess.Popen[bytes], address: str, command: bytes) -> bytes:
+    """Return the beginning of the answer; nothing if the server ends, or takes too long."""
     ends_at_s = time.monotonic() + _PROBE_S_MAX
-    while time.monotonic() < ends_at_s:
+    while server.poll() is None and time.monotonic() < ends_at_s:
         try:
             with socket.socket(socket.AF_UNIX) as client:
                 client.settimeout(_PROBE_S_MAX)

@@ -6,6 +6,7 @@ import fcntl
 import os
 import socket
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO
@@ -14,15 +15,20 @@ import msgspec
 from msgspec import Struct
 
 from evp import running, supervise
+from evp.clock import monotonic_s
 from evp.engines.engine import Engine, log_engine, store_engine
 from evp.engines.locate import find_log, find_store
-from evp.errors import EngineFailed, ServerUnavailable
-from evp.http import HttpConnection
+from evp.errors import EngineFailed, ServerUnavailable, StoreUnavailable, redact_url
+from evp.http import HttpConnection, http_url
 from evp.settings import Settings
 from evp.signals import Signals
+from evp.storage.client import close, connect, database, ping
+from evp.stream.client import Link
 
 LOGS_FOLDER = "logs"
 _STOP_S = 7.5
+_LOCK_S_MAX = 3.0
+_LOOK_S = 0.05
 
 
 class Plan(Struct, frozen=True):
@@ -46,17 +52,29 @@ def plan_engines(settings: Settings, origins: Mapping[str, str], serve: int, wor
 
 
 def lock(data_dir: Path) -> IO[str]:
-    """Take a data directory for this process; keep the file open. Raises EngineFailed."""
-    data_dir.mkdir(parents=True, exist_ok=True)
-    file = (data_dir / "lock").open("a")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        raise EngineFailed(
-            f"another `evp up` uses {data_dir}; stop it, or give another --data-dir"
-        ) from None
-    return file
+    """Take a data directory; it is taken as long as anyone has this file open.
+
+    Engines inherit it: one that outlives an `evp up` that was killed may still
+    write, so it is waited for. Raises EngineFailed, and UsageError if the
+    directory can't be used at all.
+    """
+    with running.keeping_data_in(data_dir):
+        file = (data_dir / "lock").open("a")
+    ends_at_s = monotonic_s() + _LOCK_S_MAX
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            runs = running.read(data_dir) is not None
+            if runs or monotonic_s() > ends_at_s:
+                file.close()
+                who = "another `evp up`" if runs else "an engine of an `evp up` that was killed"
+                raise EngineFailed(
+                    f"{who} uses {data_dir}; stop it, or give another --data-dir"
+                ) from None
+            time.sleep(_LOOK_S)
+        else:
+            return file
 
 
 class Stack:
@@ -67,6 +85,7 @@ class Stack:
         settings: Settings,
         plan: Plan,
         listener: socket.socket,
+        lock_fd: int,
         environ: Callable[[Settings], dict[str, str]],
     ) -> None:
         addresses = {
@@ -78,22 +97,23 @@ class Stack:
         self.supervisor = supervise.Supervisor(self._tell)
         self._plan = plan
         self._listener = listener
+        self._lock_fd = lock_fd
         self._environ = environ(self.settings)
         self._up = False
 
     @property
     def http_url(self) -> str:
         """Where the server is reached from this machine."""
-        host = self.settings.host
-        return f"http://{'127.0.0.1' if host in _ANY else host}:{self.settings.port}"
+        return http_url(self.settings.host, self.settings.port)
 
     async def start(self) -> None:
-        """Start all and wait until events are accepted. Raises EngineFailed."""
+        """Start all and wait until events are accepted. Raises EngineFailed and LogUnavailable."""
+        await self._reach_others()
         logs = self.settings.data_dir / LOGS_FOLDER
         engines = {"log": self._plan.log, "store": self._plan.store}
         await self.supervisor.start(
             *(
-                engine.child(name, logs / f"{name}.log", self._environ)
+                engine.child(name, logs / f"{name}.log", self._environ, (self._lock_fd,))
                 for name, engine in engines.items()
                 if engine is not None
             )
@@ -107,6 +127,21 @@ class Stack:
         self._up = False
         await supervise.stop_or_kill(self.supervisor, signals, _STOP_S)
         (self.settings.data_dir / running.FILE_NAME).unlink(missing_ok=True)
+
+    async def _reach_others(self) -> None:
+        """Ask the engines that are somebody else's whether they are there at all."""
+        settings = self.settings
+        if self._plan.log is None:
+            await (await Link.open(settings.redis_url)).close()
+        if self._plan.store is None:
+            client = connect(settings, connections_max=1)
+            try:
+                await ping(database(client, settings.mongo_db))
+            except StoreUnavailable as error:
+                shown = redact_url(settings.mongo_url)
+                raise EngineFailed(f"can't reach the store at {shown}") from error
+            finally:
+                await close(client)
 
     def _evp_children(self) -> list[supervise.Child]:
         fd = self._listener.fileno()
@@ -130,9 +165,13 @@ class Stack:
     async def _is_ready(self) -> bool:
         try:
             async with HttpConnection(self.http_url) as connection:
-                return (await connection.request("GET", "/api/ready")).status == 200
+                reply = await connection.request("GET", "/api/ready")
         except ServerUnavailable:
             return False
+        if reply.code == "log_not_durable":
+            # To wait would change nothing: a setting is wrong.
+            raise EngineFailed(reply.detail)
+        return reply.status == 200
 
     def _tell(self) -> None:
         """Write `up.json`, and again whenever a child has another pid."""
@@ -152,6 +191,3 @@ class Stack:
                 children=self.supervisor.pids,
             ),
         )
-
-
-_ANY = {"0.0.0.0", "::"}  # noqa: S104 - to recognise it

@@ -33,9 +33,20 @@ def main(arguments: list[str]) -> int:
 
 
 def _stay(parent: int, command: list[str]) -> int:
-    child = subprocess.Popen(command)  # noqa: S603 - the command comes from evp itself
+    child: subprocess.Popen[bytes] | None = None
+    came_early: list[int] = []
+
+    def pass_on(number: int, _frame: object) -> None:
+        if child is None:
+            came_early.append(number)
+        else:
+            child.send_signal(number)
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _frame: child.send_signal(number))
+        signal.signal(number, pass_on)
+    child = subprocess.Popen(command)  # noqa: S603 - the command comes from evp itself
+    for early in came_early:
+        child.send_signal(early)
     while child.poll() is None:
         if os.getppid() != parent:
             child.terminate()

@@ -1,0 +1,27 @@
+"""Where commands print: standard output, whose reader may leave at any time."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from rich.console import Console
+
+
+class Output(Console):
+    """Standard output. Once its reader has left, `is_heard` is false and the rest is dropped."""
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether anyone may read what is printed."""
+        return not self.quiet
+
+    def say(self, text: str) -> None:
+        """Print a line as it stands."""
+        self.out(text, highlight=False)
+
+    def on_broken_pipe(self) -> None:
+        """Go on unheard: the work of a command, and its exit code, don't depend on a reader."""
+        self.quiet = True
+        # The interpreter flushes at its end, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,40 @@
+"""Fixtures of the end-to-end tests: one `evp up` for all that do it no harm."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.up import Up, clean_environ, running_up
+
+
+@pytest.fixture(scope="session")
+def up(tmp_path_factory: pytest.TempPathFactory, store_url: str) -> Iterator[Up]:
+    """A running `evp up`, shared by many tests: each has a source of events of its own."""
+    with running_up(tmp_path_factory.mktemp("up"), environ=on_store(store_url, "up")) as up:
+        yield up
+
+
+@pytest.fixture
+def clean(tmp_path: Path) -> dict[str, str]:
+    """Environment of a command: no setting of evp, and no `evp up` to be found."""
+    return clean_environ(EVP_DATA_DIR=str(tmp_path / "data"))
+
+
+@pytest.fixture
+def light(environ: dict[str, str]) -> dict[str, str]:
+    """Environment of an `evp up` on the session's store: starts and stops in half the time."""
+    return clean_environ(**on_store(environ["EVP_MONGO_URL"], environ["EVP_MONGO_DB"]))
+
+
+def on_store(url: str, database: str) -> dict[str, str]:
+    """Return settings by which an `evp up` uses a store, and hears sooner that it should stop."""
+    return {"EVP_MONGO_URL": url, "EVP_MONGO_DB": database, "EVP_READ_BLOCK_MS": "100"}
+
+
+@pytest.fixture
+def shared(environ: dict[str, str]) -> dict[str, str]:
+    """Environment of a command on the session's engines, with a stream and database of its own."""
+    return clean_environ(**environ)

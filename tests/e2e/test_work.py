@@ -1,0 +1,180 @@
+"""`evp work`: from the log into the store, each event once, and a good end in any weather."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from pymongo import MongoClient
+
+from evp.engines.engine import free_port
+from evp.settings import Settings
+from tests.e2e.commands import background, evp
+from tests.e2e.log import groups_in_log, names_in_log
+from tests.support.streams import append_events
+from tests.support.wait import until_now
+
+GROUP = "evp-workers-group"
+STOP_S_MAX = 5.0
+
+
+@pytest.fixture
+def stored(shared: dict[str, str]) -> Iterator[Any]:
+    """The test's database, through a client of its own."""
+    client: MongoClient[dict[str, Any]] = MongoClient(shared["EVP_MONGO_URL"])
+    with client:
+        yield client[shared["EVP_MONGO_DB"]]
+        if "EVP_TEST_MONGO_URL" in os.environ:
+            # Somebody's server; any other one ends with the session.
+            client.drop_database(shared["EVP_MONGO_DB"])
+
+
+def fill(settings: Settings, count: int, *, first: int = 0, each: int = 20) -> None:
+    """Put events e<first>… into the log."""
+    asyncio.run(append_events(settings, count, first=first, each=each))
+
+
+def once(count: int) -> Counter[str]:
+    """Return what the store must hold of so many events."""
+    return Counter(f"e{number}" for number in range(count))
+
+
+def ids(db: Any) -> Counter[str]:
+    """Return in how many documents each `id` stands."""
+    return Counter(document["id"] for document in db.events.find())
+
+
+def sums(db: Any) -> dict[str, int]:
+    """Return all outcomes, added up."""
+    outcomes = list(db.outcomes.find())
+    return {
+        "frames": len(outcomes),
+        "stored": sum(outcome["stored"] for outcome in outcomes),
+        "duplicate": sum(outcome["duplicate"] for outcome in outcomes),
+        "dead": sum(len(outcome["dead"]) for outcome in outcomes),
+    }
+
+
+def test_burst(shared: dict[str, str], settings: Settings, stored: Any, tmp_path: Path) -> None:
+    """With --burst it drains the stream and ends with 0; run again it ends at once."""
+    fill(settings, 1_000)
+    for _ in range(2):
+        assert evp("work", "--burst", environ=shared, cwd=tmp_path).code == 0
+        assert ids(stored) == once(1_000)
+        assert sums(stored) == {"frames": 50, "stored": 1_000, "duplicate": 0, "dead": 0}
+        assert groups_in_log(shared) == {GROUP: (0, 0)}
+
+
+def test_three_processes(
+    shared: dict[str, str], settings: Settings, stored: Any, tmp_path: Path
+) -> None:
+    """Three share a stream: each event is stored once, and the outcomes add up to all of them."""
+    fill(settings, 3_000, each=50)
+    fill(settings, 500, first=2_500, each=50)
+    command = ("work", "--processes", "3", "--batch-size", "200", "--burst")
+    assert evp(*command, environ=shared, cwd=tmp_path).code == 0
+    assert ids(stored) == once(3_000)
+    assert sums(stored) == {"frames": 70, "stored": 3_000, "duplicate": 500, "dead": 0}
+    assert groups_in_log(shared) == {GROUP: (0, 0)}
+    assert names_in_log(shared, GROUP) <= {"worker-1", "worker-2", "worker-3"}
+
+
+def test_killed_process_is_replaced(
+    shared: dict[str, str], settings: Settings, stored: Any, tmp_path: Path
+) -> None:
+    """One of two that is killed is started again, and what it had in hand is stored once."""
+    fill(settings, 1_000, each=10)
+    command = ("work", "--processes", "2", "--batch-size", "50")
+    with background(*command, environ=shared, cwd=tmp_path) as working:
+        until_now(lambda: bool(stored.events.find_one()), what="it works")
+        victim = psutil.Process(working.process.pid).children()[0]
+        victim.send_signal(signal.SIGKILL)
+        until_now(lambda: groups_in_log(shared) == {GROUP: (0, 0)}, what="all is settled")
+        working.wait_says("child started again")
+        stopped = working.stop()
+    assert stopped.code == 0
+    assert ids(stored) == once(1_000)
+
+
+def test_other_group_and_name(
+    shared: dict[str, str], settings: Settings, stored: Any, tmp_path: Path
+) -> None:
+    """Another group reads all again, under the name that is given, and stores nothing twice."""
+    fill(settings, 200)
+    evp("work", "--burst", environ=shared, cwd=tmp_path)
+    command = ("work", "--group", "others", "--name", "second", "--burst")
+    assert evp(*command, environ=shared, cwd=tmp_path).code == 0
+    assert ids(stored) == once(200)
+    assert groups_in_log(shared) == {GROUP: (0, 0), "others": (0, 0)}
+    assert names_in_log(shared, "others") == {"second-1"}
+
+
+def test_told_to_stop_in_the_middle(
+    shared: dict[str, str], settings: Settings, stored: Any, tmp_path: Path
+) -> None:
+    """It ends with 0 within 5 s, nothing stays pending that was not given back, none is lost."""
+    fill(settings, 2_000, each=10)
+    with background("work", "--batch-size", "50", environ=shared, cwd=tmp_path) as working:
+        until_now(lambda: bool(stored.events.find_one()), what="it works")
+        stopped = working.stop(signal.SIGTERM)
+    assert stopped.code == 0
+    assert stopped.seconds < STOP_S_MAX
+    assert "Traceback" not in working.text
+    assert evp("work", "--burst", environ=shared, cwd=tmp_path).code == 0
+    assert ids(stored) == once(2_000)
+    assert sums(stored)["stored"] == 2_000
+
+
+@pytest.mark.parametrize(("key", "processes"), [("EVP_MONGO_URL", "1"), ("EVP_REDIS_URL", "2")])
+def test_engine_that_is_away_from_the_start(
+    shared: dict[str, str], tmp_path: Path, key: str, processes: str
+) -> None:
+    """It waits for log and store, and ends with 0 within 5 s when told to, even while it dials."""
+    shared["EVP_LOG_LEVEL"] = "debug"
+    scheme = "mongodb" if "MONGO" in key else "redis"
+    shared[key] = f"{scheme}://127.0.0.1:{free_port()}"
+    command = ("work", "--processes", processes)
+    with background(*command, environ=shared, cwd=tmp_path) as working:
+        working.wait_says("Server selection started" if "MONGO" in key else "can't reach the log")
+        stopped = working.stop()
+    assert stopped.code == 0
+    assert stopped.seconds < STOP_S_MAX
+    assert "Traceback" not in working.text
+
+
+def test_second_signal_ends_it_at_once(
+    shared: dict[str, str], settings: Settings, stored: Any, tmp_path: Path
+) -> None:
+    """A worker that waits for the store does not finish its time when it is urged."""
+    fill(settings, 100)
+    shared["EVP_LOG_LEVEL"] = "debug"
+    shared["EVP_SHUTDOWN_TIMEOUT_S"] = "30"
+    shared["EVP_MONGO_URL"] = f"mongodb://127.0.0.1:{free_port()}"
+    with background("work", environ=shared, cwd=tmp_path) as working:
+        working.wait_says("Server selection started")
+        working.process.send_signal(signal.SIGINT)
+        assert working.stop(signal.SIGTERM).seconds < 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--group", "a b"), "EVP_CONSUMER_GROUP (flag) = 'a b': wanted a name without spaces"),
+        (("--batch-size", "0"), "EVP_WORKER_BATCH_SIZE (flag) = '0': wanted 1 to 100000"),
+    ],
+)
+def test_wrong_flags(
+    clean: dict[str, str], tmp_path: Path, arguments: tuple[str, ...], told: str
+) -> None:
+    """A flag that makes no sense is told with what was wanted, and exit 2."""
+    done = evp("work", *arguments, environ=clean, cwd=tmp_path)
+    assert done.code == 2
+    assert told in done.err
+    assert "Traceback" not in done.err
