@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -40,7 +41,8 @@ class Child(Struct, kw_only=True):
     """What to run. Children of a lower `stop_group` are stopped first.
 
     Output goes to `log_path`, or where the parent's goes. With `done_at_exit_0`
-    a child that ended well has done its work and is not started again.
+    a child that ended well has done its work and is not started again. If the
+    parent dies, the child gets `orphan_signal`.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Child(Struct, kw_only=True):
     pass_fds: Sequence[int] = ()
     log_path: Path | None = None
     stop_group: int = 0
+    orphan_signal: int = signal.SIGTERM
     done_at_exit_0: bool = False
 
 
@@ -210,14 +213,15 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 async def _started(child: Child) -> asyncio.subprocess.Process:
-    tether = [sys.executable, "-m", "evp.engines.tether", str(os.getpid())]
+    tie = ("-m", "evp.engines.tether", str(os.getpid()), str(child.orphan_signal))
     with contextlib.ExitStack() as stack:
         output = None
         if child.log_path is not None:
             child.log_path.parent.mkdir(parents=True, exist_ok=True)
             output = stack.enter_context(child.log_path.open("ab"))
         return await asyncio.create_subprocess_exec(
-            *tether,
+            sys.executable,
+            *tie,
             *child.command,
             env=child.environ,
             stdin=asyncio.subprocess.DEVNULL,

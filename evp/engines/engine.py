@@ -7,6 +7,7 @@ and open again what they left behind.
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 import struct
 from collections.abc import Mapping, Sequence
@@ -51,6 +52,8 @@ class Engine(Struct, frozen=True):
             pass_fds=pass_fds,
             log_path=log_path,
             stop_group=1,
+            # Nobody is left then to insist, and what it answered is on disk.
+            orphan_signal=signal.SIGKILL,
         )
 
 

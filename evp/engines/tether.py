@@ -1,10 +1,11 @@
 """Ties a child to the process that started it: it ends when its parent is gone, even by kill -9.
 
-    python -m evp.engines.tether PARENT_PID COMMAND [ARGUMENT …]
+    python -m evp.engines.tether PARENT_PID SIGNAL COMMAND [ARGUMENT …]
 
-On Linux the kernel does it (prctl PR_SET_PDEATHSIG outlives exec), and this
-process becomes the command. Elsewhere it stays, looks now and then whether its
-parent is still there, and passes signals on.
+SIGNAL is the number of the one that the child gets when its parent is gone. On
+Linux the kernel sends it (prctl PR_SET_PDEATHSIG outlives exec), and this process
+becomes the command. Elsewhere it stays, looks now and then whether its parent is
+still there, and passes signals on.
 """
 
 from __future__ import annotations
@@ -23,16 +24,16 @@ _STOP_S = 5.0
 
 def main(arguments: list[str]) -> int:
     """Run the command; return its exit code where this process stays."""
-    parent, command = int(arguments[0]), arguments[1:]
+    parent, last, command = int(arguments[0]), int(arguments[1]), arguments[2:]
     if sys.platform != "linux":
-        return _stay(parent, command)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        return _stay(parent, last, command)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, last)
     if os.getppid() != parent:
         return 1  # It died before the kernel was told.
     return os.execvp(command[0], command)  # noqa: S606 - no shell is wanted
 
 
-def _stay(parent: int, command: list[str]) -> int:
+def _stay(parent: int, last: int, command: list[str]) -> int:
     child: subprocess.Popen[bytes] | None = None
     came_early: list[int] = []
 
@@ -49,7 +50,7 @@ def _stay(parent: int, command: list[str]) -> int:
         child.send_signal(early)
     while child.poll() is None:
         if os.getppid() != parent:
-            child.terminate()
+            child.send_signal(last)
             try:
                 child.wait(_STOP_S)
             except subprocess.TimeoutExpired:

@@ -18,7 +18,7 @@ from tests.support.wait import until_now
 
 TETHER = (
     "import os, sys; from evp.engines.tether import _stay; "
-    "sys.exit(_stay(os.getppid(), sys.argv[1:]))"
+    "sys.exit(_stay(os.getppid(), 15, sys.argv[1:]))"
 )
 """What the tether does where the kernel does not help."""
 

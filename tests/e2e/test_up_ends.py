@@ -39,11 +39,6 @@ def lighter(tmp_path: Path, light: dict[str, str]) -> Iterator[Up]:
         up.clean_up()
 
 
-def open_files(pid: int) -> set[str]:
-    """Return what a process has open."""
-    return {file.path for file in psutil.Process(pid).open_files()}
-
-
 def program(folder: Path, name: str, text: str) -> Path:
     """Write a program that a search of PATH finds."""
     folder.mkdir(exist_ok=True)
@@ -71,24 +66,17 @@ def test_second_ctrl_c_forces(lighter: Up) -> None:
 
 
 def test_kill_9(lighter: Up) -> None:
-    """Nothing outlives it for long, and nothing else writes to its data as long as it does."""
+    """Nothing outlives it for long, not even an engine that hangs; the data is there again."""
     lighter.run("--demo", "500")
     until_now(lambda: "running" in lighter.text, what="the demo is done")
     port = lighter.http_url.rpartition(":")[2]
     former = [psutil.Process(pid) for pid in lighter.children.values()]
-    stuck = psutil.Process(lighter.children["log"])
-    stuck.suspend()
+    psutil.Process(lighter.children["log"]).suspend()
     os.kill(lighter.pid, signal.SIGKILL)
     lighter.wait_ended()
-    lighter.spawn("--port", port)
-    lock = lighter.data_dir / "lock"
-    until_now(lambda: str(lock) in open_files(lighter.pid), what="it waits for the data")
-    assert lighter.text == ""
-    stuck.resume()
-    lighter.wait_up()
-    assert not lives(stuck)
-    assert lighter.count() == 500
+    lighter.run("--port", port)
     until_now(lambda: not any(map(lives, former)), what="all have ended", within_s=STOP_S_MAX)
+    assert lighter.count() == 500
 
 
 def test_engine_that_does_not_start(own: Up, tmp_path: Path) -> None:

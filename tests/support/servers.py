@@ -42,7 +42,8 @@ class Server:
 
     def start(self) -> None:
         """Start and wait until it answers."""
-        tether = [sys.executable, "-m", "evp.engines.tether", str(os.getpid())]
+        tie = [str(os.getpid()), str(self._child.orphan_signal)]
+        tether = [sys.executable, "-m", "evp.engines.tether", *tie]
         with self._log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 [*tether, *self._child.command, *self._extra],
