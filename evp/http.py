@@ -1,25 +1,19 @@
-"""A small HTTP/1.1 client for evp's own commands: one connection, kept alive, bounded waits."""
+"""evp's own requests to a server: bounded waits, and errors that say what to do next."""
 
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Mapping
 from typing import NamedTuple, Self
-from urllib.parse import urlsplit
 
+import httpx2
 import msgspec
 
 from evp.errors import ServerUnavailable, UsageError, redact_url
 from evp.limits import HTTP_ANSWER_BYTES_MAX, HTTP_ANSWER_S_MAX, HTTP_CONNECT_S_MAX
 
-_NO_ANSWER = (
-    OSError,
-    TimeoutError,
-    asyncio.IncompleteReadError,
-    asyncio.LimitOverrunError,
-    ValueError,
-)
+#: This machine is asked directly, whatever proxy leads to the world outside.
+_DIRECT = {"all://127.0.0.1": None, "all://localhost": None, "all://[::1]": None}
 _ANY = {"0.0.0.0": "127.0.0.1", "::": "127.0.0.1"}  # noqa: S104 - to recognise them
 
 
@@ -37,7 +31,7 @@ class Reply(NamedTuple):
     """A whole answer; header names are lower-case."""
 
     status: int
-    headers: dict[str, str]
+    headers: Mapping[str, str]
     body: bytes
 
     @property
@@ -62,25 +56,26 @@ class HttpConnection:
 
     def __init__(self, url: str) -> None:
         try:
-            parts = urlsplit(url)
-            port = parts.port
-        except ValueError as error:
+            address = httpx2.URL(url)
+        except httpx2.InvalidURL as error:
             raise UsageError(f"{redact_url(url)} is no http address: {error}") from error
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
+        if address.scheme not in {"http", "https"} or not address.host:
             raise UsageError(f"{redact_url(url)} is no http address")
-        self._host = parts.hostname
-        self._port = port or (443 if parts.scheme == "https" else 80)
-        self._authority = authority(self._host, self._port)
-        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
-        self._base = parts.path.rstrip("/")
-        self._shown = f"{parts.scheme}://{self._authority}"
-        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self._shown = redact_url(url)
+        self._client = httpx2.AsyncClient(
+            base_url=address,
+            timeout=httpx2.Timeout(HTTP_ANSWER_S_MAX, connect=HTTP_CONNECT_S_MAX),
+            limits=httpx2.Limits(max_connections=1),
+            mounts=_DIRECT,
+            # Reading the machine's certificates takes 50 ms; only TLS needs them.
+            verify=address.scheme == "https",
+        )
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_error: object) -> None:
-        self.close()
+        await self._client.aclose()
 
     async def request(
         self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None
@@ -93,69 +88,24 @@ class HttpConnection:
         """
         if not all(value.isprintable() for value in (headers or {}).values()):
             raise UsageError("a header, such as the API key, has only printable characters")
-        head = [f"{method} {self._base}{path} HTTP/1.1", f"host: {self._authority}"]
-        head += [f"{name}: {value}" for name, value in (headers or {}).items()]
-        head += [f"content-length: {len(body)}", "", ""]
+        encoded = [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
         try:
-            reader, writer = await self._dialled()
-            async with asyncio.timeout(HTTP_ANSWER_S_MAX):
-                writer.write("\r\n".join(head).encode() + body)
-                await writer.drain()
-                return await self._read(reader)
-        except _NO_ANSWER as error:
-            self.close()
+            async with (
+                asyncio.timeout(HTTP_CONNECT_S_MAX + HTTP_ANSWER_S_MAX),
+                self._client.stream(method, path, content=body, headers=encoded) as answer,
+            ):
+                return Reply(answer.status_code, answer.headers, await _body_of(answer))
+        except (httpx2.HTTPError, OSError, TimeoutError) as error:
             raise ServerUnavailable(
                 f"no answer from evp at {self._shown} ({str(error) or type(error).__name__}); "
                 "is it running? `evp up` starts it, --url names another one"
             ) from error
-        except BaseException:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        """Close the connection; the next request dials anew."""
-        if self._streams is not None:
-            self._streams[1].close()
-            self._streams = None
-
-    async def _dialled(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        if self._streams is None or self._streams[0].at_eof():
-            self.close()
-            async with asyncio.timeout(HTTP_CONNECT_S_MAX):
-                self._streams = await asyncio.open_connection(self._host, self._port, ssl=self._tls)
-        return self._streams
-
-    async def _read(self, reader: asyncio.StreamReader) -> Reply:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-        version, _, rest = head[0].partition(" ")
-        if not version.startswith("HTTP/1."):
-            raise ValueError("what answers there does not speak HTTP")
-        headers = {}
-        for line in filter(None, head[1:]):
-            name, _, value = line.partition(":")
-            headers[name.lower()] = value.strip()
-        if headers.get("transfer-encoding", "").lower() == "chunked":
-            body = await _read_chunks(reader)
-        else:
-            length = _within_limit(int(headers.get("content-length", "0")))
-            body = await reader.readexactly(length)
-        if headers.get("connection", "").lower() == "close":
-            self.close()
-        return Reply(int(rest[:3]), headers, body)
 
 
-async def _read_chunks(reader: asyncio.StreamReader) -> bytes:
-    """Read a body whose length is not known before its end, as proxies send it."""
-    body = b""
-    while length := int((await reader.readuntil(b"\r\n")).partition(b";")[0], 16):
-        _within_limit(len(body) + length)
-        body += (await reader.readexactly(length + 2))[:-2]
-    while await reader.readuntil(b"\r\n") != b"\r\n":
-        pass  # Headers that follow the body.
-    return body
-
-
-def _within_limit(length: int) -> int:
-    if not 0 <= length <= HTTP_ANSWER_BYTES_MAX:
-        raise ValueError(f"an answer of {length} bytes")
-    return length
+async def _body_of(answer: httpx2.Response) -> bytes:
+    body = bytearray()
+    async for piece in answer.aiter_bytes():
+        body += piece
+        if len(body) > HTTP_ANSWER_BYTES_MAX:
+            raise httpx2.ReadError(f"the answer has more than {HTTP_ANSWER_BYTES_MAX} bytes")
+    return bytes(body)

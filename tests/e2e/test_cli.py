@@ -234,7 +234,7 @@ def test_refusals_count_also_when_nobody_reads(up: Up) -> None:
 
 def test_no_warning_of_python(up: Up) -> None:
     """Commands run clean also where every warning is shown."""
-    environ = up.environ | {"PYTHONWARNINGS": "default", "PYTHONDEVMODE": "1"}
+    environ = up.environ | {"PYTHONWARNINGS": "default"}
     for arguments in (["config", "show"], ["send", "--type", "t"]):
         done = commands.evp(*arguments, environ=environ, cwd=up.folder)
         assert (done.code, done.err) == (0, "")

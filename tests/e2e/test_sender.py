@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 import msgspec
 import pytest
 
-from evp import sender
+from evp import http, sender
 from evp.errors import ServerUnavailable
 from evp.http import HttpConnection
 from evp.sender import Account, Line, Sender
@@ -19,6 +19,11 @@ Answer = tuple[int, dict[str, str], bytes] | bytes | None
 
 LINES = [Line(number, b'{"type": "t", "n": %d}' % number) for number in range(1, 9)]
 ACCEPTED: Answer = (202, {}, b"{}")
+
+
+@pytest.fixture(autouse=True)
+def _no_blocking_calls() -> None:
+    """Let it block: its HTTP library imports parts of itself late, and it serves nobody."""
 
 
 def problem(status: int, code: str, **members: object) -> tuple[int, dict[str, str], bytes]:
@@ -141,8 +146,9 @@ async def test_connection_that_breaks_later(monkeypatch: pytest.MonkeyPatch) -> 
         b"x" * 100_000,
     ],
 )
-async def test_what_is_no_server_of_evp(answer: Answer) -> None:
-    """Whatever else listens there is told as no answer from evp, not as a traceback."""
+async def test_what_is_no_server_of_evp(answer: Answer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever else listens there is told as no answer from evp, in time, not as a traceback."""
+    monkeypatch.setattr(http, "HTTP_ANSWER_S_MAX", 0.3)
     async with serving(lambda _body: answer) as url:
         with pytest.raises(ServerUnavailable, match="no answer from evp at http://"):
             await sent(url)

@@ -143,9 +143,14 @@ def heard() -> Iterator[list[Any]]:
         yield lines
 
 
+def of_level(lines: list[Any], *levels: str) -> list[Any]:
+    """Return the lines of these levels."""
+    return [line for line in lines if line["log_level"] in levels]
+
+
 def gaps_s(lines: list[Any], *levels: str) -> list[float]:
     """Return the seconds between lines of these levels."""
-    at_s = [line["at_s"] for line in lines if line["log_level"] in levels]
+    at_s = [line["at_s"] for line in of_level(lines, *levels)]
     return [later - earlier for earlier, later in itertools.pairwise(at_s)]
 
 

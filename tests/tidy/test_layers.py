@@ -31,6 +31,7 @@ APART = (("stream", "storage"), ("server", "worker"))
 HOMES: dict[str, str] = {
     "bson": "documents frame plain batch storage engines",
     "httptools": "server",
+    "httpx2": "http",
     "litestar": "server",
     "msgspec": "*",
     "psutil": "running stream worker",
