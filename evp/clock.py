@@ -7,6 +7,9 @@ from datetime import UTC, datetime
 
 monotonic_s = time.monotonic
 
+#: The last millisecond that a date can hold: the end of the year 9999.
+MS_MAX = 253_402_300_799_999
+
 
 def now_ms() -> int:
     """Return the wall time in whole milliseconds since 1970, UTC."""

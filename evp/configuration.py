@@ -44,7 +44,7 @@ def load(
     with every problem at once, UsageError if `evp.toml` can't be read.
     """
     path = Path(environ.get("EVP_CONFIG") or cwd / FILE_NAME)
-    file = _read_file(path, required="EVP_CONFIG" in environ)
+    file = _read_file(path, required=bool(environ.get("EVP_CONFIG")))
     env = _first_text("env", flags, environ, file) or "development"
     data_dir = Path(cwd, _first_text("data_dir", flags, environ, file) or ".evp")
     live = {} if env == PRODUCTION else running.settings_of(data_dir)

@@ -61,11 +61,14 @@ class _Accepted(Struct, frozen=True):
 class Demo:
     """One run of `count` events against a server and its store."""
 
-    def __init__(self, url: str, key: str, db: Database, count: int) -> None:
+    def __init__(
+        self, url: str, key: str, db: Database, count: int, *, time_in_id: bool = True
+    ) -> None:
         self._url = url
         self._headers = {"content-type": "application/json", "x-api-key": key}
         self._db = db
         self._count = count
+        self._time_in_id = time_in_id
         self._source = f"evp-demo-{secrets.token_hex(4)}"
         self._accepted: asyncio.Queue[_Accepted | None] = asyncio.Queue()
         self._accept_ms: list[float] = []
@@ -89,7 +92,7 @@ class Demo:
         finally:
             await end(*senders, watching)
         seconds = monotonic_s() - started_at_s
-        twice = await doubled(self._db, self._source, first_ms, now_ms())
+        twice = await doubled(self._db, self._source, self._id_ms(first_ms), self._id_ms(now_ms()))
         return DemoAccount(
             sent=self._count,
             accepted=accepted,
@@ -110,9 +113,12 @@ class Demo:
             ids, events = [], []
             for number in range(start, min(start + BATCH_EVENTS, self._count)):
                 time_ms = now_ms()
-                ids.append(event_id(self._source, f"{number}", time_ms))
+                ids.append(event_id(self._source, f"{number}", self._id_ms(time_ms)))
                 events.append(_made(self._source, number, time_ms))
             yield ids, msgspec.json.encode(events)
+
+    def _id_ms(self, time_ms: int) -> int:
+        return time_ms if self._time_in_id else 0
 
     async def _send(self, batches: Iterator[tuple[list[bytes], bytes]]) -> int:
         """Send as many batches as this connection gets; return how many events were accepted."""

@@ -105,6 +105,8 @@ def _too_large_a_number(text: bytes, index: int | None) -> Refusal:
     """Return the refusal of a number that no float can hold, with its path if it has one."""
     try:
         found = _find_unstorable(_parse_any_float(text), "$")
+    except RecursionError:
+        return too_deep(index)
     except msgspec.MsgspecError:
         found = None  # An integer of thousands of digits: no parser gives it back.
     path = _at(index, found[2]) if found else None

@@ -170,7 +170,8 @@ class EngineFailed(Unavailable):
     """Raised when an engine or a child process can't be found, doesn't start or doesn't stay up."""
 
 
-_URL_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]*@")
+#: Up to the last @: a password may hold one, or a slash, that its owner did not escape.
+_URL_CREDENTIALS = re.compile(r"(?<=://)[^\s\"'<>]*@")
 _URL_SECRET_OPTION = re.compile(
     r"(?i)\b(password|passwd|secret|token|authMechanismProperties)=[^&\s]*"
 )

@@ -29,7 +29,7 @@ from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
 from msgspec import Struct
 
-from evp.clock import now
+from evp.clock import MS_MAX, now
 from evp.codec import Decoded
 from evp.documents import Admission, Documents, build, encode_carrier
 from evp.errors import CorruptFrame
@@ -220,5 +220,9 @@ def split(docs: bytes) -> tuple[list[bytes], list[RawBSONDocument]]:
 
 
 def entry_ms(entry_id: str) -> int:
-    """Return the time part of an entry id, milliseconds since 1970 by the log's clock."""
-    return int(entry_id.partition("-")[0])
+    """Return the time part of an entry id, milliseconds since 1970 by the log's clock.
+
+    Anyone may add an entry with an id of a far future, and all ids after it are
+    as far; a date ends with the year 9999.
+    """
+    return min(int(entry_id.partition("-")[0]), MS_MAX)

@@ -117,7 +117,7 @@ SEND_BYTES_MAX = 1 * MIB
 SEND_ATTEMPTS_MAX = 8
 #: The longest wait that `evp send` grants a Retry-After.
 SEND_RETRY_AFTER_S_MAX = 30.0
-#: How long `evp up --demo` waits for its events to be in the store.
+#: How long `evp up --demo` waits for the store without any progress.
 DEMO_STORED_S_MAX = 120.0
 #: Totals are summed again after at least this many times what the last sum took.
 TOTALS_COST_FACTOR = 10

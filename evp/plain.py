@@ -61,8 +61,8 @@ def _plain_frame(
         decoded = Decoded([event], {0: extensions} if extensions else {})
         made = build(decoded, frame_id, from_ms(accepted_ms), admission, batch=False)
         docs = encode_carrier(made.documents, batch=False)
-    except Refusal as refusal:
-        raise CorruptFrame(f"entry {entry_id}: {refusal}") from refusal
+    except (Refusal, RecursionError, ValueError, OverflowError) as error:
+        raise CorruptFrame(f"entry {entry_id}: {error}") from error
     ids, documents = split(docs)
     return Frame(
         entry_id,

@@ -19,6 +19,7 @@ from evp.logs import MASK
 
 PREFIX = "EVP_"
 PRODUCTION = "production"
+ID_FROM_TIME_TOO = "source+id+time"
 JWT_SECRET_BYTES_MIN = 32
 
 
@@ -54,6 +55,11 @@ class Settings(Struct, frozen=True, kw_only=True):
     jwt_secret: str | None
     data_dir: Path
     log_level: str
+
+    @property
+    def time_in_id(self) -> bool:
+        """False where the same `id` is the same event whatever its time."""
+        return self.id_from == ID_FROM_TIME_TOO
 
 
 class Row(NamedTuple):
@@ -122,8 +128,9 @@ def parse_api_keys(text: str) -> dict[str, str]:
     """
     keys: dict[str, str] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
-        name, colon, secret = part.rpartition(":")
-        name = name if colon else "default"
+        name, colon, secret = part.partition(":")
+        if not colon:
+            name, secret = "default", part
         if not name or not secret or name in keys:
             raise ValueError("a name is there twice or a part is empty")
         keys[name] = secret
@@ -178,8 +185,8 @@ ROWS: tuple[Row, ...] = (
         "auto, declared or memory", _one_of("auto", "declared", "memory")),
     Row("durability_replicas", "0", "replicas of the log whose disks must have it too", "0 to 10",
         _number(0, 10)),
-    Row("id_from", "source+id+time", "what makes two events the same",
-        "source+id+time or source+id", _one_of("source+id+time", "source+id")),
+    Row("id_from", ID_FROM_TIME_TOO, "what makes two events the same",
+        "source+id+time or source+id", _one_of(ID_FROM_TIME_TOO, "source+id")),
     Row("default_source", "evp", "source of events that name none", "a name", _name),
     Row("api_keys", "", "keys that may send: name:secret,… (development: made once)",
         "name:secret,…", parse_api_keys, ("API_KEYS",), secret=True, empty={}),

@@ -178,9 +178,10 @@ async def run_children(children: Sequence[Child], timeout_s: float) -> None:
         done = asyncio.create_task(supervisor.all_done())
         await asyncio.wait({told, failed, done}, return_when=asyncio.FIRST_COMPLETED)
     finally:
+        # Before another one waits for the next signal.
+        told.cancel()
         await stop_or_kill(supervisor, signals, timeout_s)
-        for task in (told, failed):
-            task.cancel()
+        failed.cancel()
     supervisor.raise_failure()
 
 

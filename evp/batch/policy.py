@@ -1,4 +1,4 @@
-"""When a batch is full: by events, by bytes, or because it has waited long enough.
+"""How much makes a batch: by events and by bytes. Nothing waits for a batch to fill.
 
 Frames are never split, and a batch has at least one, so the bounds are targets
 that one frame may pass. Reading is done in frames; how many make a batch is

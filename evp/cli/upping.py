@@ -40,7 +40,7 @@ async def bring_up(
         # Nobody balances between servers here.
         settings = msgspec.structs.replace(settings, drain_delay_ms=0)
     listener = supervise.bind(settings.host, settings.port)
-    plan = plan_engines(settings, origins, serve_processes, work_processes)
+    plan = await asyncio.to_thread(plan_engines, settings, origins, serve_processes, work_processes)
     _tell_engines(console, plan, settings, origins)
     stack = Stack(settings, plan, listener, lock_fd, child_environ)
     told = asyncio.create_task(signals.get())
@@ -98,6 +98,7 @@ async def _run_demo(console: Output, stack: Stack, count: int) -> None:
         next(iter(settings.api_keys.values())),
         database(client, settings.mongo_db),
         count,
+        time_in_id=settings.time_in_id,
     )
     columns = (TextColumn("demo"), BarColumn(), TextColumn("{task.completed:,.0f} stored"))
     try:

@@ -45,10 +45,23 @@ def plan_engines(settings: Settings, origins: Mapping[str, str], serve: int, wor
     own = {"default", "running evp up"}
     log = store = None
     if origins["redis_url"] in own:
-        log = log_engine(find_log(), settings.data_dir / "log")
+        log = _same_as_before(log_engine(find_log(), settings.data_dir / "log"))
     if origins["mongo_url"] in own:
-        store = store_engine(find_store(), settings.data_dir / "store")
+        store = _same_as_before(store_engine(find_store(), settings.data_dir / "store"))
     return Plan(log, store, serve, work)
+
+
+def _same_as_before(engine: Engine) -> Engine:
+    """Keep one program to one folder: none reads another's files. Raises EngineFailed."""
+    mark, kind = engine.folder.with_suffix(".engine"), engine.binary.kind
+    former = running.read_text(mark).strip()
+    if former and former != kind:
+        raise EngineFailed(
+            f"{engine.folder} holds the data of {former}, but {kind} was found now; "
+            f"put {former} first on PATH, or give another --data-dir"
+        )
+    mark.write_text(f"{kind}\n", encoding="utf-8")
+    return engine
 
 
 def lock(data_dir: Path) -> IO[str]:

@@ -43,7 +43,7 @@ class Acceptor:
         self._producer = Producer(
             self._url, self._keys, settings.durability, settings.durability_replicas
         )
-        admission = Admission(settings.default_source, settings.id_from == "source+id+time")
+        admission = Admission(settings.default_source, settings.time_in_id)
         self._flusher = Flusher(self._producer, admission)
         self._refusal: Refusal | None = Refusal("log_unavailable", "the log is not connected yet")
         self._closing = False
@@ -67,8 +67,9 @@ class Acceptor:
         Never raises. `respond` must not raise either; whoever has gone by then
         ignores the answer.
         """
-        if self._refusal is not None:
-            respond(problem(self._refusal))
+        closed = self._refusal or self._flusher.refusal
+        if closed is not None:
+            respond(problem(closed))
             return
         try:
             if media is Media.EVENT:

@@ -24,7 +24,7 @@ from evp.server.health import HealthCheck
 from evp.server.keys import Keys
 from evp.server.protocol import protocol_class
 from evp.settings import Settings
-from evp.signals import Signals
+from evp.signals import Signals, end
 from evp.storage.client import Database, close, connect, database, ping
 from evp.storage.ledger import record_servers
 from evp.stream.keys import Keys as StreamKeys
@@ -83,11 +83,10 @@ async def serve(settings: Settings, listener: socket.socket, signals: Signals) -
     finally:
         ending = asyncio.create_task(_wind_up(db, settings, acceptor))
         await asyncio.wait({ending, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        await end(ending, stopping, *tasks)
         for task in (ending, stopping, *tasks):
-            task.cancel()
-        for outcome in await asyncio.gather(ending, stopping, *tasks, return_exceptions=True):
-            if isinstance(outcome, Exception):
-                _log.error("unexpected error", exc_info=outcome)
+            if not task.cancelled() and task.exception() is not None:
+                _log.error("unexpected error", exc_info=task.exception())
         await acceptor.close()
         for connection in list(server.server_state.connections):
             connection.transport.close()
@@ -151,6 +150,6 @@ async def _record(
     closed, open_ = acceptor.epochs()
     rows = [(one.srv, one.acknowledged_seq, one.events) for one in closed + open_]
     await record_servers(db, rows)
-    acceptor.forget(closed)
     done = closed + open_ if for_good else closed
     await forget_epochs(settings.redis_url, StreamKeys(settings.stream), done)
+    acceptor.forget(closed)

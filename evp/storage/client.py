@@ -48,7 +48,7 @@ def connect(settings: Settings, *, connections_max: int | None = None) -> Client
             waitQueueTimeoutMS=STORE_QUEUE_MS_MAX,
         )
     except (ConfigurationError, ValueError, OSError) as error:
-        wanted = f"a MongoDB address ({error})"
+        wanted = f"a MongoDB address ({redact_url(str(error))})"
         problem = SettingsProblem("EVP_MONGO_URL", redact_url(settings.mongo_url), wanted)
         raise SettingsError([problem]) from error
 

@@ -17,7 +17,14 @@ from redis.asyncio import ConnectionPool
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import (
+    ClusterDownError,
+    MasterDownError,
+    NoScriptError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
 
 from evp.errors import GroupLost, LogUnavailable, redact_url
 from evp.limits import LOG_COMMAND_S_MAX, LOG_CONNECT_S_MAX
@@ -26,8 +33,13 @@ from evp.stream.scripts import Script
 Argument = bytes | str | int | float
 Reply = Any
 
-#: Replies after which the server behind this connection is no longer the right one.
-_WRONG_SERVER = ("READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "UNBLOCKED", "NOREPLICAS")
+#: uvloop raises a RuntimeError when it writes to a connection that was reset while it idled.
+_LOST = (RedisError, OSError, TimeoutError, RuntimeError)
+
+#: Replies after which the server behind this connection is no longer the right one. The
+#: client takes the code off a reply and makes a class of it, if it knows the code.
+_WRONG_SERVER = (ReadOnlyError, MasterDownError, ClusterDownError)
+_WRONG_SERVER_CODES = ("UNBLOCKED", "NOREPLICAS")
 
 
 class LogRefused(LogUnavailable):
@@ -98,7 +110,7 @@ class Link:
                     packed += connection.pack_command(*command)
                 await connection.send_packed_command(packed, check_health=False)
                 replies = [await self._reply() for _ in commands]
-        except (RedisError, OSError, TimeoutError) as error:
+        except _LOST as error:
             await self.close()
             raise LogUnavailable(f"lost the log at {self._name}: {_text(error)}") from error
         except BaseException:
@@ -148,7 +160,7 @@ class Link:
         if isinstance(reply, NoScriptError):
             # The scripts were flushed. Load them again on the next call.
             self._loaded.clear()
-        elif text.startswith(_WRONG_SERVER):
+        elif isinstance(reply, _WRONG_SERVER) or text.startswith(_WRONG_SERVER_CODES):
             await self.close()
         raise LogRefused(f"the log at {self._name} refused: {text}")
 

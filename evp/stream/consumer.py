@@ -92,14 +92,14 @@ class Consumer:
         """
         if not deliveries:
             return
-        ids = self._ids_on_link(deliveries)
         async with self._turn:
+            ids = self._ids_on_link(deliveries)
             await self._call("XACK", self._keys.stream, self.group, *ids)
 
     async def refresh(self, deliveries: list[Delivery]) -> None:
         """Say that these entries are still being worked on (XCLAIM JUSTID); raises as `ack`."""
-        ids = self._ids_on_link(deliveries)
-        await self._claim(ids, "JUSTID")
+        async with self._turn:
+            await self._claim(self._ids_on_link(deliveries), "JUSTID")
 
     async def give_back(self) -> int:
         """Make everything pending under this name claimable at once; return how much it was.
@@ -114,7 +114,7 @@ class Consumer:
             async with self._turn:
                 link = await self._dialled()
                 ids = [row[0].decode() for row in await link.call("XPENDING", *page)]
-            await self._claim(ids, "IDLE", _GIVE_BACK_IDLE_MS, "JUSTID")
+                await self._claim(ids, "IDLE", _GIVE_BACK_IDLE_MS, "JUSTID")
             given += len(ids)
             if len(ids) < _PAGE:
                 return given
@@ -200,8 +200,7 @@ class Consumer:
     async def _claim(self, ids: list[str], *options: str | int) -> None:
         if ids:
             head = ("XCLAIM", self._keys.stream, self.group, self.name, 0)
-            async with self._turn:
-                await self._call(*head, *ids, *options)
+            await self._call(*head, *ids, *options)
 
     async def _call(self, *command: str | int) -> Reply:
         """Send a command over the connection there is; drop the connection if that fails."""

@@ -13,10 +13,13 @@ from collections.abc import Callable
 
 from evp.codec import Decoded
 from evp.documents import Admission, Documents
-from evp.errors import LogUnavailable, Refusal
+from evp.errors import AckUnknown, LogUnavailable, Refusal
 from evp.frame import OpenFrame
 from evp.limits import FRAMES_WAITING_MAX
+from evp.logs import get
 from evp.stream.producer import Producer
+
+_log = get("evp.accept")
 
 Done = Callable[[str | LogUnavailable], None]
 """Told the entry id, or why there is none. Must not raise."""
@@ -40,16 +43,22 @@ class Flusher:
         """Start flushing; needs a running loop."""
         self._task = asyncio.create_task(self._run(), name="flusher")
 
+    @property
+    def refusal(self) -> Refusal | None:
+        """Why nothing can be added now; None if it can."""
+        if len(self._closed_frames) < FRAMES_WAITING_MAX:
+            return None
+        detail = "more is waiting for the log than it takes"
+        return Refusal("backlog_full", detail, retry_after_s=1)
+
     def add(self, decoded: Decoded, done: Done, *, batch: bool) -> tuple[Documents, int]:
         """Put the events of one request into the open frame; `done` is called exactly once.
 
         Returns their documents and the index of the first one in its frame.
         Raises Refusal; then nothing was added and `done` is never called.
         """
-        if len(self._closed_frames) >= FRAMES_WAITING_MAX:
-            raise Refusal(
-                "backlog_full", "more is waiting for the log than it takes", retry_after_s=1
-            )
+        if self.refusal is not None:
+            raise self.refusal
         frame = self._frame
         first = frame.count
         made = frame.add(decoded, self._admission, batch=batch)
@@ -83,6 +92,9 @@ class Flusher:
                 result = await self._producer.append(frame, len(waiting))
             except LogUnavailable as error:
                 result = error
+            except Exception as error:  # noqa: BLE001 - whoever waits must be answered, and the next frame sent
+                _log.error("unexpected error in an append", exc_info=error)
+                result = AckUnknown(f"unexpected error: {type(error).__name__}")
             for done in waiting:
                 done(result)
             if not self._closed_frames and not self._waiting:

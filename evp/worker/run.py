@@ -16,7 +16,7 @@ from evp.errors import LogUnavailable, StoreUnavailable
 from evp.limits import GIVE_BACK_S_MAX, HEARTBEAT_S
 from evp.logs import get
 from evp.settings import Settings
-from evp.signals import Signals
+from evp.signals import Signals, end
 from evp.storage import schema
 from evp.storage.client import CLOSE_S_MAX, Database, close, connect, database
 from evp.storage.ledger import record_worker
@@ -80,9 +80,7 @@ async def _work(
         try:
             await worker.run(burst=burst)
         finally:
-            for helper in helpers:
-                helper.cancel()
-            await asyncio.gather(*helpers, return_exceptions=True)
+            await end(*helpers)
             await _leave(consumer, slot)
         if burst and not slot.lost.is_set():
             return
@@ -98,8 +96,8 @@ async def _end_in_time(
         stop.set()
         await _done_or_told(running, signals, patience_s)
     finally:
-        running.cancel()
-        await asyncio.wait({running})
+        # The end of a worker gives back what is pending; that may take its time.
+        await end(running, again_s=2 * GIVE_BACK_S_MAX)
     if not running.cancelled():
         running.result()
 
@@ -146,7 +144,7 @@ def _consumer(settings: Settings, name: str) -> Consumer:
         settings.consumer_group,
         name,
         block_ms=settings.read_block_ms,
-        admission=Admission(settings.default_source, settings.id_from == "source+id+time"),
+        admission=Admission(settings.default_source, settings.time_in_id),
     )
 
 

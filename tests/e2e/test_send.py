@@ -48,12 +48,6 @@ def test_standard_input(up: Up) -> None:
     up.wait_stored("stdin", 10)
 
 
-def test_no_event_at_all(up: Up) -> None:
-    """Nothing to send is nothing wrong."""
-    done = send(up, "-")
-    assert (done.code, done.out, done.err) == (0, "0 accepted, 0 refused\n", "")
-
-
 def test_refused_lines(up: Up) -> None:
     """Each refused line is counted by its code and told by its number; the others are accepted."""
     good = made("refused", 600).splitlines()

@@ -13,7 +13,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from evp.batch.retry import Backoff
 from evp.engines import stack
+from evp.engines.engine import Engine
+from evp.engines.locate import Binary
 from evp.errors import EngineFailed
 from evp.signals import end
 from evp.supervise import Child, Supervisor
@@ -48,9 +51,10 @@ def child(name: str, script: str, *, stop_group: int = 0, log_path: Path | None 
 
 
 async def test_no_child_is_started_while_the_others_are_stopped(
-    supervisor: Supervisor, tmp_path: Path
+    supervisor: Supervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A child that died just before the end stays dead, however long the others take to end."""
+    monkeypatch.setattr(Backoff, "next_s", lambda _self: 0.4)
     first, again = tmp_path / "first", tmp_path / "again"
     flaky = f"if mkdir {first}; then exit 1; fi; echo $$ > {again}; exec sleep 60"
     slow = (
@@ -122,6 +126,18 @@ def test_data_that_others_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with stack.lock(tmp_path), pytest.raises(EngineFailed, match=told):
         stack.lock(tmp_path)
     stack.lock(tmp_path).close()
+
+
+def test_folder_of_another_program(tmp_path: Path) -> None:
+    """What one program wrote is not given to another that was found first today."""
+
+    def engine(kind: str) -> Engine:
+        return Engine(Binary(kind, [kind], "on PATH"), 1, tmp_path / "store", "mongodb://h")
+
+    for _ in range(2):
+        stack._same_as_before(engine("secantusd-py"))
+    with pytest.raises(EngineFailed, match="holds the data of secantusd-py, but mongod was found"):
+        stack._same_as_before(engine("mongod"))
 
 
 async def test_task_that_loses_a_cancellation() -> None:

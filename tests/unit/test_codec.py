@@ -124,6 +124,15 @@ def test_extension_attributes_are_kept() -> None:
     assert decoded.extensions == {0: {"partitionkey": "k", "sampled": True, "weight": 3}}
 
 
+@pytest.mark.parametrize("depth", [*range(30, 200, 17), *range(200, 3000, 61), 993])
+def test_deep_nesting_with_a_large_number(depth: int) -> None:
+    """Whatever is found first, the nesting or the number, it is a refusal."""
+    data = b"[" * depth + b"1e400" + b"]" * depth
+    with pytest.raises(Refusal) as caught:
+        decode(b'{"type": "t", "data": %b}' % data, Media.EVENT)
+    assert caught.value.code in {"too_deep", "number_out_of_range"}
+
+
 def test_long_paths_are_cut() -> None:
     """A path in an error is bounded: keys are the client's."""
     body = msgspec.json.encode({"type": "a", "time": {"k" * 5000: 1}})

@@ -93,7 +93,8 @@ def test_no_secret_in_any_line(one: dict[str, object], other: dict[str, object])
 @given(
     st.text(st.characters(categories=["L", "N"]), min_size=8, max_size=20),
     st.sampled_from(["redis://{}@h", "redis://u:{}@h/0", "mongodb+srv://u:{}@a,b/?w=1",
-                     "mongodb://h/?PASSWORD={}", "see redis://:{}@h and http://x"]),
+                     "mongodb://h/?PASSWORD={}", "see redis://:{}@h and http://x",
+                     "redis://:half/{}@h", "mongodb://u:half@{}@h/?w=1"]),
 )  # fmt: skip
 def test_addresses_lose_their_credentials(secret: str, address: str) -> None:
     """Whatever the password is, it does not survive."""

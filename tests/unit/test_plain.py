@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from evp.clock import from_ms
 from evp.errors import CorruptFrame, FrameError, UnknownFrameVersion
 from evp.identity import event_id
 from evp.limits import EVENT_BYTES_MAX
@@ -85,6 +86,23 @@ def test_wrong_entries_say_why(fields: dict[bytes, bytes], code: str) -> None:
     """A plain entry that is no event becomes a dead letter with the code of the HTTP table."""
     with pytest.raises(CorruptFrame, match=code):
         read_entry("s", ENTRY, fields, ADMISSION)
+
+
+@pytest.mark.parametrize("entry_id", ["1700000000000000-0", f"{2**64 - 1}-7"])
+def test_entry_ids_of_a_far_future(entry_id: str) -> None:
+    """Whoever counts microseconds in an entry id stops no worker: times end with the year 9999."""
+    frame = read_entry("s", entry_id, {b"type": b"t", b"id": b"1"}, ADMISSION)
+    [document] = frame.documents
+    assert from_ms(frame.accepted_ms).year == 9999
+    assert document["received_at"].year == 9999
+
+
+@pytest.mark.parametrize("depth", [33, 500, 990, 2000])
+def test_nested_data_is_no_end_of_a_worker(depth: int) -> None:
+    """Data that is too deep and holds a number that is too large is refused, at any depth."""
+    data = b"[" * depth + b"1e400" + b"]" * depth
+    with pytest.raises(CorruptFrame):
+        read_entry("s", ENTRY, {b"type": b"t", b"data": data}, ADMISSION)
 
 
 @given(st.dictionaries(st.binary(max_size=10), st.binary(max_size=30), max_size=5))

@@ -179,9 +179,14 @@ def test_config_file_problems(tmp_path: Path) -> None:
         load(tmp_path)
 
 
+def test_empty_config_path_counts_as_not_set(tmp_path: Path) -> None:
+    """An empty EVP_CONFIG is no file that is missing."""
+    assert load(tmp_path, {"EVP_CONFIG": ""}).settings.port == 3001
+
+
 def test_api_keys() -> None:
     """Keys have names; a bare one is the default; a doubtful list is refused."""
-    assert parse_api_keys("a:x, b:y:z ,w") == {"a": "x", "b:y": "z", "default": "w"}
+    assert parse_api_keys("a:x, b:y:z ,w") == {"a": "x", "b": "y:z", "default": "w"}
     for text in ("a:x,a:y", "a:", ":x", "x,y"):
         with pytest.raises(ValueError, match="twice or a part is empty"):
             parse_api_keys(text)
