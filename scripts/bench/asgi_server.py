@@ -8,6 +8,7 @@ printed on the first line.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import sys
 from pathlib import Path
@@ -69,6 +70,9 @@ async def main() -> None:
     listener = bind(settings.host, settings.port)
     app = App(settings)
     await app.acceptor.start()
+    # As evp serve does.
+    gc.collect()
+    gc.freeze()
     print(listener.getsockname()[1], flush=True)
     config = uvicorn.Config(
         app,
