@@ -1,4 +1,4 @@
-"""Every bound of evp, by name; units come last. Settings can change those that say so."""
+"""Every bound of evp, by name; units come last."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ def root() -> None:
     """Look at the settings."""
 
 
-@config.command(epilog="Example: evp config show --json | jq .port")
+@config.command(epilog="Example: evp config show --json | jq .EVP_PORT.value")
 def show(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -37,6 +37,7 @@ def show(
     ]
     output = Output()
     if json:
-        output.say(msgspec.json.format(msgspec.json.encode(rows)).decode())
+        by_key = {row.pop("setting"): row for row in rows}
+        output.say(msgspec.json.format(msgspec.json.encode(by_key)).decode())
     else:
         output.print(plain_table(rows))

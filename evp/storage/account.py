@@ -1,4 +1,4 @@
-"""What the store has of events whose ids are known: the demo's and the load test's account."""
+"""What the store has of events whose ids are known."""
 
 from __future__ import annotations
 

@@ -180,7 +180,7 @@ def test_config_show(up: Up, tmp_path: Path) -> None:
     }
     done = commands.evp("config", "show", "--json", environ=environ, cwd=tmp_path)
     assert (done.code, done.err) == (0, "")
-    rows = {row["setting"]: (row["value"], row["origin"]) for row in json.loads(done.out)}
+    rows = {key: (row["value"], row["origin"]) for key, row in json.loads(done.out).items()}
     assert rows["EVP_STREAM"] == ("other", "file evp.toml")
     assert rows["EVP_PORT"] == ("4000", "env EVP_PORT")
     assert rows["EVP_REDIS_URL"] == (up.facts.redis_url, "running evp up")
