@@ -35,10 +35,8 @@ from tests.support.server import (
     JSON,
     NDJSON,
     InProcess,
-    remove_traces,
     request,
-    serving,
-    settings_of,
+    serving_alone,
 )
 
 both_ways = pytest.mark.parametrize("chunked", [False, True], ids=["plain", "asgi"])
@@ -49,10 +47,9 @@ async def server(
     log_url: str, store_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[InProcess]:
     """One server for all cases: what is refused may leave nothing behind."""
-    settings = settings_of(log_url, store_url, tmp_path_factory.mktemp("server"))
-    async with serving(settings) as server:
+    folder = tmp_path_factory.mktemp("server")
+    async with serving_alone(log_url, store_url, folder) as server:
         yield server
-    await remove_traces(settings)
 
 
 def told(reply: Reply) -> str:

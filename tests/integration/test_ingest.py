@@ -34,6 +34,7 @@ from tests.support.server import (
     remove_traces,
     request,
     serving,
+    serving_alone,
     settings_of,
 )
 from tests.support.servers import Server, own_log
@@ -50,10 +51,9 @@ async def server(
     log_url: str, store_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[InProcess]:
     """One server for the tests that need nothing special."""
-    settings = settings_of(log_url, store_url, tmp_path_factory.mktemp("server"))
-    async with serving(settings) as server:
+    folder = tmp_path_factory.mktemp("server")
+    async with serving_alone(log_url, store_url, folder) as server:
         yield server
-    await remove_traces(settings)
 
 
 @pytest.fixture(scope="module")

@@ -211,3 +211,12 @@ def chunks(body: bytes) -> bytes:
     half = len(body) // 2
     parts = [part for part in (body[:half], body[half:]) if part]
     return b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts) + b"0\r\n\r\n"
+
+
+@contextlib.asynccontextmanager
+async def serving_alone(log_url: str, store_url: str, folder: Path) -> AsyncIterator[InProcess]:
+    """Run a server on a stream and a database of its own; nothing is left of them."""
+    settings = settings_of(log_url, store_url, folder)
+    async with serving(settings) as server:
+        yield server
+    await remove_traces(settings)
