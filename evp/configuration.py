@@ -20,7 +20,7 @@ from evp.settings import JWT_SECRET_BYTES_MIN, PREFIX, PRODUCTION, ROWS, Row, Se
 FILE_NAME = "evp.toml"
 API_KEY_FILE = "api_key"
 
-_OPTIONAL = {"read_count", "jwt_secret"}
+_OPTIONAL = {"read_count", "jwt_secret", "backlog_max"}
 _REQUIRED_IN_PRODUCTION = ("redis_url", "mongo_url", "jwt_secret", "api_keys")
 
 
@@ -160,6 +160,11 @@ def _check_relations(
         value = values.get(name)
         if value is not None and limit is not None:
             must(name, value, f"at most {limit_name}, {limit}", holds=value <= limit)
+    idle_ms, write_ms = values.get("claim_idle_ms"), values.get("write_timeout_ms")
+    if idle_ms is not None and write_ms is not None:
+        # Otherwise a worker that is merely slow would have its entries taken away.
+        wanted = f"more than 3 times WRITE_TIMEOUT_MS, {3 * write_ms}"
+        must("claim_idle_ms", idle_ms, wanted, holds=idle_ms > 3 * write_ms)
     return problems
 
 

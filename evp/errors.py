@@ -2,7 +2,8 @@
 
     EvpError
     ├── UsageError                     a flag or a file makes no sense                 exit 2
-    │   └── SettingsError              settings are wrong; lists every problem         exit 2
+    │   ├── SettingsError              settings are wrong; lists every problem         exit 2
+    │   └── WritingGroupTaken          another group writes to this database           exit 2
     ├── Refusal                        a request is refused, nothing of it was kept    HTTP 4xx, 503
     ├── FrameError                     a log entry can't be read as a frame
     │   ├── CorruptFrame               it never can: its events go to the dead letters
@@ -93,6 +94,10 @@ class SettingsError(UsageError):
         self.problems = problems
         lines = [f"{p.key} = {p.value!r}: wanted {p.wanted}" for p in problems]
         super().__init__("wrong settings:\n  " + "\n  ".join(lines))
+
+
+class WritingGroupTaken(UsageError):
+    """Raised when another consumer group is the one that writes to this database."""
 
 
 class Refusal(EvpError):

@@ -7,7 +7,7 @@
 | `srv`, `seq` | the server process's epoch, 8 random bytes, and the frame's number in it |
 | `n` | how many events |
 | `at` | events of the stream up to and with this frame: a lag in events is one subtraction |
-| `crc` | CRC-32 of `docs` |
+| `crc` | CRC-32 of `id`, `srv`, `seq`, `n`, `sum` and `docs`, one after the other |
 | `sum` | the summary, MessagePack |
 | `docs` | carriers, one a request, one after the other: BSON `{"d": [document, …]}` |
 
@@ -20,6 +20,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections import Counter
+from collections.abc import Mapping
 from datetime import datetime
 from operator import itemgetter
 
@@ -43,6 +44,7 @@ _ID_PREFIX = b"\x05_id\x00\x10\x00\x00\x00\x04"
 _ID_START = 4 + len(_ID_PREFIX)
 _ID_END = _ID_START + 16
 _CARRIER_PREFIX = b"\x04d\x00"
+_CHECKED = (b"id", b"srv", b"seq", b"n", b"sum", b"docs")
 _DOCUMENT = 0x03
 
 NOT_CARRIERS = (ValueError, IndexError, struct.error, BSONError)
@@ -124,17 +126,17 @@ class OpenFrame:
 
     def fields(self, srv: bytes, seq: int) -> dict[bytes, bytes]:
         """Return the entry's fields but for `at`, which the log itself adds."""
-        docs = b"".join(self._carriers)
-        return {
+        fields = {
             b"v": VERSION,
             b"id": self.frame_id.binary,
             b"srv": srv,
             b"seq": b"%d" % seq,
             b"n": b"%d" % self.count,
-            b"crc": b"%d" % zlib.crc32(docs),
             b"sum": _encode_summary(summarize(self._types, self._sources, self._times_ms)),
-            b"docs": docs,
+            b"docs": b"".join(self._carriers),
         }
+        fields[b"crc"] = b"%d" % checksum(fields)
+        return fields
 
 
 class Frame(Struct, gc=False):
@@ -161,6 +163,14 @@ class Frame(Struct, gc=False):
         return len(self.ids)
 
 
+def checksum(fields: Mapping[bytes, bytes]) -> int:
+    """Return the CRC-32 over everything of an entry that its server wrote, but for the version."""
+    crc = 0
+    for name in _CHECKED:
+        crc = zlib.crc32(fields[name], crc)
+    return crc
+
+
 def read_frame(entry_id: str, fields: dict[bytes, bytes]) -> Frame:
     """Return the frame in an entry of version 1.
 
@@ -169,13 +179,13 @@ def read_frame(entry_id: str, fields: dict[bytes, bytes]) -> Frame:
     """
     try:
         docs = fields[b"docs"]
-        crc, count = int(fields[b"crc"]), int(fields[b"n"])
+        crc, count, sum_crc = int(fields[b"crc"]), int(fields[b"n"]), checksum(fields)
+        if crc != sum_crc:
+            raise CorruptFrame(f"entry {entry_id}: its CRC is {sum_crc}, not {crc}")
         frame_id, srv, seq = ObjectId(fields[b"id"]), fields[b"srv"], int(fields[b"seq"])
         summary = _decode_summary(fields[b"sum"])
     except (KeyError, ValueError, TypeError, BSONError, msgspec.MsgspecError) as error:
         raise CorruptFrame(f"entry {entry_id}: bad field: {error!r}") from error
-    if zlib.crc32(docs) != crc:
-        raise CorruptFrame(f"entry {entry_id}: the CRC of docs is not {crc}")
     try:
         ids, documents = split(docs)
     except NOT_CARRIERS as error:

@@ -38,11 +38,16 @@ class Settings(Struct, frozen=True, kw_only=True):
     mongo_connect_timeout_ms: int
     mongo_socket_timeout_ms: int
     stream: str
+    log_retention_s: int
+    log_retention_bytes: int
+    backlog_max: int | None
     consumer_group: str
     consumer_name: str
     worker_batch_size: int
     read_count: int | None
     read_block_ms: int
+    claim_idle_ms: int
+    max_deliveries: int
     write_timeout_ms: int
     shutdown_timeout_s: float
     drain_delay_ms: int
@@ -161,6 +166,12 @@ ROWS: tuple[Row, ...] = (
     Row("mongo_socket_timeout_ms", "45000", "an answer of the store may take this long",
         "milliseconds", _number(1, 60 * _MINUTE_MS)),
     Row("stream", "evp:events", "key of the stream", "a name without spaces or braces", _name),
+    Row("log_retention_s", "600", "entries that are done stay in the log this long at most, to "
+        "be read again", "0 to 31536000 seconds", _number(0, 365 * 24 * 3600)),
+    Row("log_retention_bytes", str(256 * 1024 * 1024), "entries that are done hold at most this "
+        "much of the log's memory", "bytes", _number(0, 2**40)),
+    Row("backlog_max", "", "events that may wait for the workers (default: the log's memory "
+        "decides)", "1 or more", _number(1, 10**12)),
     Row("consumer_group", "evp-workers-group", "the group of the workers, in every command",
         "a name without spaces or braces", _name, ("CONSUMER_GROUP",)),
     Row("consumer_name", "", "base of this host's consumer names (default: the host's name)",
@@ -172,6 +183,11 @@ ROWS: tuple[Row, ...] = (
         "1 to 1000", _number(1, 1_000), ("READ_COUNT",)),
     Row("read_block_ms", "1000", "how long a read waits for new frames", "1 to 60000",
         _number(1, _MINUTE_MS), ("READ_BLOCK_MS",)),
+    Row("claim_idle_ms", "60000", "an entry that nobody has worked on for so long is taken over "
+        "by another worker", "more than 3 times WRITE_TIMEOUT_MS",
+        _number(100, 24 * 60 * _MINUTE_MS)),
+    Row("max_deliveries", "5", "an entry that was delivered more often is written alone, to find "
+        "out whether it kills workers", "1 to 1000", _number(1, 1_000)),
     Row("write_timeout_ms", "15000", "a write to the store may take this long",
         "100 to 600000 milliseconds", _number(100, 10 * _MINUTE_MS)),
     Row("shutdown_timeout_s", "5", "a process that was told to stop has this long", "seconds",

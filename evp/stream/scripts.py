@@ -55,6 +55,22 @@ else redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
 return 1
 """)
 
+HEADERS: Final = Script("""
+-- What entries hold, without their payload.
+-- KEYS stream.  ARGV first id, last id, count.
+-- Answer: for each entry {entry id, frame id, srv, seq, n}; empty texts where it has no such field.
+local answer = {}
+for _, entry in ipairs(redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[2], 'COUNT', ARGV[3])) do
+  local found = {id = '', srv = '', seq = '', n = ''}
+  local fields = entry[2]
+  for i = 1, #fields, 2 do
+    if found[fields[i]] then found[fields[i]] = fields[i + 1] end
+  end
+  answer[#answer + 1] = {entry[1], found.id, found.srv, found.seq, found.n}
+end
+return answer
+""")
+
 POSITION: Final = Script("""
 -- Where in the stream a group stands, in events, without sending payloads.
 -- KEYS stream.  ARGV first id, last id.

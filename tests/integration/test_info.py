@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from evp.settings import Settings
 from evp.stream.client import Link
+from evp.stream.headers import headers, in_log
 from evp.stream.info import log_facts
 from evp.stream.keys import Keys
 from tests.support.streams import append_events, consumer
@@ -49,3 +50,29 @@ async def test_lag_survives_trimming(settings: Settings, link: Link, keys: Keys)
     [group] = (await log_facts(link, keys)).groups
     assert group.lag_events == 10
     await reader.close()
+
+
+async def test_headers_tell_what_entries_hold(settings: Settings, link: Link, keys: Keys) -> None:
+    """Each entry's frame, epoch, number and count are told in order, and by pages."""
+    await append_events(settings, 5, each=2)
+    await link.call("XADD", keys.stream, "*", "type", "plain")
+    first = await headers(link, keys, "-", 2)
+    rest = await headers(link, keys, first[-1].entry_id, 10)
+    assert [(one.seq, one.count) for one in first + rest] == [(1, 2), (2, 2), (3, 1), (0, 0)]
+    assert len({one.frame_id for one in first + rest}) == 4
+    assert await headers(link, keys, rest[-1].entry_id, 10) == []
+
+
+async def test_a_frame_is_in_the_log_under_its_own_entry_only(
+    settings: Settings, link: Link, keys: Keys
+) -> None:
+    """An entry id that was issued again for another frame proves nothing."""
+    await append_events(settings, 2)
+    one, two = await headers(link, keys, "-", 10)
+    await link.call("XDEL", keys.stream, two.entry_id)
+    asked = [
+        (one.entry_id, one.frame_id),
+        (one.entry_id, two.frame_id),
+        (two.entry_id, two.frame_id),
+    ]
+    assert await in_log(link, keys, asked) == {one.frame_id}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import zlib
 from typing import Any
 
 import bson
@@ -12,7 +11,7 @@ from bson import Binary, ObjectId
 
 from evp.clock import from_ms
 from evp.codec import Media, decode
-from evp.frame import Frame, OpenFrame, read_frame, summarize
+from evp.frame import Frame, OpenFrame, checksum, read_frame, summarize
 from evp.identity import event_id
 from tests.support.make import ADMISSION, SRV
 
@@ -57,8 +56,12 @@ def frame_of_documents(frame_id: ObjectId, *documents: bytes) -> Frame:
         b"srv": SRV,
         b"seq": b"1",
         b"n": b"%d" % count,
-        b"crc": b"%d" % zlib.crc32(docs),
         b"sum": msgspec.msgpack.encode(summary),
         b"docs": docs,
     }
-    return read_frame(ENTRY, fields)
+    return read_frame(ENTRY, with_crc(fields))
+
+
+def with_crc(fields: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    """Return an entry's fields with the CRC that fits them."""
+    return fields | {b"crc": b"%d" % checksum(fields)}

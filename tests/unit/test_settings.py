@@ -128,7 +128,11 @@ def test_every_problem_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("environ", "key"),
     [
-        ({"EVP_WRITE_TIMEOUT_MS": "45001"}, "EVP_WRITE_TIMEOUT_MS"),
+        (
+            {"EVP_WRITE_TIMEOUT_MS": "45001", "EVP_CLAIM_IDLE_MS": "200000"},
+            "EVP_WRITE_TIMEOUT_MS",
+        ),
+        ({"EVP_CLAIM_IDLE_MS": "45000"}, "EVP_CLAIM_IDLE_MS"),
         ({"EVP_MONGO_MIN_POOL_SIZE": "101"}, "EVP_MONGO_MIN_POOL_SIZE"),
         ({"EVP_JWT_SECRET": "short"}, "EVP_JWT_SECRET"),
         ({"EVP_SHUTDOWN_TIMEOUT_S": "1", "EVP_READ_BLOCK_MS": "1001"}, "EVP_READ_BLOCK_MS"),
