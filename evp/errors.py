@@ -7,6 +7,7 @@
     ├── Refusal                        a request is refused, nothing of it was kept    HTTP 4xx, 503
     ├── FrameError                     a log entry can't be read as a frame
     │   ├── CorruptFrame               it never can: its events go to the dead letters
+    │   │   └── InvalidEntry           a plain entry of another program, never accepted by evp
     │   └── UnknownFrameVersion        a newer evp wrote it: it stays pending
     └── Unavailable                    an engine can't be used now; try again          exit 3
         ├── LogUnavailable             Redis/Valkey
@@ -131,6 +132,10 @@ class FrameError(EvpError):
 
 class CorruptFrame(FrameError):
     """Raised when an entry is damaged or malformed; reading it again won't help."""
+
+
+class InvalidEntry(CorruptFrame):
+    """Raised when a plain entry of another program breaks the rules for events."""
 
 
 class UnknownFrameVersion(FrameError):

@@ -34,7 +34,12 @@ from evp.clock import MS_MAX, now
 from evp.codec import Decoded
 from evp.documents import Admission, Documents, build, encode_carrier
 from evp.errors import CorruptFrame
-from evp.limits import FRAME_BYTES_CLOSE, FRAME_EVENTS_CLOSE, SUMMARY_SOURCES_MAX
+from evp.limits import (
+    FRAME_BYTES_CLOSE,
+    FRAME_EVENTS_CLOSE,
+    FRAME_EVENTS_MAX,
+    SUMMARY_SOURCES_MAX,
+)
 
 VERSION = b"1"
 SOURCE_OTHER = "other"
@@ -46,6 +51,9 @@ _ID_END = _ID_START + 16
 _CARRIER_PREFIX = b"\x04d\x00"
 _CHECKED = (b"id", b"srv", b"seq", b"n", b"sum", b"docs")
 _DOCUMENT = 0x03
+_SRV_BYTES = 8
+#: BSON's integers end here.
+_NUMBER_END = 1 << 63
 
 NOT_CARRIERS = (ValueError, IndexError, struct.error, BSONError)
 """What reading bytes that are no carriers can raise."""
@@ -174,8 +182,8 @@ def checksum(fields: Mapping[bytes, bytes]) -> int:
 def read_frame(entry_id: str, fields: dict[bytes, bytes]) -> Frame:
     """Return the frame in an entry of version 1.
 
-    Raises CorruptFrame if a field is missing, the CRC differs or a document
-    isn't one.
+    Raises CorruptFrame if a field is missing, the CRC differs, a document isn't
+    one, or numbers don't fit.
     """
     try:
         docs = fields[b"docs"]
@@ -192,8 +200,23 @@ def read_frame(entry_id: str, fields: dict[bytes, bytes]) -> Frame:
         raise CorruptFrame(f"entry {entry_id}: bad carrier: {error}") from error
     if len(ids) != count:
         raise CorruptFrame(f"entry {entry_id}: {len(ids)} documents, not {count}")
+    if count > FRAME_EVENTS_MAX or not _fits(srv, seq, count, summary):
+        raise CorruptFrame(f"entry {entry_id}: its numbers don't fit each other")
     return Frame(
         entry_id, frame_id, srv, seq, ids, documents, summary, entry_ms(entry_id), len(docs)
+    )
+
+
+def _fits(srv: bytes, seq: int, count: int, summary: Summary) -> bool:
+    """Return True if header and outcome of a frame can be stored, and add up."""
+    numbers = [seq, summary.first_ms, summary.last_ms, *(cell[0] for cell in summary.cells)]
+    return (
+        len(srv) == _SRV_BYTES
+        and all(abs(number) < _NUMBER_END for number in numbers)
+        and all(cell[2] > 0 for cell in summary.cells)
+        and sum(cell[2] for cell in summary.cells) == count
+        and len(summary.sources) <= SUMMARY_SOURCES_MAX + 1
+        and sum(summary.sources.values()) == count
     )
 
 

@@ -43,6 +43,8 @@ LINGER_S_MAX = 5.0
 #: An open frame that passed one of these closes; a request is never split, so it may exceed them.
 FRAME_BYTES_CLOSE = 1 * MIB
 FRAME_EVENTS_CLOSE = 5_000
+#: Events of a frame: it was about to close when the last request joined it.
+FRAME_EVENTS_MAX = FRAME_EVENTS_CLOSE + BATCH_EVENTS_MAX
 #: Frames of one server process that wait for the log, the one under way included.
 FRAMES_WAITING_MAX = 16
 #: Sources counted by name in a frame's summary; the rest is "other".
@@ -77,10 +79,13 @@ READ_BYTES_TARGET = 16 * MIB
 
 #: Ids in one `$in`: one embedded store answers in time that grows with the square of it.
 LOOKUP_IDS_MAX = 50
-#: A dead letter keeps this much of a payload that can't be stored as sent.
-DEAD_LETTER_PAYLOAD_BYTES_MAX = 64 * KIB
-#: A dead letter keeps a whole event up to this size, as a document.
-DEAD_LETTER_EVENT_BYTES_MAX = 8 * MIB
+#: A dead letter keeps this much of a payload: more than the largest frame of evp's can have,
+#: 8 MiB of JSON that is six times as long in BSON.
+DEAD_LETTER_PAYLOAD_BYTES_MAX = 64 * MIB
+#: What a dead letter holds itself; a longer payload is kept in parts of this size.
+DEAD_LETTER_PART_BYTES = 8 * MIB
+#: What is said about a failure, in characters.
+DETAIL_CHARS_MAX = 500
 #: A look whether the store is there, and how long its answer is kept.
 STORE_PING_S_MAX = 1.0
 STORE_PING_KEEP_S = 3.0

@@ -8,21 +8,19 @@ event twice, is counted alike by whoever judges it.
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
-import bson
 from bson import ObjectId
 from bson.errors import BSONError
+from bson.raw_bson import RawBSONDocument
 from msgspec import Struct
 
-from evp.clock import to_ms
+from evp.batch.raw import as_it_is, member, text_of, time_ms_of
 from evp.frame import Frame, Summary, summarize
 
 ID_CONFLICT = "id_conflict"
 
-#: A naive time would be taken for a local one.
-_AWARE: bson.CodecOptions[dict[str, Any]] = bson.CodecOptions(tz_aware=True)
 _COMPARED = ("type", "subject", "data", "dataschema")
 _ABSENT = object()
 
@@ -58,7 +56,7 @@ def judge(frame: Frame, inserted: Container[int], found: Mapping[bytes, Any]) ->
         stored = found.get(id_)
         if stored is None or not same_event(stored, frame.documents[index]):
             dead.append(index)
-        elif stored.get("frame_id") == frame.frame_id:
+        elif member(stored, "frame_id") == frame.frame_id:
             mine.setdefault(id_, index)
     complete = len(mine) == frame.count
     return Outcome(
@@ -66,7 +64,11 @@ def judge(frame: Frame, inserted: Container[int], found: Mapping[bytes, Any]) ->
         stored=len(mine),
         duplicate=frame.count - len(mine) - len(dead),
         dead=dead,
-        summary=frame.summary if complete else _summary_of(frame, mine.values()),
+        summary=(
+            frame.summary
+            if complete
+            else summary_of([frame.documents[index] for index in mine.values()], frame.accepted_ms)
+        ),
         accepted_ms=frame.accepted_ms,
     )
 
@@ -76,12 +78,31 @@ def same_event(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
     Type, subject, data and dataschema decide, as decoded values, whatever the
     order of keys. Other attributes, such as traceparent, change on a retry. What
-    can't be read is the same as nothing.
+    can't be read is the same as itself alone, byte for byte.
     """
+    if isinstance(one, RawBSONDocument) and isinstance(other, RawBSONDocument):
+        if one.raw == other.raw:
+            return True
+        one, other = as_it_is(one), as_it_is(other)
     try:
         return all(_same(one.get(name, _ABSENT), other.get(name, _ABSENT)) for name in _COMPARED)
     except BSONError:
         return False
+
+
+def summary_of(documents: Iterable[Mapping[str, Any]], accepted_ms: int) -> Summary:
+    """Return the summary of events by their documents, all of them counted.
+
+    Those of another program may lack what is counted by: type and source are
+    then empty, and the time is when the log accepted them.
+    """
+    types, sources, times_ms = [], [], []
+    for document in map(as_it_is, documents):
+        types.append(text_of(document, "type") or "")
+        sources.append(text_of(document, "source") or "")
+        time_ms = time_ms_of(document, "time")
+        times_ms.append(accepted_ms if time_ms is None else time_ms)
+    return summarize(types, sources, times_ms)
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -95,12 +116,3 @@ def _same(one: Any, other: Any) -> bool:
         return isinstance(other, list) and len(one) == len(other) and all(map(_same, one, other))
     # To Python true is 1; to JSON it isn't.
     return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
-
-
-def _summary_of(frame: Frame, indexes: Any) -> Summary:
-    kept = [bson.decode(frame.documents[index].raw, _AWARE) for index in indexes]
-    return summarize(
-        [document["type"] for document in kept],
-        [document["source"] for document in kept],
-        [to_ms(document["time"]) for document in kept],
-    )

@@ -14,18 +14,18 @@ import pymongo
 from bson import Binary, ObjectId
 from bson.raw_bson import RawBSONDocument
 from msgspec import Struct
-from pymongo import UpdateOne
 from pymongo.errors import BulkWriteError, PyMongoError
 
 from evp.batch.outcome import ID_CONFLICT, Outcome, judge
+from evp.batch.raw import AS_IT_IS
 from evp.clock import from_ms, now
-from evp.errors import StoreUnavailable
+from evp.errors import FrameError, StoreUnavailable
 from evp.frame import Frame
 from evp.storage.client import Database
-from evp.storage.dead_letters import letter_of, letter_of_entry
+from evp.storage.dead_letters import NOWHERE, NewLetter, Origin, keep, letter_of, letter_of_entry
 from evp.storage.failures import ABOUT_A_DOCUMENT, Failure, failures_of, permanent, unavailable
 from evp.storage.lookup import portions
-from evp.storage.schema import DEAD_LETTERS, EVENTS, FRAMES
+from evp.storage.schema import EVENTS, FRAMES
 from evp.storage.settle import settle, settled_among
 
 BUCKET_MS = 10_000
@@ -43,10 +43,14 @@ class Written(Struct):
 
 
 class Writer:
-    """Writes batches of frames. `timeout_ms` bounds each call to the store."""
+    """Writes batches of frames that were read at `origin`.
 
-    def __init__(self, db: Database, timeout_ms: int) -> None:
+    `timeout_ms` bounds each call to the store.
+    """
+
+    def __init__(self, db: Database, timeout_ms: int, origin: Origin = NOWHERE) -> None:
         self._db = db
+        self._origin = origin
         self._timeout_s = timeout_ms / 1000
 
     async def write(self, frames: Sequence[Frame]) -> list[Written]:
@@ -65,16 +69,14 @@ class Writer:
         settled = {outcome.frame_id: outcome for outcome in outcomes}
         return [Written(frame, settled.get(frame.frame_id)) for frame in frames]
 
-    async def bury(self, stream: str, entries: Iterable[tuple[str, bytes, str]]) -> None:
+    async def bury(self, stream: str, entries: Iterable[tuple[str, bytes, FrameError]]) -> None:
         """Keep entries that are no frames as dead letters: (entry id, payload, why).
 
         Raises StoreUnavailable.
         """
-        letters = [
-            letter_of_entry(stream, entry_id, payload, Failure("corrupt_frame", why))
-            for entry_id, payload, why in entries
-        ]
-        await self._write_letters(letters)
+        origin = Origin(stream, self._origin.group)
+        for entry_id, payload, why in entries:
+            await self._keep([letter_of_entry(origin, entry_id, payload, why)])
 
     async def _write_headers(self, frames: Sequence[Frame]) -> set[ObjectId]:
         """Put each frame's header; return the ids of those that are settled already."""
@@ -117,7 +119,7 @@ class Writer:
         except BulkWriteError as error:
             return failures_of(error)
         except StoreUnavailable as error:
-            failure = permanent(error.__cause__) if isinstance(error.__cause__, Exception) else None
+            failure = permanent(error.__cause__, documents)
             if failure is None:
                 raise
             if len(documents) == 1:
@@ -138,18 +140,22 @@ class Writer:
             outcome = judge(frame, inserted, await self._look_up(frame, failures))
             if lettered.issuperset(outcome.dead):
                 return outcome
-            await self._write_letters(
-                letter_of(frame, index, _reason(failures[index])) for index in outcome.dead
+            await self._keep(
+                [
+                    letter_of(self._origin, frame, index, _reason(failures[index]))
+                    for index in outcome.dead
+                ]
             )
             # Judged again: another worker may have stored one of them in the meantime.
             lettered.update(outcome.dead)
 
     async def _look_up(self, frame: Frame, failures: dict[int, Failure]) -> dict[bytes, Any]:
         """Return by id what the store has of the events that were not inserted."""
+        events = self._db.get_collection(EVENTS, codec_options=AS_IT_IS)
         found: dict[bytes, Any] = {}
         for portion in portions(sorted({frame.ids[index] for index in failures})):
             wanted = [Binary(id_, 4) for id_ in portion]
-            cursor = self._db[EVENTS].find({"_id": {"$in": wanted}})
+            cursor = events.find({"_id": {"$in": wanted}})
             for document in await self._bounded(cursor.to_list()):
                 found[bytes(document["_id"])] = document
         for index, failure in failures.items():
@@ -157,12 +163,9 @@ class Writer:
                 raise StoreUnavailable("an event's id was taken and its document is gone")
         return found
 
-    async def _write_letters(self, letters: Iterable[UpdateOne]) -> None:
-        writes = list(letters)
-        if not writes:
-            return
+    async def _keep(self, letters: Sequence[NewLetter]) -> None:
         try:
-            await self._bounded(self._db[DEAD_LETTERS].bulk_write(writes, ordered=False))
+            await self._bounded(keep(self._db, letters))
         except BulkWriteError as error:
             raise unavailable(error) from error
 

@@ -128,7 +128,7 @@ class Worker:
         """Keep corrupt entries as dead letters; leave alone what a newer evp wrote."""
         newer = [one.error for one in batch if isinstance(one.error, UnknownFrameVersion)]
         corrupt = [
-            (one.entry_id, one.payload, str(one.error))
+            (one.entry_id, one.payload, one.error)
             for one in batch
             if isinstance(one.error, CorruptFrame)
         ]
@@ -136,7 +136,7 @@ class Worker:
             self._journal.alarm("upgrade the workers", reason=str(newer[0]), entries=len(newer))
         if corrupt:
             await self._writer.bury(self._stream, corrupt)
-            what, why = "entries can't be read: dead letters", corrupt[0][2]
+            what, why = "entries can't be read: dead letters", str(corrupt[0][2])
             self._journal.alarm(what, reason=why, entries=len(corrupt))
 
     async def _ensure_group(self) -> None:

@@ -19,6 +19,7 @@ from evp.settings import Settings
 from evp.signals import Signals, end
 from evp.storage import schema
 from evp.storage.client import CLOSE_S_MAX, Database, close, connect, database
+from evp.storage.dead_letters import Origin
 from evp.storage.ledger import record_worker
 from evp.storage.writer import Writer
 from evp.stream.consumer import Consumer
@@ -65,7 +66,7 @@ async def _work(
         ended = asyncio.Event()
         worker = Worker(
             consumer,
-            Writer(db, settings.write_timeout_ms),
+            Writer(db, settings.write_timeout_ms, Origin(settings.stream, settings.consumer_group)),
             journal,
             ReadSize(settings.worker_batch_size, settings.read_count),
             ended,

@@ -12,7 +12,7 @@ import pytest
 from pymongo import ReadPreference
 
 from evp.clock import now
-from evp.errors import SettingsError, StoreUnavailable
+from evp.errors import CorruptFrame, SettingsError, StoreUnavailable
 from evp.identity import event_id
 from evp.limits import LOOKUP_IDS_MAX, WORKER_SILENT_S
 from evp.settings import Settings
@@ -134,7 +134,7 @@ async def test_every_write_asks_for_majority_and_journal(
     writer = Writer(weak, WRITE_MS)
     await writer.write([frame_of(event(0))])
     await writer.write([frame_of(event(0, data="another"), event(1))])
-    await writer.bury("s", [("1-0", b"payload", "why")])
+    await writer.bury("s", [("1-0", b"payload", CorruptFrame("why"))])
     await ledger.record_servers(weak, [(b"epoch", 1, 1)])
     await ledger.record_worker(weak, "w-1", {})
     await account.totals(weak)
@@ -197,7 +197,7 @@ async def test_store_that_is_away_is_told_from_every_call(
         ledger.record_servers(gone, [(b"epoch", 1, 1)]),
         ledger.record_worker(gone, "w-1", {}),
         Writer(gone, 100).write([frame_of(event(0))]),
-        Writer(gone, 100).bury("s", [("1-0", b"", "why")]),
+        Writer(gone, 100).bury("s", [("1-0", b"", CorruptFrame("why"))]),
         return_exceptions=True,
     )
     assert [type(error) for error in found] == [StoreUnavailable] * len(found)

@@ -192,7 +192,8 @@ async def test_entries_that_are_no_frames(db: Database, link: Link, settings: Se
         await drain(settings)
     assert await stored(db) == 3
     letter = await the_one(db, schema.DEAD_LETTERS)
-    assert (letter["reason"], letter["payload"]) == ("corrupt_frame", b"3:foo3:bar")
+    assert (letter["reason"], letter["payload"]) == ("invalid_entry", b"3:foo3:bar")
+    assert (letter["stream"], letter["group"]) == (stream, settings.consumer_group)
     [plain] = [one for one in await documents(db, schema.FRAMES) if one.get("external")]
     assert (plain["srv"], plain["n"]) == (b"", 1)
     rows = await link.call("XPENDING", stream, settings.consumer_group, "-", "+", 10)
