@@ -86,6 +86,15 @@ DEAD_LETTER_PAYLOAD_BYTES_MAX = 64 * MIB
 DEAD_LETTER_PART_BYTES = 8 * MIB
 #: What is said about a failure, in characters.
 DETAIL_CHARS_MAX = 500
+#: Dead letters read or changed at once, by number and by the bytes of their payloads.
+DEAD_LETTERS_PAGE_MAX = 500
+DEAD_LETTERS_BYTES_TARGET = 16 * MIB
+#: `evp dlq list` counts so many, newest first, and says where there are more.
+DEAD_LETTERS_COUNTED_MAX = 10_000
+#: Letters that a report names; of the others it tells the number.
+DEAD_LETTERS_NAMED_MAX = 20
+#: `evp dlq show` shows this much of a payload, unless all of it is asked for.
+DEAD_LETTER_SHOWN_BYTES_MAX = 4 * KIB
 #: A look whether the store is there, and how long its answer is kept.
 STORE_PING_S_MAX = 1.0
 STORE_PING_KEEP_S = 3.0

@@ -7,11 +7,13 @@ are no UTF-8, dates behind the year 9999, or bytes that are no BSON at all.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import bson
-from bson import DatetimeMS
+from bson import Binary, DatetimeMS
+from bson.binary import UUID_SUBTYPE
 from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
@@ -24,6 +26,12 @@ AS_IT_IS: CodecOptions[RawBSONDocument] = CodecOptions(
     tz_aware=True,
     unicode_decode_error_handler="surrogateescape",
     datetime_conversion=DatetimeConversion.DATETIME_MS,
+)
+
+_TO_SHOW: CodecOptions[dict[str, Any]] = CodecOptions(
+    tz_aware=True,
+    unicode_decode_error_handler="backslashreplace",
+    datetime_conversion=DatetimeConversion.DATETIME_AUTO,
 )
 
 
@@ -54,6 +62,30 @@ def time_ms_of(document: Mapping[str, Any], name: str) -> int | None:
     if isinstance(value, datetime):
         return to_ms(value)
     return int(value) if isinstance(value, DatetimeMS) else None
+
+
+def as_json(document: bytes) -> Any:
+    """Return a document as values that JSON has; None if its bytes are no document."""
+    try:
+        return _plain(bson.decode(document, _TO_SHOW))
+    except (BSONError, RecursionError):
+        return None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    if isinstance(value, Binary):
+        return str(UUID(bytes=value)) if value.subtype == UUID_SUBTYPE else value.hex()
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, int) and not isinstance(value, bool):
+        return int(value)  # Of 64 bits it is a class of its own.
+    return value if isinstance(value, str | float | bool | None) else str(value)
 
 
 def depth_of(document: RawBSONDocument) -> int | None:

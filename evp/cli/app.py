@@ -10,6 +10,7 @@ import typer
 
 import evp
 from evp.cli.config import config
+from evp.cli.dlq import dlq
 from evp.cli.health import health
 from evp.cli.send import send
 from evp.cli.serve import serve
@@ -33,6 +34,7 @@ app.command()(work)
 app.command()(send)
 app.command()(stats)
 app.command()(health)
+app.add_typer(dlq)
 app.add_typer(config)
 
 

@@ -114,15 +114,15 @@ def letter_of_entry(origin: Origin, entry_id: str, payload: bytes, error: FrameE
     """
     where = f"{origin.stream}\0{entry_id}\0".encode()
     held: Document = {"_id": blake2b(where + payload, digest_size=_ID_BYTES).hexdigest()}
-    foreign = isinstance(error, InvalidEntry)
-    failure = Failure(
-        INVALID_ENTRY if foreign else CORRUPT_FRAME,
-        str(error)[:DETAIL_CHARS_MAX],
-        type(error).__name__,
-    )
-    if foreign and len(payload) > EVENT_BYTES_MAX:
+    if isinstance(error, InvalidEntry) and len(payload) > EVENT_BYTES_MAX:
         held["payload"] = payload[:EVENT_BYTES_MAX]
-    return _letter(held, payload, origin, entry_id, failure)
+    return _letter(held, payload, origin, entry_id, failure_of_entry(error))
+
+
+def failure_of_entry(error: FrameError) -> Failure:
+    """Return why an entry is no frame, as its letter says it."""
+    reason = INVALID_ENTRY if isinstance(error, InvalidEntry) else CORRUPT_FRAME
+    return Failure(reason, str(error)[:DETAIL_CHARS_MAX], type(error).__name__)
 
 
 async def keep(db: Database, letters: Sequence[NewLetter]) -> None:

@@ -7,7 +7,7 @@
 | `outcomes` | frame id | the account: `stored`, `duplicate`, `dead` (indexes), `cells`, `sources`, `first_ms`, `last_ms`, `accepted_at`, `settled_at`; `open` while it is judged again | |
 | `rollups` | `<level>:<bucket>:<minute>` | sums over the frames of closed buckets | |
 | `buckets` | start of 10 s, a date | which rollups are due: `dirty` and `done`, versions | |
-| `dead_letters` | `<frame id>:<index>` or hash | what can't be stored, and why (`evp.storage.dead_letters`); one that was purged stays without its payload, and has `purged_at` | `last_at` |
+| `dead_letters` | `<frame id>:<index>` or hash | what can't be stored, and why (`evp.storage.dead_letters`); one that was purged stays without its payload, and has `purged_at` | `last_at`; `frame_id` |
 | `dead_letter_parts` | `<letter id>/<n>` | `data`: a piece of a payload too large for its letter | |
 | `servers` | epoch | how far a server process got: `seq`, `events`, `seen_at` | |
 | `workers` | name | what a worker does now: `group`, `host`, `pid`, `totals`, `stored_per_s`, `rss_bytes`, `seen_at` | |
@@ -55,7 +55,7 @@ ALL = (
     META,
 )
 
-INDEXES = {FRAMES: ("bucket",), DEAD_LETTERS: ("last_at",)}
+INDEXES = {FRAMES: ("bucket",), DEAD_LETTERS: ("last_at", "frame_id")}
 """Fields with an index of their own, by collection. One for each frame costs little."""
 
 _NAMESPACE_EXISTS = 48

@@ -69,6 +69,14 @@ class Writer:
         settled = {outcome.frame_id: outcome for outcome in outcomes}
         return [Written(frame, settled.get(frame.frame_id)) for frame in frames]
 
+    async def deliver(self, documents: list[RawBSONDocument]) -> dict[int, Failure]:
+        """Insert events that were dead; return by position why some were not inserted.
+
+        The reason is empty where an id is taken. Their frames must be judged
+        again. Raises StoreUnavailable.
+        """
+        return await self._insert(documents)
+
     async def bury(self, stream: str, entries: Iterable[tuple[str, bytes, FrameError]]) -> None:
         """Keep entries that are no frames as dead letters: (entry id, payload, why).
 
