@@ -7,7 +7,8 @@ permanent. Decided by class and code, never by text.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bson.errors import BSONError
@@ -93,3 +94,12 @@ def unavailable(error: PyMongoError) -> StoreUnavailable:
     else:
         text = str(error) or type(error).__name__
     return StoreUnavailable(f"the store can't be used now: {redact_url(text)[:300]}")
+
+
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """Raise StoreUnavailable for whatever the store's client raises within."""
+    try:
+        yield
+    except PyMongoError as error:
+        raise unavailable(error) from error
