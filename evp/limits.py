@@ -135,3 +135,23 @@ SEND_RETRY_AFTER_S_MAX = 30.0
 DEMO_STORED_S_MAX = 120.0
 #: Totals are summed again after at least this many times what the last sum took.
 TOTALS_COST_FACTOR = 10
+#: A bucket of 10 s is closed this long after its end; its last frames are then settled, mostly.
+BUCKET_CLOSE_MS = 20_000
+#: Buckets that one fold sums up, and new ones that it finds.
+FOLD_BUCKETS_MAX = 20
+FOLD_LISTED_MAX = 100
+#: A bucket in which something changed is summed again after this, with what changes meanwhile.
+FOLD_MARKED_MS = 5_000
+#: A bucket that can't be summed yet is looked at again after this.
+FOLD_WAIT_MS = 5_000
+#: Types in a cell and sources in a bucket that are counted by name; the rest is "other".
+ROLLUP_NAMES_MAX = 1_000
+#: Documents of sums in one write.
+ROLLUP_WRITES_MAX = 1_000
+#: Frames that one sweep judges, buckets it looks into, and frames of one that the log is asked for.
+SWEEP_FRAMES_MAX = 20
+SWEEP_BUCKETS_MAX = 10
+SWEEP_ENTRIES_MAX = 200
+#: An outcome that is not final, or has dead letters, is judged again within this.
+JUDGE_AGAIN_MS_MIN = 10_000
+JUDGE_AGAIN_MS_MAX = 24 * 3600 * 1000

@@ -8,7 +8,8 @@ permanent. Decided by class and code, never by text; codes are those of MongoDB'
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from bson.errors import BSONError
@@ -102,7 +103,7 @@ def _failure(row: Mapping[str, Any], error: BulkWriteError) -> Failure:
         detail = f"a unique index on {', '.join(pattern)} has this value"
         return Failure(UNIQUE_CONFLICT, detail, f"code {code}")
     if code in _OF_A_DOCUMENT:
-        return Failure(_OF_A_DOCUMENT[code], _told(row), f"code {code}")
+        return Failure(_OF_A_DOCUMENT[code], _said(row), f"code {code}")
     raise unavailable(error) from error
 
 
@@ -115,7 +116,7 @@ def permanent(error: BaseException | None, documents: Sequence[RawBSONDocument])
     if isinstance(error, OperationFailure):
         name = f"code {error.code}"
         if error.code in _OF_A_CALL:
-            return Failure(_OF_A_CALL[error.code], _told(error.details or {}), name)
+            return Failure(_OF_A_CALL[error.code], _said(error.details or {}), name)
         doubtful = error.code in _DOUBTFUL
     elif isinstance(error, DocumentTooLarge):
         return Failure(_TOO_LARGE, _clean(str(error)), name)
@@ -137,7 +138,16 @@ def unavailable(error: PyMongoError) -> StoreUnavailable:
     return StoreUnavailable(f"the store can't be used now: {_clean(text)}")
 
 
-def _told(row: Mapping[str, Any]) -> str:
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """Raise StoreUnavailable for whatever the store's client raises within."""
+    try:
+        yield
+    except PyMongoError as error:
+        raise unavailable(error) from error
+
+
+def _said(row: Mapping[str, Any]) -> str:
     """Return what the server says about what it refused, and by which rule."""
     text = str(row.get("errmsg") or "the store gave no reason")
     rules = (row.get("errInfo") or {}).get("details")

@@ -29,7 +29,7 @@ from evp.storage.dlq import (
     remove,
 )
 from evp.storage.failures import Failure
-from evp.storage.judging import judge_again
+from evp.storage.sweep import judge_again
 from evp.storage.writer import Writer
 
 _NOT_WHOLE = "not all of it was kept"

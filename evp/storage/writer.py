@@ -2,11 +2,13 @@
 
 Each step can be done again, by anyone, at the same time, and gives the same
 answer. A frame's header comes first, so that the store knows about the frame
-whatever happens next; its outcome comes last and says that it is settled.
+whatever happens next; then its bucket is marked, if it is closed, beside the
+insert of the events; its outcome comes last and says that it is settled.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -18,17 +20,17 @@ from pymongo.errors import BulkWriteError, PyMongoError
 
 from evp.batch.outcome import ID_CONFLICT, Outcome, judge
 from evp.batch.raw import AS_IT_IS
-from evp.clock import from_ms, now
+from evp.clock import now
 from evp.errors import FrameError, StoreUnavailable
 from evp.frame import Frame
+from evp.signals import end
+from evp.storage.buckets import bucket_of, mark
 from evp.storage.client import Database
 from evp.storage.dead_letters import NOWHERE, NewLetter, Origin, keep, letter_of, letter_of_entry
 from evp.storage.failures import ABOUT_A_DOCUMENT, Failure, failures_of, permanent, unavailable
 from evp.storage.lookup import portions
 from evp.storage.schema import EVENTS, FRAMES
 from evp.storage.settle import settle, settled_among
-
-BUCKET_MS = 10_000
 
 T = TypeVar("T")
 Place = tuple[int, int]
@@ -61,7 +63,7 @@ class Writer:
         """
         done = await self._write_headers(frames)
         fresh = [frame for frame in frames if frame.frame_id not in done]
-        failures = await self._write_events(fresh)
+        failures = await self._write_events_and_mark(fresh)
         outcomes = [
             await self._judge(frame, failures.get(place, {})) for place, frame in enumerate(fresh)
         ]
@@ -100,6 +102,25 @@ class Writer:
             known = [frames[place].frame_id for place in failures]
             return await self._bounded(settled_among(self._db, known))
         return set()
+
+    async def _write_events_and_mark(
+        self, frames: Sequence[Frame]
+    ) -> dict[int, dict[int, Failure]]:
+        """Insert all events as `_write_events` does, and mark the frames' buckets meanwhile.
+
+        The headers are there and the outcomes are not: any time between will do,
+        so the mark takes none of its own.
+        """
+        if not frames:
+            return {}
+        starts = {bucket_of(frame.accepted_ms) for frame in frames}
+        marking = asyncio.create_task(self._bounded(mark(self._db, starts)))
+        try:
+            failures = await self._write_events(frames)
+            await marking
+        finally:
+            await end(marking)
+        return failures
 
     async def _write_events(self, frames: Sequence[Frame]) -> dict[int, dict[int, Failure]]:
         """Insert all events; return by frame's place and event's index those that were not."""
@@ -197,7 +218,7 @@ def _header(frame: Frame) -> dict[str, Any]:
         "seq": frame.seq,
         "n": frame.count,
         "ids": b"".join(frame.ids),
-        "bucket": from_ms(frame.accepted_ms // BUCKET_MS * BUCKET_MS),
+        "bucket": bucket_of(frame.accepted_ms),
         "entry": frame.entry_id,
     }
     if frame.external:

@@ -292,5 +292,9 @@ async def test_no_query_names_more_ids_than_the_store_likes(
         writer = Writer(heard, WRITE_MS)
         await writer.write(frames)
         assert all(one.outcome is None for one in await writer.write(frames))
-    sizes = [len(one["filter"]["_id"]["$in"]) for name, one in listener.commands if "find" in name]
+    sizes = [
+        len(one["filter"]["_id"]["$in"])
+        for name, one in listener.commands
+        if name == f"find {schema.OUTCOMES}"
+    ]
     assert sizes == [LOOKUP_IDS_MAX, 5]
