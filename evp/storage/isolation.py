@@ -9,11 +9,13 @@ down to the one that does it; that one is dead, and its frame goes on without it
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
 from bson.raw_bson import RawBSONDocument
 from msgspec import Struct
 
+from evp.errors import StoreUnavailable
 from evp.frame import Frame
 from evp.limits import KILLED_CONFIRM_S, POISON_DEATHS
 from evp.storage.bounded import Bounded
@@ -51,9 +53,8 @@ async def insert_alone(
         first, last = waiting.pop()
         mark = f"{frame.frame_id}:{first}:{last}"
         if not await attempts.were_deadly(mark):
-            await attempts.begin(mark)
-            found = await insert(frame.documents[first:last])
-            await attempts.survived(mark)
+            async with attempts.attempt(mark):
+                found = await insert(frame.documents[first:last])
             failures |= {first + place: failure for place, failure in found.items()}
         elif last - first == 1:
             failures[first] = Failure(POISON, f"{POISON_DEATHS} workers died while they wrote it")
@@ -85,16 +86,23 @@ class _Attempts:
         await asyncio.sleep(KILLED_CONFIRM_S)
         return len(await self._killed(mark)) >= POISON_DEATHS
 
-    async def begin(self, mark: str) -> None:
-        """Write down that this worker tries now."""
+    @contextlib.asynccontextmanager
+    async def attempt(self, mark: str) -> AsyncIterator[None]:
+        """Write down that this worker tries, and afterwards that it lives, whatever came of it."""
         change = {
             "$addToSet": {"incarnations": self._witness.incarnation},
             "$setOnInsert": {"frame_id": self._frame.frame_id},
         }
         await self._bounded(self._rows.update_one({"_id": mark}, change, upsert=True))
+        try:
+            yield
+        except StoreUnavailable:
+            with contextlib.suppress(StoreUnavailable):
+                await self._survived(mark)
+            raise
+        await self._survived(mark)
 
-    async def survived(self, mark: str) -> None:
-        """Write down that it lives: whatever killed others, these events alone don't."""
+    async def _survived(self, mark: str) -> None:
         change = {"$pull": {"incarnations": self._witness.incarnation}}
         await self._bounded(self._rows.update_one({"_id": mark}, change))
 
