@@ -21,7 +21,7 @@ from evp.errors import (
 from evp.frame import Frame
 from evp.signals import end
 from evp.storage.isolation import Witness
-from evp.storage.writer import Writer, Written
+from evp.storage.writer import Writer
 from evp.stream.consumer import Consumer, Delivery
 from evp.worker.journal import Journal
 
@@ -77,28 +77,26 @@ class Carrier:
         return acked
 
     async def _carry(self, batch: list[Delivery], stop: asyncio.Event) -> bool:
-        backoff = Backoff()
-        while (settled := await self._try_to_write(batch)) is None:
-            await backoff.wait(stop)
-            if stop.is_set():
-                return False
-            batch = await self._consumer.keep(batch)
-            if not batch:
-                return False
-        await self._consumer.ack(settled)
+        backoff, steps = Backoff(), [self._set_aside_unreadable, self._write]
+        while steps:
+            try:
+                await steps[0](batch)
+            except StoreUnavailable as error:
+                self._journal.trouble("the store can't be written", reason=str(error))
+                await backoff.wait(stop)
+                if stop.is_set():
+                    return False
+                batch = await self._consumer.keep(batch)
+                if not batch:
+                    return False
+            else:
+                steps.pop(0)
+        await self._consumer.ack(
+            [one for one in batch if not isinstance(one.error, UnknownFrameVersion)]
+        )
         return True
 
-    async def _try_to_write(self, batch: list[Delivery]) -> list[Delivery] | None:
-        """Return the entries that may be acked; None if the store can't be written now."""
-        try:
-            await self._set_aside_unreadable(batch)
-            await self._journal.wrote(await self._write(batch))
-        except StoreUnavailable as error:
-            self._journal.trouble("the store can't be written", reason=str(error))
-            return None
-        return [one for one in batch if not isinstance(one.error, UnknownFrameVersion)]
-
-    async def _write(self, batch: list[Delivery]) -> list[Written]:
+    async def _write(self, batch: list[Delivery]) -> None:
         frames: list[Frame] = []
         suspects: list[Frame] = []
         for one in batch:
@@ -108,23 +106,25 @@ class Carrier:
         written = await self._writer.write(frames) if frames else []
         for frame in suspects:
             written.append(await self._writer.write_alone(frame, self._witness))
-        return written
+        await self._journal.wrote(written)
 
     async def _set_aside_unreadable(self, batch: list[Delivery]) -> None:
         """Keep corrupt entries as dead letters; count lost ones; leave those of a newer evp."""
         newer = [one for one in batch if isinstance(one.error, UnknownFrameVersion)]
-        deleted = [one for one in batch if isinstance(one.error, EntryDeleted)]
         corrupt = [one for one in batch if isinstance(one.error, CorruptFrame)]
+        deleted = [one for one in batch if isinstance(one.error, EntryDeleted)]
         if newer:
             self._alarm("upgrade the workers", newer)
-        if deleted:
-            await self._writer.count_deleted(self._stream, [one.entry_id for one in deleted])
-            self._alarm("data loss: entries were deleted before they were acked", deleted)
-            self._journal.totals.deleted += len(deleted)
+            self._journal.totals.newer += len(newer)
         if corrupt:
             letters = [(one.entry_id, one.payload, str(one.error)) for one in corrupt]
             await self._writer.bury(self._stream, letters)
             self._alarm("entries can't be read: dead letters", corrupt)
+            self._journal.totals.corrupt += len(corrupt)
+        if deleted:
+            await self._writer.count_deleted(self._stream, [one.entry_id for one in deleted])
+            self._alarm("data loss: entries were deleted before they were acked", deleted)
+            self._journal.totals.deleted += len(deleted)
 
     def _alarm(self, what: str, deliveries: list[Delivery]) -> None:
         why = str(deliveries[0].error)

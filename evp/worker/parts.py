@@ -35,7 +35,10 @@ class Parts(NamedTuple):
 def build(
     settings: Settings, db: Database, slot: Slot, journal: Journal, *, claim_idle_ms: int
 ) -> Parts:
-    """Return the parts of a worker under the name of `slot`."""
+    """Return the parts of a worker under the name of `slot`.
+
+    It claims what nobody has worked on for `claim_idle_ms`.
+    """
     consumer = Consumer(
         settings.redis_url,
         Keys(settings.stream),
@@ -53,7 +56,7 @@ def build(
         journal,
         read_size,
         stream=settings.stream,
-        claim_idle_ms=claim_idle_ms,
+        claim_idle_ms=settings.claim_idle_ms,
         deliveries_max=settings.max_deliveries,
     )
     return Parts(consumer, carrier, read_size)

@@ -130,6 +130,8 @@ async def test_whoever_survived_has_nothing_to_answer_for(db: Database) -> None:
     """An attempt that came to an end is no death, whatever becomes of the worker later."""
 
     class Away(Writer):
+        """A writer whose store is away."""
+
         async def _insert(self, documents: list[RawBSONDocument]) -> dict[int, Failure]:
             raise StoreUnavailable("away")
 
