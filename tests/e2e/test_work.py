@@ -115,7 +115,7 @@ def test_other_group_and_name(
     assert "--take-over" in refused.one_line
     done = evp(*command, "--take-over", environ=shared, cwd=tmp_path)
     assert done.code == 0
-    assert '"consumer": "second-1"' in done.err
+    assert '"consumer":"second-1"' in done.err
     assert ids(stored) == once(200)
     assert groups_in_log(shared) == {GROUP: (0, 0), "others": (0, 0)}
     assert names_in_log(shared, "others") == set()
