@@ -3,13 +3,15 @@
     EvpError
     ├── UsageError                     a flag or a file makes no sense                 exit 2
     │   ├── SettingsError              settings are wrong; lists every problem         exit 2
-    │   └── WritingGroupTaken          another group writes to this database           exit 2
+    │   ├── WritingGroupTaken          another group writes to this database           exit 2
+    │   └── WrongShardKey              events would be unique on each shard only       exit 2
     ├── NoSuchLetter                   no dead letter has this id                      exit 1
     ├── Refusal                        a request is refused, nothing of it was kept    HTTP 4xx, 503
     ├── FrameError                     a log entry can't be read as a frame
     │   ├── CorruptFrame               it never can: its events go to the dead letters
     │   │   └── InvalidEntry           a plain entry of another program, never accepted by evp
-    │   └── UnknownFrameVersion        a newer evp wrote it: it stays pending
+    │   ├── UnknownFrameVersion        a newer evp wrote it: it stays pending
+    │   └── EntryDeleted               somebody deleted it from the log before it was acked
     └── Unavailable                    an engine can't be used now; try again          exit 3
         ├── LogUnavailable             Redis/Valkey
         │   ├── LogNotDurable          it answers, but would lose what it accepts
@@ -106,6 +108,10 @@ class NoSuchLetter(EvpError):
     """Raised when no dead letter has the id that was asked for."""
 
 
+class WrongShardKey(UsageError):
+    """Raised when `events` is sharded by something else than `_id`."""
+
+
 class Refusal(EvpError):
     """Raised when a request can't be accepted; nothing of it was kept.
 
@@ -145,6 +151,10 @@ class InvalidEntry(CorruptFrame):
 
 class UnknownFrameVersion(FrameError):
     """Raised when an entry has a version this evp doesn't know: upgrade the workers."""
+
+
+class EntryDeleted(FrameError):
+    """Raised when an entry is pending but no longer in the log: what it held may be lost."""
 
 
 class Unavailable(EvpError):

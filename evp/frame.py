@@ -23,12 +23,13 @@ from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime
 from operator import itemgetter
+from typing import Annotated
 
 import msgspec
 from bson import ObjectId
 from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from evp.clock import MS_MAX, now
 from evp.codec import Decoded
@@ -52,13 +53,16 @@ _CARRIER_PREFIX = b"\x04d\x00"
 _CHECKED = (b"id", b"srv", b"seq", b"n", b"sum", b"docs")
 _DOCUMENT = 0x03
 _SRV_BYTES = 8
-#: BSON's integers end here.
-_NUMBER_END = 1 << 63
 
 NOT_CARRIERS = (ValueError, IndexError, struct.error, BSONError)
 """What reading bytes that are no carriers can raise."""
 
 _int32_at = struct.Struct("<i").unpack_from
+
+
+#: What both a double and the store can hold.
+_Number = Annotated[int, Meta(ge=0, le=2**53)]
+_SEQ_MAX = 2**53
 
 
 class Summary(Struct, array_like=True, gc=False):
@@ -68,10 +72,10 @@ class Summary(Struct, array_like=True, gc=False):
     frequent ones and "other"; the rest are the earliest and latest `time`.
     """
 
-    cells: list[tuple[int, str, int]]
-    sources: dict[str, int]
-    first_ms: int
-    last_ms: int
+    cells: list[tuple[_Number, str, _Number]]
+    sources: dict[str, _Number]
+    first_ms: _Number
+    last_ms: _Number
 
 
 _encode_summary = msgspec.msgpack.Encoder().encode
@@ -198,26 +202,21 @@ def read_frame(entry_id: str, fields: dict[bytes, bytes]) -> Frame:
         ids, documents = split(docs)
     except NOT_CARRIERS as error:
         raise CorruptFrame(f"entry {entry_id}: bad carrier: {error}") from error
+    if not 0 < seq <= _SEQ_MAX:
+        raise CorruptFrame(f"entry {entry_id}: no such number: {seq}")
     if len(ids) != count:
         raise CorruptFrame(f"entry {entry_id}: {len(ids)} documents, not {count}")
-    if count > FRAME_EVENTS_MAX or not _fits(srv, seq, count, summary):
+    if len(srv) != _SRV_BYTES or count > FRAME_EVENTS_MAX or not _adds_up(summary, count):
         raise CorruptFrame(f"entry {entry_id}: its numbers don't fit each other")
     return Frame(
         entry_id, frame_id, srv, seq, ids, documents, summary, entry_ms(entry_id), len(docs)
     )
 
 
-def _fits(srv: bytes, seq: int, count: int, summary: Summary) -> bool:
-    """Return True if header and outcome of a frame can be stored, and add up."""
-    numbers = [seq, summary.first_ms, summary.last_ms, *(cell[0] for cell in summary.cells)]
-    return (
-        len(srv) == _SRV_BYTES
-        and all(abs(number) < _NUMBER_END for number in numbers)
-        and all(cell[2] > 0 for cell in summary.cells)
-        and sum(cell[2] for cell in summary.cells) == count
-        and len(summary.sources) <= SUMMARY_SOURCES_MAX + 1
-        and sum(summary.sources.values()) == count
-    )
+def _adds_up(summary: Summary, count: int) -> bool:
+    """Return True if a summary counts every event once, by type and by source."""
+    by_type, by_source = [cell[2] for cell in summary.cells], summary.sources.values()
+    return sum(by_type) == sum(by_source) == count and len(by_source) <= SUMMARY_SOURCES_MAX + 1
 
 
 def split(docs: bytes) -> tuple[list[bytes], list[RawBSONDocument]]:

@@ -13,7 +13,7 @@
 | `workers` | name | what a worker does now: `group`, `host`, `pid`, `totals`, `stored_per_s`, `rss_bytes`, `seen_at` | |
 | `groups` | group | the consumer groups there may be; a group is written here before it is made in the log, and leaves by `evp groups delete` alone | |
 | `attempts` | `<frame id>:<first>:<last>` | `incarnations`: the workers that began to write these events of a frame | |
-| `meta` | what it is | `writing_group`: the one group that writes to this database; `lease:<job>`: who does a job; `buckets`: which are closed | |
+| `meta` | what it is | `writing_group`: the one group that writes to this database; `lease:<job>`: who does a job; `buckets`: which are closed; `deleted_entries`: how many entries were deleted from the log before they were acked | |
 
 The one index that every event pays for is `_id`; it deduplicates as well.
 """  # noqa: E501 - a table's row is one line
@@ -25,6 +25,7 @@ from typing import Any
 from pymongo import IndexModel
 from pymongo.errors import CollectionInvalid, OperationFailure, PyMongoError
 
+from evp.errors import WrongShardKey
 from evp.storage.client import Database
 from evp.storage.failures import unavailable
 
@@ -70,15 +71,19 @@ INDEXES = {
 """Indexes by collection. One for each frame costs little; sparse ones, nothing where absent."""
 
 _NAMESPACE_EXISTS = 48
+_UNAUTHORIZED = 13
+_SHARD_KEYS = ({"_id": "hashed"}, {"_id": 1})
 _CLUSTERED = {"key": {"_id": 1}, "unique": True}
 
 
 async def ensure(db: Database) -> None:
     """Create the collections and indexes that are missing; many processes may call it at once.
 
-    Raises StoreUnavailable.
+    Raises StoreUnavailable, and WrongShardKey if `events` is sharded by something
+    else than `_id`: one event could then be stored once on each shard.
     """
     try:
+        await _check_shard_key(db)
         existing = set(await db.list_collection_names())
         for name in ALL:
             if name not in existing:
@@ -87,6 +92,21 @@ async def ensure(db: Database) -> None:
             await db[name].create_indexes(list(indexes))
     except PyMongoError as error:
         raise unavailable(error) from error
+
+
+async def _check_shard_key(db: Database) -> None:
+    try:
+        row = await db.client["config"]["collections"].find_one({"_id": f"{db.name}.{EVENTS}"})
+    except OperationFailure as error:
+        if error.code != _UNAUTHORIZED:
+            raise
+        return  # A user that may not look there; `evp init` of an administrator may.
+    key = dict(row.get("key") or {}) if row else {}
+    if key and key not in _SHARD_KEYS:
+        raise WrongShardKey(
+            f"{db.name}.{EVENTS} is sharded by {key}: one event could be stored once on each "
+            'shard; shard a new collection by {"_id": "hashed"}'
+        )
 
 
 async def _create(db: Database, name: str) -> None:
