@@ -58,6 +58,10 @@ DURABLE_WAIT_MS_MAX = 3_000
 DURABILITY_CHECK_S = 15.0
 #: How often a server process records its last acknowledged sequence number.
 LEDGER_RECORD_S = 2.0
+#: How often a server process carries what is left of others in the log to the store.
+LEDGER_CARRY_S = 60.0
+#: The store must take a record within this, seconds.
+LEDGER_STORE_S_MAX = 5.0
 
 #: A worker slot's lease, and how often it is renewed.
 SLOT_LEASE_MS = 10_000
