@@ -15,6 +15,7 @@ from evp.cli.send import send
 from evp.cli.serve import serve
 from evp.cli.stats import stats
 from evp.cli.up import up
+from evp.cli.verify import verify
 from evp.cli.work import work
 from evp.errors import EvpError
 
@@ -32,6 +33,7 @@ app.command()(serve)
 app.command()(work)
 app.command()(send)
 app.command()(stats)
+app.command()(verify)
 app.command()(health)
 app.add_typer(config)
 
