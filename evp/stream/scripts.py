@@ -78,6 +78,18 @@ end
 return 0
 """)
 
+FORGET_EPOCHS: Final = Script("""
+-- Remove records of epochs that are still the ones that were seen.
+-- KEYS servers.  ARGV epoch, its record, epoch, its record, …  Answer: how many were removed.
+local removed = 0
+for i = 1, #ARGV, 2 do
+  if redis.call('HGET', KEYS[1], ARGV[i]) == ARGV[i + 1] then
+    removed = removed + redis.call('HDEL', KEYS[1], ARGV[i])
+  end
+end
+return removed
+""")
+
 SWAP_LEASE: Final = Script("""
 -- Take a lease from the holder that was seen, extend an own one, or give it up.
 -- KEYS lease.  ARGV seen holder, new holder, milliseconds (0: give up).  Answer: 1 if done.

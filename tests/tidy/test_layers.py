@@ -16,7 +16,7 @@ LAYERS: tuple[tuple[str, str], ...] = (
     ("rules of batches, no I/O either", "batch"),
     ("this machine: files, signals", "running configuration signals"),
     ("adapters: one for each other side", "stream storage http"),
-    ("services", "server worker groups stats sender demo dlq"),
+    ("services", "server worker groups stats verify sender demo dlq"),
     ("processes", "supervise engines"),
     ("views: structs in, renderables out", "views"),
     ("the edge", "cli"),
@@ -29,7 +29,7 @@ LAYERS_WITHOUT_IO = 3
 APART = (("stream", "storage"), ("server", "worker"))
 
 HOMES: dict[str, str] = {
-    "bson": "documents frame plain batch storage engines",
+    "bson": "documents frame plain batch storage verify engines",
     "httptools": "server",
     "httpx2": "http",
     "litestar": "server",
