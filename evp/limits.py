@@ -47,6 +47,8 @@ FRAME_EVENTS_CLOSE = 5_000
 FRAME_EVENTS_MAX = FRAME_EVENTS_CLOSE + BATCH_EVENTS_MAX
 #: Frames of one server process that wait for the log, the one under way included.
 FRAMES_WAITING_MAX = 16
+#: Bytes of frames of one server process that wait for the log.
+FRAMES_WAITING_BYTES_MAX = 64 * MIB
 #: Sources counted by name in a frame's summary; the rest is "other".
 SUMMARY_SOURCES_MAX = 50
 
@@ -64,6 +66,26 @@ LEDGER_RECORD_S = 2.0
 LEDGER_CARRY_S = 60.0
 #: The store must take a record within this, seconds.
 LEDGER_STORE_S_MAX = 5.0
+
+#: What of the log's memory may be in use before nothing more is accepted.
+MEMORY_MARK_SHARE = 0.6
+#: Once it was refused, accepting begins again below this share of the mark, or of BACKLOG_MAX.
+REOPEN_SHARE = 0.8
+#: Entries that are done stay only while all that is in memory takes less of the mark than this.
+DONE_SHARE_OF_MARK = 0.5
+#: Of what is free below the mark, what all servers may append between two looks.
+LOOK_SHARE = 0.5
+#: How often a server process looks how full the log is.
+BACKLOG_LOOK_S = 0.25
+#: A server process that has not looked for so long does not count.
+SERVER_ALIVE_MS = 3_000
+#: The rate at which the log drains is measured over this.
+DRAIN_WINDOW_S = 5.0
+#: Retry-After of a log that is full.
+BACKLOG_RETRY_S_MAX = 300
+#: Entries that one run of the trimming script removes, and runs of one call.
+TRIM_ENTRIES_MAX = 10_000
+TRIM_ROUNDS_MAX = 10
 
 #: A worker slot's lease, and how often it is renewed.
 SLOT_LEASE_MS = 10_000

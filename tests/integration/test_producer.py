@@ -58,13 +58,17 @@ async def fields_of(link: Link, stream: str) -> list[dict[bytes, bytes]]:
 async def test_frames_are_numbered_and_counted(
     opened: Opener, settings: Settings, link: Link, keys: Keys
 ) -> None:
-    """One epoch, seq 1, 2, 3; counters and the running count grow with it."""
+    """One epoch, seq 1, 2, 3; counters grow with it, and the index has what was before each."""
     producer = await opened()
-    for number in range(3):
-        await producer.append(open_frame(event(2 * number), event(2 * number + 1)), 1)
+    frames = [open_frame(event(2 * number), event(2 * number + 1)) for number in range(3)]
+    for frame in frames:
+        await producer.append(frame, 1)
+    size = frames[0].size_bytes
     found = await fields_of(link, keys.stream)
     assert [int(one[b"seq"]) for one in found] == [1, 2, 3]
-    assert [int(one[b"at"]) for one in found] == [2, 4, 6]
+    index = await fields_of(link, keys.index)
+    assert [int(one[b"events"]) for one in index] == [0, 2, 4]
+    assert [int(one[b"bytes"]) for one in index] == [0, size, 2 * size]
     assert len({one[b"srv"] for one in found}) == 1
     counters = await link.call("HGETALL", keys.counters)
     counted = dict(zip(counters[::2], counters[1::2], strict=True))
