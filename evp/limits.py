@@ -191,6 +191,8 @@ FOLD_WAIT_MS = 5_000
 ROLLUP_NAMES_MAX = 1_000
 #: Documents of sums in one write.
 ROLLUP_WRITES_MAX = 1_000
+#: A worker that folds or sweeps does so for this long; then another one may.
+JOB_LEASE_MS = 15_000
 #: Frames that one sweep judges, buckets it looks into, and frames of one that the log is asked for.
 SWEEP_FRAMES_MAX = 20
 SWEEP_BUCKETS_MAX = 10

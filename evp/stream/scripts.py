@@ -242,11 +242,8 @@ end
 local stream, index, now = KEYS[1], KEYS[4], now_ms()
 local names = registered_in(KEYS[2])
 for i = 5, #ARGV do
-  if not names[ARGV[i]] then
-    -- A full server refuses this one; the name counts all the same.
-    redis.pcall('SADD', KEYS[2], ARGV[i])
-    names[ARGV[i]] = true
-  end
+  -- Not added to the log's own list: the operator may be deleting this group just now.
+  names[ARGV[i]] = true
 end
 if redis.call('TYPE', stream).ok ~= 'stream' or not next(names) then return {0, 0, now} end
 

@@ -82,7 +82,7 @@ async def _work(
         helpers = [
             asyncio.create_task(_set_when(ended, stop, slot.lost)),
             asyncio.create_task(_heartbeat(db, settings, slot.name, journal)),
-            asyncio.create_task(Upkeep(settings).run()),
+            asyncio.create_task(Upkeep(settings, db, slot.incarnation).run()),
         ]
         try:
             await worker.run(burst=burst)
