@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from textwrap import shorten
 
 import msgspec
 from rich.console import Group, RenderableType
@@ -14,6 +15,8 @@ from evp.storage.dlq import Letter
 from evp.views.tables import plain_table
 
 _INDENT = "    "
+#: What a list shows of a detail; `show` has all of it.
+_DETAIL_CHARS_MAX = 120
 
 
 def listing_view(listing: Listing, mends: Mapping[str, str]) -> RenderableType:
@@ -35,7 +38,7 @@ def shown_view(shown: Shown, chars_max: int | None) -> RenderableType:
     fields["what to do"] = shown.mend
     width = max(map(len, fields))
     lines = [
-        Text(f"{name.replace('_', ' '):{width}}  {value}")
+        Text(f"{name.replace('_', ' '):{width}}  {_printable(value)}")
         for name, value in fields.items()
         if value not in {None, ""}
     ]
@@ -56,7 +59,9 @@ def account_view(account: Account, done: str) -> RenderableType:
     if account.refused_count:
         lines[0] += f", {account.refused_count:,} refused again"
     lines += [f"{_INDENT}{count:,} {reason}" for reason, count in sorted(account.refused.items())]
-    lines += [f"{_INDENT}{one.id}  {one.reason}: {one.detail}" for one in account.examples]
+    lines += [
+        f"{_INDENT}{one.id}  {one.reason}: {_printable(one.detail)}" for one in account.examples
+    ]
     hidden = account.refused_count - len(account.examples)
     if hidden > 0:
         lines.append(f"{_INDENT}and {hidden:,} more")
@@ -83,14 +88,23 @@ def _by_reason(by_reason: Mapping[str, int], mends: Mapping[str, str]) -> Render
 def _row(letter: Letter) -> Text:
     attempts = f"{letter.attempts} attempt{'' if letter.attempts == 1 else 's'}"
     about = [
-        letter.type or f"entry {letter.entry}",
-        f"from {letter.source}" if letter.source else "",
+        _printable(letter.type or f"entry {letter.entry}"),
+        f"from {_printable(letter.source)}" if letter.source else "",
         attempts,
         f"{letter.payload_bytes:,} bytes",
         letter.state if letter.state != "dead" else "",
     ]
     first = f"{letter.id}  {letter.reason}  {_at(letter.last_at)}"
-    return Text(f"{first}\n{_INDENT}{', '.join(filter(None, about))}\n{_INDENT}{letter.detail}")
+    detail = shorten(_printable(letter.detail), _DETAIL_CHARS_MAX, placeholder=" …")
+    return Text("\n".join((first, f"{_INDENT}{', '.join(filter(None, about))}", _INDENT + detail)))
+
+
+def _printable(value: object) -> str:
+    """Return a text of somebody else's so that no terminal takes it for a command."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode()
+        for char in str(value)
+    )
 
 
 def _at(moment: datetime) -> str:
@@ -99,7 +113,8 @@ def _at(moment: datetime) -> str:
 
 def _content(shown: Shown, chars_max: int | None) -> str:
     if shown.event is not None:
-        text = msgspec.json.format(msgspec.json.encode(shown.event), indent=2).decode()
+        made = msgspec.json.format(msgspec.json.encode(shown.event), indent=2).decode()
+        text = "\n".join(map(_printable, made.split("\n")))
     elif shown.payload is not None:
         text = repr(shown.payload)[2:-1]
     else:

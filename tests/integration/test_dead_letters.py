@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from typing import Any
@@ -240,6 +241,35 @@ async def test_odd_frames_of_other_programs_are_settled(db: Database, writer: Wr
     outcome = await db[schema.OUTCOMES].find_one({"_id": frame_id})
     assert outcome is not None
     assert sum(cell[2] for cell in outcome["cells"]) == 2
+
+
+async def test_killed_at_any_command_no_event_is_gone(db: Database, settings: Settings) -> None:
+    """Whenever writers die: a settled frame has its letters; written again, all is accounted."""
+    await Writer(db, WRITE_MS).write([frame_of(event(0))])
+    arguments = (settings.mongo_url, settings.mongo_db, "30", "3", "7")
+    dying = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.support.dying", *arguments), stdout=asyncio.subprocess.PIPE
+    )
+    out, _ = await dying.communicate()
+    assert int(out) >= 45
+    letters = {one["_id"] for one in await documents(db, schema.DEAD_LETTERS)}
+    settled = {one["_id"]: one for one in await documents(db, schema.OUTCOMES) if one["dead"]}
+    headers = [one for one in await documents(db, schema.FRAMES) if one["n"] == 2]
+    assert 0 < len(settled) < len(headers)
+    assert {f"{frame_id}:1" for frame_id in settled} <= letters
+    # Whoever reads them next: nothing of what the dead left behind is in the way.
+    ids = [bytes(one["ids"]) for one in headers]
+    for header, both in zip(headers, ids, strict=True):
+        number = next(n for n in range(1, 31) if frame_of(event(n)).ids[0] == both[:16])
+        frame_id = header["_id"]
+        again = frame_of_documents(
+            frame_id,
+            document(number, frame_id, subject="user_1", data={"n": number}),
+            document(0, frame_id, subject="user_1", data=f"another {number}"),
+        )
+        await Writer(db, WRITE_MS).write([again])
+        assert await account_of(db, again) == (1, 0, [1])
+    assert {one.id for one in (await listed(db)).letters} == {f"{one['_id']}:1" for one in headers}
 
 
 # Looking
