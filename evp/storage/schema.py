@@ -9,7 +9,7 @@
 | `buckets` | start of 10 s, a date | which rollups are due: `dirty` and `done`, versions | |
 | `dead_letters` | `<frame id>:<index>` or hash | what can't be stored: `event` or `payload`, `reason`, `detail`, `frame_id`, `index`, `event_id`, `attempts`, `first_at`, `last_at` | |
 | `servers` | epoch | how far a server process got: `seq`, `events`, `first_at`, `seen_at` | |
-| `workers` | name | what a worker does now: `group`, `host`, `pid`, `totals`, `stored_per_s`, `rss_bytes`, `seen_at` | |
+| `workers` | `<group>/<name>` | what a worker does now, or did last: `group`, `name`, `host`, `pid`, `totals`, `stored_per_s`, `rss_bytes`, `seen_at` | |
 | `groups` | group | the consumer groups there may be; a group is written here before it is made in the log, and leaves by `evp groups delete` alone | |
 | `attempts` | `<frame id>:<first>:<last>` | `incarnations`: the workers that began to write these events of a frame | |
 | `meta` | what it is | `writing_group`: the one group that writes to this database; `lease:<job>`: who does a job | |

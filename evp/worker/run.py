@@ -81,7 +81,7 @@ async def _work(
             await worker.run(burst=burst)
         finally:
             await end(*helpers)
-            await _leave(consumer, slot)
+            await _take_leave(db, settings, consumer, slot, journal)
         if burst and not slot.lost.is_set():
             return
     _log.info("stopped", stored=journal.totals.stored, events=journal.totals.events)
@@ -183,15 +183,37 @@ async def _heartbeat(db: Database, settings: Settings, name: str, journal: Journ
         await asyncio.sleep(HEARTBEAT_S)
         fresh, elapsed_s = journal.totals.stored - stored, monotonic_s() - beat_at_s
         stored, beat_at_s = journal.totals.stored, monotonic_s()
-        facts = {
-            "group": settings.consumer_group,
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "rss_bytes": await rss_bytes(),
-            "stored_per_s": fresh / elapsed_s,
-            "totals": msgspec.structs.asdict(journal.totals),
-        }
-        try:
-            await record_worker(db, name, facts)
-        except StoreUnavailable as error:
-            _log.debug("heartbeat not recorded", reason=str(error))
+        await _say(db, settings, name, journal, stored_per_s=fresh / elapsed_s)
+
+
+async def _say(
+    db: Database,
+    settings: Settings,
+    name: str,
+    journal: Journal,
+    *,
+    stored_per_s: float = 0.0,
+    within_s: float = HEARTBEAT_S,
+) -> None:
+    facts = {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "rss_bytes": await rss_bytes(),
+        "stored_per_s": stored_per_s,
+        "totals": msgspec.structs.asdict(journal.totals),
+    }
+    try:
+        await record_worker(db, settings.consumer_group, name, facts, within_s=within_s)
+    except StoreUnavailable as error:
+        _log.debug("heartbeat not recorded", reason=str(error))
+
+
+async def _take_leave(
+    db: Database, settings: Settings, consumer: Consumer, slot: Slot, journal: Journal
+) -> None:
+    """Give back what is held, and tell the store what was done in the end, both in time."""
+    steps = [_leave(consumer, slot)]
+    if not slot.lost.is_set():
+        # Otherwise somebody else has the name, and its record.
+        steps.append(_say(db, settings, slot.name, journal, within_s=GIVE_BACK_S_MAX / 2))
+    await asyncio.gather(*steps)

@@ -122,7 +122,7 @@ async def test_rates(
     assert found.rates.stored_per_s == 0
     async with working(settings):
         await until_drained(settings)
-        await ledger.record_worker(db, "elsewhere-1", {"stored_per_s": 70.5})
+        await ledger.record_worker(db, "g", "elsewhere-1", {"stored_per_s": 70.5}, within_s=5)
         found = await look_once(settings, 0.05)
         assert found.rates.accepted_per_s == 0
         assert found.rates.stored_per_s >= 70.5
