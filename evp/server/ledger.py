@@ -11,11 +11,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Protocol
 
 from evp.errors import LogUnavailable, StoreUnavailable
 from evp.limits import LEDGER_CARRY_S, LEDGER_RECORD_S
 from evp.logs import get
-from evp.server.accept import Acceptor
 from evp.settings import Settings
 from evp.signals import end
 from evp.storage.client import Database
@@ -29,14 +29,27 @@ from evp.stream.ledger import (
     record_of,
     recorded_epochs,
 )
+from evp.stream.producer import Epoch
 
 _log = get("evp.server")
 
 
-class Ledger:
-    """Records the epochs of an acceptor from `start` to `close`; never raises, never in the way."""
+class Numbering(Protocol):
+    """Whose frames are numbered: the acceptor of a server process."""
 
-    def __init__(self, settings: Settings, db: Database, acceptor: Acceptor) -> None:
+    def epochs(self) -> tuple[list[Epoch], list[Epoch]]:
+        """Return the epochs to record: (those that are closed, the open one)."""
+        ...
+
+    def forget(self, closed: list[Epoch]) -> None:
+        """Forget closed epochs that the store has recorded."""
+        ...
+
+
+class Ledger:
+    """Records a process's epochs from `start` to `close`; never raises, is never in the way."""
+
+    def __init__(self, settings: Settings, db: Database, acceptor: Numbering) -> None:
         self._url = settings.redis_url
         self._keys = Keys(settings.stream)
         self._db = db

@@ -46,12 +46,17 @@ async def record_servers(db: Database, rows: Iterable[tuple[bytes, int, int]]) -
         raise unavailable(error) from error
 
 
-async def record_worker(db: Database, name: str, facts: Mapping[str, object]) -> None:
-    """Record what a worker does now. Raises StoreUnavailable."""
+async def record_worker(
+    db: Database, group: str, name: str, facts: Mapping[str, object], *, within_s: float
+) -> None:
+    """Record what a worker of a group does now. Raises StoreUnavailable, at the latest in time.
+
+    Two groups may have consumers of one name: each has a record of its own.
+    """
+    record = {**facts, "group": group, "name": name, "seen_at": now()}
     try:
-        await db[WORKERS].update_one(
-            {"_id": name}, {"$set": {**facts, "seen_at": now()}}, upsert=True
-        )
+        with pymongo.timeout(within_s):
+            await db[WORKERS].update_one({"_id": f"{group}/{name}"}, {"$set": record}, upsert=True)
     except PyMongoError as error:
         raise unavailable(error) from error
 
