@@ -7,7 +7,8 @@
     ├── Refusal                        a request is refused, nothing of it was kept    HTTP 4xx, 503
     ├── FrameError                     a log entry can't be read as a frame
     │   ├── CorruptFrame               it never can: its events go to the dead letters
-    │   └── UnknownFrameVersion        a newer evp wrote it: it stays pending
+    │   ├── UnknownFrameVersion        a newer evp wrote it: it stays pending
+    │   └── EntryDeleted               somebody deleted it from the log before it was acked
     └── Unavailable                    an engine can't be used now; try again          exit 3
         ├── LogUnavailable             Redis/Valkey
         │   ├── LogNotDurable          it answers, but would lose what it accepts
@@ -135,6 +136,10 @@ class CorruptFrame(FrameError):
 
 class UnknownFrameVersion(FrameError):
     """Raised when an entry has a version this evp doesn't know: upgrade the workers."""
+
+
+class EntryDeleted(FrameError):
+    """Raised when an entry is pending but no longer in the log: what it held may be lost."""
 
 
 class Unavailable(EvpError):

@@ -64,6 +64,20 @@ SLOT_LEASE_MS = 10_000
 SLOT_RENEW_MS = 3_000
 #: Slots tried for one base name.
 SLOTS_MAX = 1_000
+#: How often a worker looks for entries that nobody works on any more.
+CLAIM_EVERY_S = 1.0
+#: A consumer without a lease that has not read for so long, and owns nothing, is removed.
+CONSUMER_GONE_IDLE_MS = 60_000
+#: A group whose consumer has asked for entries within this is being read by.
+GROUP_ACTIVE_IDLE_MS = 10_000
+#: How long `evp claim-stale` waits for the store with one batch in its hands.
+STALE_STORE_S_MAX = 20.0
+#: How long the log remembers of a worker that it ended well, for `storage.isolation`.
+ENDED_WELL_S = 7 * 24 * 3600
+#: Deaths of workers after which events that they all tried to write are taken for poison.
+POISON_DEATHS = 2
+#: A worker that lives has renewed its lease within this, after an outage of the log.
+KILLED_CONFIRM_S = 5.0
 #: How often a worker tells the store what it does.
 HEARTBEAT_S = 2.0
 #: A worker that was silent for longer does not count as working.

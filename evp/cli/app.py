@@ -9,7 +9,9 @@ from typing import Annotated
 import typer
 
 import evp
+from evp.cli.claim_stale import claim_stale
 from evp.cli.config import config
+from evp.cli.groups import groups
 from evp.cli.health import health
 from evp.cli.send import send
 from evp.cli.serve import serve
@@ -33,6 +35,8 @@ app.command()(work)
 app.command()(send)
 app.command()(stats)
 app.command()(health)
+app.command("claim-stale")(claim_stale)
+app.add_typer(groups)
 app.add_typer(config)
 
 

@@ -20,6 +20,10 @@ def work(
     burst: Annotated[
         bool, typer.Option("--burst", help="Stop when the stream is drained.")
     ] = False,
+    take_over: Annotated[
+        bool,
+        typer.Option("--take-over", help="Make this group the one that writes to the database."),
+    ] = False,
 ) -> None:
     """Carry events from the log into the store, and ack them once they are there.
 
@@ -34,14 +38,17 @@ def work(
     settings = start(consumer_group=group, consumer_name=name, worker_batch_size=batch_size)
     if processes == 1:
         run_until_told(
-            lambda signals: work_one(settings, signals, in_flight=in_flight, burst=burst)
+            lambda signals: work_one(
+                settings, signals, in_flight=in_flight, burst=burst, take_over=take_over
+            )
         )
         return
     command = [sys.executable, "-m", "evp", "work", "--in-flight", str(in_flight)]
+    command += [flag for flag, on in (("--burst", burst), ("--take-over", take_over)) if on]
     children = [
         supervise.Child(
             name=f"work-{number}",
-            command=[*command, "--burst"] if burst else command,
+            command=command,
             environ=child_environ(settings),
             done_at_exit_0=burst,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from pymongo import UpdateOne
 from pymongo.errors import PyMongoError
@@ -10,7 +10,10 @@ from pymongo.errors import PyMongoError
 from evp.clock import now
 from evp.storage.client import Database
 from evp.storage.failures import unavailable
-from evp.storage.schema import SERVERS, WORKERS
+from evp.storage.schema import META, SERVERS, WORKERS
+
+_DELETED = "deleted_entries"
+_DELETED_NAMED_MAX = 100
 
 
 async def record_servers(db: Database, rows: Iterable[tuple[bytes, int, int]]) -> None:
@@ -44,3 +47,27 @@ async def record_worker(db: Database, name: str, facts: Mapping[str, object]) ->
         )
     except PyMongoError as error:
         raise unavailable(error) from error
+
+
+async def record_deleted(db: Database, stream: str, entries: Sequence[str]) -> None:
+    """Record entries that the log had lost while they were pending; the last ones by id.
+
+    Raises PyMongoError. Calling again counts again.
+    """
+    change = {
+        "$inc": {"entries": len(entries)},
+        "$push": {
+            "last": {"$each": [f"{stream} {one}" for one in entries], "$slice": -_DELETED_NAMED_MAX}
+        },
+        "$set": {"last_at": now()},
+    }
+    await db[META].update_one({"_id": _DELETED}, change, upsert=True)
+
+
+async def deleted_entries(db: Database) -> int:
+    """Return how many entries were deleted before they were acked. Raises StoreUnavailable."""
+    try:
+        row = await db[META].find_one({"_id": _DELETED})
+    except PyMongoError as error:
+        raise unavailable(error) from error
+    return int(row["entries"]) if row else 0

@@ -12,7 +12,7 @@
 | `workers` | name | what a worker does now: `group`, `host`, `pid`, `totals`, `stored_per_s`, `rss_bytes`, `seen_at` | |
 | `groups` | group | the consumer groups there may be; a group is written here before it is made in the log, and leaves by `evp groups delete` alone | |
 | `attempts` | `<frame id>:<first>:<last>` | `incarnations`: the workers that began to write these events of a frame | |
-| `meta` | what it is | `writing_group`: the one group that writes to this database; `lease:<job>`: who does a job | |
+| `meta` | what it is | `writing_group`: the one group that writes to this database; `lease:<job>`: who does a job; `deleted_entries`: how many entries were deleted from the log before they were acked | |
 
 The one index that every event pays for is `_id`; it deduplicates as well.
 """  # noqa: E501 - a table's row is one line

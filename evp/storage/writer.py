@@ -7,30 +7,31 @@ whatever happens next; its outcome comes last and says that it is settled.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import Any
 
-import pymongo
 from bson import Binary, ObjectId
 from bson.raw_bson import RawBSONDocument
 from msgspec import Struct
 from pymongo import UpdateOne
-from pymongo.errors import BulkWriteError, PyMongoError
+from pymongo.errors import BulkWriteError
 
 from evp.batch.outcome import ID_CONFLICT, Outcome, judge
 from evp.clock import from_ms, now
 from evp.errors import StoreUnavailable
 from evp.frame import Frame
+from evp.storage.bounded import Bounded
 from evp.storage.client import Database
 from evp.storage.dead_letters import letter_of, letter_of_entry
-from evp.storage.failures import ABOUT_A_DOCUMENT, Failure, failures_of, permanent, unavailable
+from evp.storage.failures import Failure, failures_of, permanent, unavailable
+from evp.storage.isolation import Witness, forget_attempts, insert_alone
+from evp.storage.ledger import record_deleted
 from evp.storage.lookup import portions
 from evp.storage.schema import DEAD_LETTERS, EVENTS, FRAMES
 from evp.storage.settle import settle, settled_among
 
 BUCKET_MS = 10_000
 
-T = TypeVar("T")
 Place = tuple[int, int]
 """Frame's place in the batch, event's index in the frame."""
 
@@ -47,7 +48,7 @@ class Writer:
 
     def __init__(self, db: Database, timeout_ms: int) -> None:
         self._db = db
-        self._timeout_s = timeout_ms / 1000
+        self._bounded = Bounded(timeout_ms)
 
     async def write(self, frames: Sequence[Frame]) -> list[Written]:
         """Write frames; when it returns, all of them are settled and may be acked.
@@ -65,6 +66,17 @@ class Writer:
         settled = {outcome.frame_id: outcome for outcome in outcomes}
         return [Written(frame, settled.get(frame.frame_id)) for frame in frames]
 
+    async def write_alone(self, frame: Frame, witness: Witness) -> Written:
+        """Write a frame that may kill whoever writes it; raises as `write`, and as `killed`."""
+        if await self._write_headers([frame]):
+            return Written(frame, None)
+
+        failures = await insert_alone(self._db, self._bounded, witness, frame, self._insert)
+        outcome = await self._judge(frame, failures)
+        await self._bounded(settle(self._db, [outcome]))
+        await self._bounded(forget_attempts(self._db, frame))
+        return Written(frame, outcome)
+
     async def bury(self, stream: str, entries: Iterable[tuple[str, bytes, str]]) -> None:
         """Keep entries that are no frames as dead letters: (entry id, payload, why).
 
@@ -75,6 +87,13 @@ class Writer:
             for entry_id, payload, why in entries
         ]
         await self._write_letters(letters)
+
+    async def count_deleted(self, stream: str, entries: Sequence[str]) -> None:
+        """Record that entries were deleted from the log before they were acked.
+
+        Raises StoreUnavailable.
+        """
+        await self._bounded(record_deleted(self._db, stream, entries))
 
     async def _write_headers(self, frames: Sequence[Frame]) -> set[ObjectId]:
         """Put each frame's header; return the ids of those that are settled already."""
@@ -165,18 +184,6 @@ class Writer:
             await self._bounded(self._db[DEAD_LETTERS].bulk_write(writes, ordered=False))
         except BulkWriteError as error:
             raise unavailable(error) from error
-
-    async def _bounded(self, call: Awaitable[T]) -> T:
-        """Await a call to the store; raise StoreUnavailable on everything but BulkWriteError."""
-        try:
-            with pymongo.timeout(self._timeout_s):
-                return await call
-        except BulkWriteError:
-            raise
-        except PyMongoError as error:
-            raise unavailable(error) from error
-        except ABOUT_A_DOCUMENT as error:
-            raise StoreUnavailable(str(error)) from error
 
 
 def _header(frame: Frame) -> dict[str, Any]:

@@ -2,25 +2,30 @@
 
 After every dial the consumer first goes through its own pending entries once,
 with a cursor that moves: replies can be lost, and what was delivered to a lost
-reply is never delivered as new again. Then it reads new ones. Whatever was read
-over a connection that has gone can no longer be acked and must be dropped; it
-comes again.
+reply is never delivered as new again. Then it takes over what others have left
+(XAUTOCLAIM), again and again, each time to the end; and then it reads new ones.
+Whatever was read over a connection that has gone can no longer be acked and must
+be dropped; it comes again.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from msgspec import Struct
 
+from evp.clock import monotonic_s
 from evp.documents import Admission
-from evp.errors import CorruptFrame, FrameError, LogUnavailable
+from evp.errors import EntryDeleted, FrameError, LogUnavailable
 from evp.frame import Frame
-from evp.limits import LOG_COMMAND_S_MAX
+from evp.limits import CLAIM_EVERY_S, LOG_COMMAND_S_MAX, READ_FRAMES_MAX
 from evp.plain import payload_of, read_entry
 from evp.stream.client import Link, Reply
+from evp.stream.groups import ensure_group, is_drained, remove_consumer
 from evp.stream.keys import Keys
-from evp.stream.scripts import CREATE_GROUP
+from evp.stream.scripts import KEEP
 
 _PAGE = 500
 _GONE = "read over a connection that is gone; it will come again"
@@ -32,7 +37,8 @@ class Delivery(Struct, gc=False):
     """One entry as it was read: a frame, or why it is none.
 
     `payload` holds the raw fields where there is no frame. `link` is what it
-    was read over; only there can it be acked.
+    was read over; only there can it be acked. `times` is how often it was
+    delivered, this time included.
     """
 
     entry_id: str
@@ -40,6 +46,7 @@ class Delivery(Struct, gc=False):
     frame: Frame | None = None
     error: FrameError | None = None
     payload: bytes = b""
+    times: int = 1
 
 
 class Consumer:
@@ -53,6 +60,7 @@ class Consumer:
         name: str,
         *,
         block_ms: int,
+        claim_idle_ms: int,
         admission: Admission,
     ) -> None:
         self.group = group
@@ -60,29 +68,39 @@ class Consumer:
         self._url = url
         self._keys = keys
         self._block_ms = block_ms
+        self._claim_idle_ms = claim_idle_ms
         self._admission = admission
         self._link: Link | None = None
         self._own_after: str | None = "0"
+        self._claim_cursor: str | None = None
+        self._claim_at_s = 0.0
         self._turn = asyncio.Lock()
 
     async def read(self, frames_max: int, *, block: bool = True) -> list[Delivery]:
-        """Return up to `frames_max` entries; own pending ones first, then new ones.
+        """Return up to `frames_max` entries: own pending ones, stale ones of others, new ones.
 
         Waits up to `block_ms` for new ones if `block`. An empty list means that
         none came. Raises LogUnavailable or GroupLost: the caller must drop
         everything it holds; the next read dials anew.
         """
-        async with self._turn:
-            try:
-                link = await self._dialled()
-                if self._own_after is not None:
-                    found = await self._own(link, frames_max)
-                    if found:
-                        return found
-                return await self._new(link, frames_max, block=block)
-            except LogUnavailable:
-                await self.reset()
-                raise
+        async with self._connected() as link:
+            return (
+                await self._own(link, frames_max)
+                or await self._stale(link, frames_max)
+                or await self._new(link, frames_max, block=block)
+            )
+
+    async def stale(self, frames_max: Callable[[], int]) -> AsyncIterator[list[Delivery]]:
+        """Take over what others have left, in one pass from the first entry to the last.
+
+        Gives up to `frames_max()` entries at a time. Raises as `read`.
+        """
+        cursor: str | None = "0-0"
+        while cursor is not None:
+            async with self._connected() as link:
+                found, cursor = await self._claim(link, frames_max(), cursor)
+            if found:
+                yield found
 
     async def ack(self, deliveries: list[Delivery]) -> None:
         """Acknowledge entries whose events are settled in the store (XACK).
@@ -92,14 +110,21 @@ class Consumer:
         """
         if not deliveries:
             return
-        async with self._turn:
-            ids = self._ids_on_link(deliveries)
-            await self._call("XACK", self._keys.stream, self.group, *ids)
+        async with self._connected(deliveries) as link:
+            ids = [one.entry_id for one in deliveries]
+            await link.call("XACK", self._keys.stream, self.group, *ids)
 
-    async def refresh(self, deliveries: list[Delivery]) -> None:
-        """Say that these entries are still being worked on (XCLAIM JUSTID); raises as `ack`."""
-        async with self._turn:
-            await self._claim(self._ids_on_link(deliveries), "JUSTID")
+    async def keep(self, deliveries: list[Delivery]) -> list[Delivery]:
+        """Say that these entries are still being worked on; return those that are still ours.
+
+        The others were taken over in the meantime, by a worker that has them now.
+        Raises as `ack`.
+        """
+        async with self._connected(deliveries) as link:
+            ids = [one.entry_id for one in deliveries]
+            mine = await link.script(KEEP, (self._keys.stream,), (self.group, self.name, *ids))
+        kept = {entry_id.decode() for entry_id in mine}
+        return [one for one in deliveries if one.entry_id in kept]
 
     async def give_back(self) -> int:
         """Make everything pending under this name claimable at once; return how much it was.
@@ -111,48 +136,59 @@ class Consumer:
         after = "-"
         while True:
             page = (self._keys.stream, self.group, after, "+", _PAGE, self.name)
-            async with self._turn:
-                link = await self._dialled()
+            async with self._connected() as link:
                 ids = [row[0].decode() for row in await link.call("XPENDING", *page)]
-                await self._claim(ids, "IDLE", _GIVE_BACK_IDLE_MS, "JUSTID")
+                if ids:
+                    head = ("XCLAIM", self._keys.stream, self.group, self.name, 0)
+                    await link.call(*head, *ids, "IDLE", _GIVE_BACK_IDLE_MS, "JUSTID")
             given += len(ids)
             if len(ids) < _PAGE:
                 return given
             after = f"({ids[-1]}"
 
     async def ensure_group(self) -> bool:
-        """Register the group and create it at the stream's beginning; True if it was created.
-
-        At 0, never at the end: what was accepted before is delivered too, and
-        what is stored already is recognised. Raises LogUnavailable.
-        """
-        keys = (self._keys.stream, self._keys.groups)
-        async with self._turn:
-            link = await self._dialled()
-            return bool(await link.script(CREATE_GROUP, keys, (self.group,)))
+        """Make the group where it is missing; True if it was. Raises LogUnavailable."""
+        async with self._connected() as link:
+            return await ensure_group(link, self._keys, self.group)
 
     async def drained(self) -> bool:
         """Return True if every entry of the stream has been delivered to the group."""
-        async with self._turn:
-            link = await self._dialled()
-            stream = self._keys.stream
-            for flat in await link.call("XINFO", "GROUPS", stream):
-                facts = dict(zip(flat[::2], flat[1::2], strict=True))
-                if facts[b"name"] == self.group.encode():
-                    after = "(" + facts[b"last-delivered-id"].decode()
-                    return not await link.call("XRANGE", stream, after, "+", "COUNT", 1)
-            return False
+        async with self._connected() as link:
+            return await is_drained(link, self._keys, self.group)
+
+    async def remove(self) -> bool:
+        """Remove this consumer from the group, unless something is pending or its name is held.
+
+        True if it is gone. Raises LogUnavailable.
+        """
+        async with self._connected() as link:
+            return await remove_consumer(link, self._keys, self.group, self.name)
 
     async def reset(self) -> None:
         """Drop the connection; the next read dials anew and begins with own pending entries."""
         link, self._link = self._link, None
         self._own_after = "0"
+        self._claim_cursor, self._claim_at_s = None, 0.0
         if link is not None:
             await link.close()
 
     async def close(self) -> None:
         """Close the connection."""
         await self.reset()
+
+    @contextlib.asynccontextmanager
+    async def _connected(self, deliveries: Sequence[Delivery] = ()) -> AsyncIterator[Link]:
+        """Give the connection when it is free; with `deliveries`, the one over which they came.
+
+        Once a call over it failed it is dropped, and with it what it has read.
+        """
+        async with self._turn:
+            link = self._link_of(deliveries) if deliveries else await self._dialled()
+            try:
+                yield link
+            except LogUnavailable:
+                await self.reset()
+                raise
 
     async def _dialled(self) -> Link:
         if self._link is None or not self._link.is_open:
@@ -161,9 +197,45 @@ class Consumer:
         return self._link
 
     async def _own(self, link: Link, frames_max: int) -> list[Delivery]:
-        """Return the next page of own pending entries; at the end, turn to new ones."""
-        found = await self._xreadgroup(link, frames_max, self._own_after or "0")
+        """Return the next page of own pending entries; none once they all have been read."""
+        if self._own_after is None:
+            return []
+        found = await self._xreadgroup(link, frames_max, self._own_after)
         self._own_after = found[-1].entry_id if found else None
+        return await self._counted(link, found)
+
+    async def _stale(self, link: Link, frames_max: int) -> list[Delivery]:
+        """Go on with the pass over what others have left, or begin the next one when it is time."""
+        if self._claim_cursor is None and monotonic_s() >= self._claim_at_s:
+            self._claim_cursor = "0-0"
+        while self._claim_cursor is not None:
+            found, self._claim_cursor = await self._claim(link, frames_max, self._claim_cursor)
+            self._claim_at_s = monotonic_s() + CLAIM_EVERY_S
+            if found:
+                return found
+        return []
+
+    async def _claim(
+        self, link: Link, frames_max: int, cursor: str
+    ) -> tuple[list[Delivery], str | None]:
+        """Return stale entries from a cursor on, and the next cursor; None at the end."""
+        # One call looks at ten times COUNT at most; the cursor tells where it stopped.
+        key, idle_ms = self._keys.stream, self._claim_idle_ms
+        group = (key, self.group, self.name, idle_ms, cursor, "COUNT", frames_max)
+        after, rows, deleted = await link.call("XAUTOCLAIM", *group)
+        found = [self._delivery(link, entry_id, flat) for entry_id, flat in rows]
+        found += [self._delivery(link, entry_id, None) for entry_id in deleted]
+        return await self._counted(link, found), None if after == b"0-0" else after.decode()
+
+    async def _counted(self, link: Link, found: list[Delivery]) -> list[Delivery]:
+        """Note how often entries were delivered, which only XPENDING tells."""
+        ids = [one.entry_id for one in found if one.frame is not None]
+        if ids:
+            span = (ids[0], ids[-1], READ_FRAMES_MAX, self.name)
+            rows = await link.call("XPENDING", self._keys.stream, self.group, *span)
+            times = {row[0].decode(): row[3] for row in rows}
+            for one in found:
+                one.times = times.get(one.entry_id, 1)
         return found
 
     async def _new(self, link: Link, frames_max: int, *, block: bool) -> list[Delivery]:
@@ -188,7 +260,7 @@ class Consumer:
     def _delivery(self, link: Link, raw_id: bytes, flat: Reply) -> Delivery:
         entry_id = raw_id.decode()
         if flat is None:
-            deleted = CorruptFrame(f"entry {entry_id}: deleted from the log while it was pending")
+            deleted = EntryDeleted(f"entry {entry_id}: deleted from the log while it was pending")
             return Delivery(entry_id, link, error=deleted)
         fields = dict(zip(flat[::2], flat[1::2], strict=True))
         try:
@@ -197,22 +269,8 @@ class Consumer:
             return Delivery(entry_id, link, error=error, payload=payload_of(fields))
         return Delivery(entry_id, link, frame)
 
-    async def _claim(self, ids: list[str], *options: str | int) -> None:
-        if ids:
-            head = ("XCLAIM", self._keys.stream, self.group, self.name, 0)
-            await self._call(*head, *ids, *options)
-
-    async def _call(self, *command: str | int) -> Reply:
-        """Send a command over the connection there is; drop the connection if that fails."""
-        if self._link is None:
-            raise LogUnavailable(_GONE)
-        try:
-            return await self._link.call(*command)
-        except LogUnavailable:
-            await self.reset()
-            raise
-
-    def _ids_on_link(self, deliveries: list[Delivery]) -> list[str]:
+    def _link_of(self, deliveries: Sequence[Delivery]) -> Link:
+        """Return the connection over which all of these were read. Raises if it is gone."""
         if self._link is None or any(one.link is not self._link for one in deliveries):
             raise LogUnavailable(_GONE)
-        return [delivery.entry_id for delivery in deliveries]
+        return self._link

@@ -7,6 +7,7 @@
 | `{evp:events}:counters` | hash | what was accepted: `events`, `frames`, `bytes`, `requests` |
 | `{evp:events}:servers` | hash | server epoch (hex) → `<last acknowledged seq> <events so far>` |
 | `{evp:events}:slot:<group>:<name>` | string, expires | who holds this consumer name |
+| `{evp:events}:ended:<token>` | string, expires | the worker with this token ended well |
 
 The name of the stream is the hash tag of the others, so all of them live in one
 slot of a cluster and one script may touch them together.
@@ -29,6 +30,10 @@ class Keys:
     def slot(self, group: str, name: str) -> str:
         """Return the key of the lease on a consumer name of a group."""
         return f"{{{self.stream}}}:slot:{group}:{name}"
+
+    def ended(self, token: str) -> str:
+        """Return the key that says that the holder with this token ended well."""
+        return f"{{{self.stream}}}:ended:{token}"
 
     def all(self) -> list[str]:
         """Return the keys that are not leases."""

@@ -46,6 +46,38 @@ end
 return 1
 """)
 
+KEEP: Final = Script("""
+-- Say that entries are still being worked on, as far as they are still this consumer's.
+-- KEYS stream.  ARGV group, consumer, then entry ids.  Answer: the ids that are.
+local mine = {}
+for i = 3, #ARGV do
+  local row = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[i], ARGV[i], 1)[1]
+  if row and row[2] == ARGV[2] then mine[#mine + 1] = ARGV[i] end
+end
+if #mine > 0 then
+  local claim = {'XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, unpack(mine)}
+  claim[#claim + 1] = 'JUSTID'
+  redis.call(unpack(claim))
+end
+return mine
+""")
+
+DELETE_CONSUMER: Final = Script("""
+-- Delete a consumer that owns nothing: with it would go what is pending under its name.
+-- KEYS stream, lease on the name.  ARGV group, consumer, least milliseconds since its last read.
+-- Answer: 1 if it was deleted.
+if redis.call('EXISTS', KEYS[2]) == 1 then return 0 end
+for _, flat in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
+  local row = {}
+  for i = 1, #flat, 2 do row[flat[i]] = flat[i + 1] end
+  if row.name == ARGV[2] and row.pending == 0 and row.idle >= tonumber(ARGV[3]) then
+    redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], ARGV[2])
+    return 1
+  end
+end
+return 0
+""")
+
 SWAP_LEASE: Final = Script("""
 -- Take a lease from the holder that was seen, extend an own one, or give it up.
 -- KEYS lease.  ARGV seen holder, new holder, milliseconds (0: give up).  Answer: 1 if done.

@@ -12,6 +12,7 @@ import asyncio
 import os
 import secrets
 import socket
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Self
 
@@ -19,7 +20,7 @@ import msgspec
 import psutil
 
 from evp.errors import LogUnavailable
-from evp.limits import SLOT_LEASE_MS, SLOT_RENEW_MS, SLOTS_MAX
+from evp.limits import ENDED_WELL_S, SLOT_LEASE_MS, SLOT_RENEW_MS, SLOTS_MAX
 from evp.running import boot_id
 from evp.stream.client import Link
 from evp.stream.keys import Keys
@@ -56,11 +57,14 @@ class Slot:
     Once `lost` is set another worker may have the name: stop using it.
     """
 
-    def __init__(self, url: str, key: str, name: str, value: bytes) -> None:
+    def __init__(self, url: str, keys: Keys, group: str, name: str, value: bytes) -> None:
         self.name = name
         self.lost = asyncio.Event()
+        self.incarnation = f"{name} {msgspec.json.decode(value, type=Holder).token}"
         self._url = url
-        self._key = key
+        self._keys = keys
+        self._group = group
+        self._key = keys.slot(group, name)
         self._value = value
         self._renewal = asyncio.create_task(self._renew(), name="slot renewal")
 
@@ -72,23 +76,49 @@ class Slot:
         try:
             for number in range(1, SLOTS_MAX + 1):
                 name = f"{base}-{number}"
-                key = keys.slot(group, name)
-                if await _acquire(link, key, value):
-                    return cls(url, key, name, value)
+                if await _acquire(link, keys.slot(group, name), value):
+                    return cls(url, keys, group, name, value)
         finally:
             await link.close()
         raise LogUnavailable(f"all {SLOTS_MAX} consumer names of {base} are taken")
 
     async def release(self) -> None:
-        """Give the name back, so that the next worker can have it at once."""
+        """Give the name back, so that the next worker can have it at once.
+
+        Says as well that this worker was not killed (`killed`). Raises LogUnavailable.
+        """
         self._renewal.cancel()
         await asyncio.gather(self._renewal, return_exceptions=True)
-        if not self.lost.is_set():
-            link = await Link.open(self._url)
-            try:
+        link = await Link.open(self._url)
+        try:
+            token = self.incarnation.partition(" ")[2]
+            await link.call("SET", self._keys.ended(token), 1, "EX", ENDED_WELL_S)
+            if not self.lost.is_set():
                 await link.script(SWAP_LEASE, (self._key,), (self._value, b"", 0))
-            finally:
-                await link.close()
+        finally:
+            await link.close()
+
+    async def killed(self, incarnations: Iterable[str]) -> set[str]:
+        """Return which of these workers have lost their name without ending well.
+
+        A worker is known by its `incarnation`. Raises LogUnavailable.
+        """
+        gone: set[str] = set()
+        link = await Link.open(self._url)
+        try:
+            for incarnation in incarnations:
+                name, _, token = incarnation.partition(" ")
+                lease, ended = await link.calls(
+                    [
+                        ("GET", self._keys.slot(self._group, name)),
+                        ("EXISTS", self._keys.ended(token)),
+                    ]
+                )
+                if not ended and (lease is None or token.encode() not in lease):
+                    gone.add(incarnation)
+        finally:
+            await link.close()
+        return gone
 
     async def _renew(self) -> None:
         link: Link | None = None

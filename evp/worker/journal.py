@@ -21,7 +21,13 @@ async def rss_bytes() -> int:
 
 
 class Totals(Struct):
-    """What a worker has done since it started. `seen_before` frames were settled already."""
+    """What a worker has done since it started.
+
+    `seen_before` frames were settled already. Of entries that are no frames,
+    `corrupt` ones became dead letters, `newer` ones were left to a newer evp, and
+    `deleted` ones were gone from the log before they were acked. The group was
+    lost `groups_lost` times.
+    """
 
     frames: int = 0
     events: int = 0
@@ -29,6 +35,10 @@ class Totals(Struct):
     duplicate: int = 0
     dead: int = 0
     seen_before: int = 0
+    corrupt: int = 0
+    newer: int = 0
+    deleted: int = 0
+    groups_lost: int = 0
 
 
 class _Lines(Struct):

@@ -1,10 +1,9 @@
-"""The worker, on one page: read → write and settle → ack.
+"""The worker, on one page: read → carry (write, settle, ack) → read.
 
-Nothing is read while a write is under way (`in_flight` 1): that is all the
-backpressure there is, and it is enough. An entry is acked only when the store
-has settled its frame, and only over the connection it was read from. An outage
-of either engine ends nothing and loses nothing: the batch in hand is written
-again until it is settled, or dropped unacked, and then it comes again.
+Nothing is read while a batch is carried (`in_flight` 1): that is all the
+backpressure there is, and it is enough. An outage of either engine ends nothing
+and loses nothing: the batch in hand is written again until it is settled, or
+dropped unacked, and then it comes again.
 """
 
 from __future__ import annotations
@@ -13,15 +12,9 @@ import asyncio
 
 from evp.batch.policy import ReadSize
 from evp.batch.retry import Backoff
-from evp.errors import (
-    CorruptFrame,
-    GroupLost,
-    LogUnavailable,
-    StoreUnavailable,
-    UnknownFrameVersion,
-)
-from evp.storage.writer import Writer
+from evp.errors import GroupLost, LogUnavailable
 from evp.stream.consumer import Consumer, Delivery
+from evp.worker.carrier import Carrier
 from evp.worker.journal import Journal
 
 _CANCEL_AGAIN_S = 0.1
@@ -33,22 +26,20 @@ class Worker:
     def __init__(
         self,
         consumer: Consumer,
-        writer: Writer,
+        carrier: Carrier,
         journal: Journal,
         read_size: ReadSize,
         stop: asyncio.Event,
         *,
-        stream: str,
         in_flight: int = 1,
     ) -> None:
         self._consumer = consumer
-        self._writer = writer
+        self._carrier = carrier
         self._journal = journal
         self._read_size = read_size
         self._stop = stop
-        self._stream = stream
         self._in_flight = in_flight
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._under_way: set[asyncio.Task[bool]] = set()
         self._log_backoff = Backoff()
         self._group_known = False
 
@@ -58,7 +49,8 @@ class Worker:
             while not self._stop.is_set():
                 batch = await self._read()
                 if batch:
-                    self._under_way.add(asyncio.create_task(self._carry(batch)))
+                    carrying = self._carrier.carry(batch, self._stop)
+                    self._under_way.add(asyncio.create_task(carrying))
                 elif burst and batch is not None and not self._under_way and await self._drained():
                     break
                 full = len(self._under_way) >= self._in_flight
@@ -79,6 +71,7 @@ class Worker:
             batch = await self._consumer.read(self._read_size.frames(), block=not self._under_way)
         except GroupLost as error:
             self._group_known = False
+            self._journal.totals.groups_lost += 1
             self._journal.trouble("the group is gone; it is made anew", reason=str(error))
             await self._log_backoff.wait(self._stop)
         except LogUnavailable as error:
@@ -88,56 +81,6 @@ class Worker:
             self._log_backoff.reset()
             return batch
         return None
-
-    async def _carry(self, batch: list[Delivery]) -> None:
-        """Write one batch until the store has settled it, then ack it.
-
-        Gives up without acking when told to stop while the store is away, and
-        when the log no longer knows this reader: then others have the entries.
-        """
-        backoff = Backoff()
-        while (settled := await self._try_to_write(batch)) is None:
-            await backoff.wait(self._stop)
-            if self._stop.is_set():
-                return
-            try:
-                await self._consumer.refresh(batch)
-            except LogUnavailable as error:
-                self._journal.trouble("the log can't be reached", reason=str(error))
-                return
-        try:
-            await self._consumer.ack(settled)
-        except LogUnavailable as error:
-            self._journal.trouble("could not ack; it comes again", reason=str(error))
-
-    async def _try_to_write(self, batch: list[Delivery]) -> list[Delivery] | None:
-        """Return the entries that may be acked; None if the store can't be written now."""
-        frames = [delivery.frame for delivery in batch if delivery.frame is not None]
-        try:
-            await self._bury_unreadable(batch)
-            if frames:
-                await self._journal.wrote(await self._writer.write(frames))
-        except StoreUnavailable as error:
-            self._journal.trouble("the store can't be written", reason=str(error))
-            return None
-        for frame in frames:
-            self._read_size.saw(frame.count, frame.size_bytes)
-        return [one for one in batch if not isinstance(one.error, UnknownFrameVersion)]
-
-    async def _bury_unreadable(self, batch: list[Delivery]) -> None:
-        """Keep corrupt entries as dead letters; leave alone what a newer evp wrote."""
-        newer = [one.error for one in batch if isinstance(one.error, UnknownFrameVersion)]
-        corrupt = [
-            (one.entry_id, one.payload, str(one.error))
-            for one in batch
-            if isinstance(one.error, CorruptFrame)
-        ]
-        if newer:
-            self._journal.alarm("upgrade the workers", reason=str(newer[0]), entries=len(newer))
-        if corrupt:
-            await self._writer.bury(self._stream, corrupt)
-            what, why = "entries can't be read: dead letters", corrupt[0][2]
-            self._journal.alarm(what, reason=why, entries=len(corrupt))
 
     async def _ensure_group(self) -> None:
         if await self._consumer.ensure_group():

@@ -8,10 +8,8 @@ import socket
 
 import msgspec
 
-from evp.batch.policy import ReadSize
 from evp.batch.retry import Backoff
 from evp.clock import monotonic_s
-from evp.documents import Admission
 from evp.errors import LogUnavailable, StoreUnavailable
 from evp.limits import GIVE_BACK_S_MAX, HEARTBEAT_S
 from evp.logs import get
@@ -19,33 +17,41 @@ from evp.settings import Settings
 from evp.signals import Signals, end
 from evp.storage import schema
 from evp.storage.client import CLOSE_S_MAX, Database, close, connect, database
+from evp.storage.groups import become_writer
 from evp.storage.ledger import record_worker
-from evp.storage.writer import Writer
-from evp.stream.consumer import Consumer
 from evp.stream.keys import Keys
 from evp.stream.slots import Slot
 from evp.worker.journal import Journal, rss_bytes
 from evp.worker.loop import Worker
+from evp.worker.parts import build, leave
+from evp.worker.upkeep import Upkeep
 
 _log = get("evp.worker")
 
 
 async def work(
-    settings: Settings, signals: Signals, *, in_flight: int = 1, burst: bool = False
+    settings: Settings,
+    signals: Signals,
+    *,
+    in_flight: int = 1,
+    burst: bool = False,
+    take_over: bool = False,
 ) -> None:
     """Work until a signal comes; with `burst`, until the stream is drained.
 
     Outages of the engines, at the start too, are waited out. After a signal the
     batch in hand is finished or given back within SHUTDOWN_TIMEOUT_S; a second
-    signal ends it at once.
+    signal ends it at once. Raises WritingGroupTaken if another group writes to
+    this database and not `take_over`.
     """
     stop = asyncio.Event()
     # What remains after it is for giving the batch back and for taking leave of the store.
     patience_s = max(0.1, settings.shutdown_timeout_s - GIVE_BACK_S_MAX - CLOSE_S_MAX)
     client = connect(settings)
     try:
+        db = database(client, settings.mongo_db)
         running = asyncio.create_task(
-            _work(settings, database(client, settings.mongo_db), stop, in_flight, burst=burst)
+            _work(settings, db, stop, in_flight, burst=burst, take_over=take_over)
         )
         await _end_in_time(running, signals, stop, patience_s)
     finally:
@@ -53,35 +59,36 @@ async def work(
 
 
 async def _work(
-    settings: Settings, db: Database, stop: asyncio.Event, in_flight: int, *, burst: bool
+    settings: Settings,
+    db: Database,
+    stop: asyncio.Event,
+    in_flight: int,
+    *,
+    burst: bool,
+    take_over: bool,
 ) -> None:
     journal = Journal(settings.rss_log_events)
-    await _prepare_store(db, stop, journal)
+    await _prepare_store(settings, db, stop, journal, take_over=take_over)
     while not stop.is_set():
         slot = await _take_slot(settings, stop, journal)
         if slot is None:
             return
-        consumer = _consumer(settings, slot.name)
+        parts = build(settings, db, slot, journal, claim_idle_ms=settings.claim_idle_ms)
         ended = asyncio.Event()
         worker = Worker(
-            consumer,
-            Writer(db, settings.write_timeout_ms),
-            journal,
-            ReadSize(settings.worker_batch_size, settings.read_count),
-            ended,
-            stream=settings.stream,
-            in_flight=in_flight,
+            parts.consumer, parts.carrier, journal, parts.read_size, ended, in_flight=in_flight
         )
         _log.info("working", consumer=slot.name, group=settings.consumer_group, pid=os.getpid())
         helpers = [
             asyncio.create_task(_set_when(ended, stop, slot.lost)),
             asyncio.create_task(_heartbeat(db, settings, slot.name, journal)),
+            asyncio.create_task(Upkeep(settings).run()),
         ]
         try:
             await worker.run(burst=burst)
         finally:
             await end(*helpers)
-            await _leave(consumer, slot)
+            await leave(parts.consumer, slot)
         if burst and not slot.lost.is_set():
             return
     _log.info("stopped", stored=journal.totals.stored, events=journal.totals.events)
@@ -112,11 +119,14 @@ async def _done_or_told(
         told.cancel()
 
 
-async def _prepare_store(db: Database, stop: asyncio.Event, journal: Journal) -> None:
+async def _prepare_store(
+    settings: Settings, db: Database, stop: asyncio.Event, journal: Journal, *, take_over: bool
+) -> None:
     backoff = Backoff()
     while not stop.is_set():
         try:
             await schema.ensure(db)
+            await become_writer(db, settings.stream, settings.consumer_group, take_over=take_over)
         except StoreUnavailable as error:
             journal.trouble("the store can't be prepared", reason=str(error))
             await backoff.wait(stop)
@@ -135,35 +145,6 @@ async def _take_slot(settings: Settings, stop: asyncio.Event, journal: Journal) 
             journal.trouble("no consumer name yet", reason=str(error))
             await backoff.wait(stop)
     return None
-
-
-def _consumer(settings: Settings, name: str) -> Consumer:
-    return Consumer(
-        settings.redis_url,
-        Keys(settings.stream),
-        settings.consumer_group,
-        name,
-        block_ms=settings.read_block_ms,
-        admission=Admission(settings.default_source, settings.time_in_id),
-    )
-
-
-async def _leave(consumer: Consumer, slot: Slot) -> None:
-    """Give back what is still pending, then the name; one may fail without the other."""
-    steps = [slot.release] if slot.lost.is_set() else [consumer.give_back, slot.release]
-    failure: Exception | None = None
-    for step in steps:
-        try:
-            async with asyncio.timeout(GIVE_BACK_S_MAX / len(steps)):
-                given = await step()
-        except (LogUnavailable, TimeoutError) as error:
-            failure = error
-        else:
-            if given:
-                _log.info("given back", frames=given, consumer=slot.name)
-    await consumer.close()
-    if failure is not None:
-        _log.warning("could not give back; it comes again by itself", reason=repr(failure))
 
 
 async def _set_when(ended: asyncio.Event, *events: asyncio.Event) -> None:

@@ -52,5 +52,6 @@ def consumer(settings: Settings, name: str = "c-1", **changes: Any) -> Consumer:
         changes.get("group", settings.consumer_group),
         name,
         block_ms=changes.get("block_ms", 100),
+        claim_idle_ms=changes.get("claim_idle_ms", settings.claim_idle_ms),
         admission=ADMISSION,
     )

@@ -7,17 +7,24 @@ import contextlib
 import itertools
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any
 
 import msgspec
 from structlog.testing import capture_logs
 
+from evp.batch.policy import ReadSize
 from evp.settings import Settings
 from evp.signals import Signals
+from evp.storage.client import Database
+from evp.storage.isolation import Witness
+from evp.storage.writer import Writer
 from evp.stream.client import Link
+from evp.stream.consumer import Consumer
 from evp.stream.info import GroupFacts, log_facts
 from evp.stream.keys import Keys
+from evp.worker.carrier import Carrier
+from evp.worker.journal import Journal
 from evp.worker.run import work
 from tests.support.make import SRV, event, open_frame
 from tests.support.wait import WAIT_S_MAX, until
@@ -28,6 +35,26 @@ TROUBLE = ("warning", "error")
 def changed(settings: Settings, **changes: Any) -> Settings:
     """Return settings with some changed."""
     return msgspec.structs.replace(settings, **changes)
+
+
+def carrier_of(
+    settings: Settings, reader: Consumer, db: Database, *, deliveries_max: int = 5
+) -> Carrier:
+    """Return what carries the batches of a consumer, under no lease."""
+
+    async def killed(_incarnations: Iterable[str]) -> set[str]:
+        return set()
+
+    return Carrier(
+        reader,
+        Writer(db, settings.write_timeout_ms),
+        Witness(f"{reader.name} token", killed),
+        Journal(500),
+        ReadSize(10),
+        stream=settings.stream,
+        claim_idle_ms=settings.claim_idle_ms,
+        deliveries_max=deliveries_max,
+    )
 
 
 class Working:
@@ -79,11 +106,11 @@ def _pass_on(task: asyncio.Task[None], test: asyncio.Task[Any]) -> None:
         test.cancel()
 
 
-async def drain(settings: Settings, *, in_flight: int = 1) -> None:
+async def drain(settings: Settings, *, in_flight: int = 1, take_over: bool = False) -> None:
     """Run a worker until the stream is drained."""
     signals: Signals = asyncio.Queue()
     async with asyncio.timeout(WAIT_S_MAX):
-        await work(settings, signals, in_flight=in_flight, burst=True)
+        await work(settings, signals, in_flight=in_flight, burst=True, take_over=take_over)
 
 
 async def append_at_once(settings: Settings, count: int, *, first: int = 0) -> None:

@@ -1,0 +1,108 @@
+"""Consumer groups as log and store know them together: listed, and deleted for good."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from evp.errors import UsageError
+from evp.limits import GROUP_ACTIVE_IDLE_MS
+from evp.settings import Settings
+from evp.storage import groups as store_groups
+from evp.storage.client import Database, close, connect, database
+from evp.stream.client import Link
+from evp.stream.groups import delete_group, registered_groups
+from evp.stream.info import GroupFacts, log_facts
+from evp.stream.keys import Keys
+
+
+class GroupRow(Struct):
+    """One group.
+
+    `writes`: its workers write to this database. `registered`: evp knows it, so
+    while it is missing from the stream nothing is trimmed. `pins`: nothing
+    that it has not acked yet can be trimmed, and no other group is further back.
+    `oldest_s` is the age of the oldest entry it has not acked.
+    """
+
+    name: str
+    writes: bool
+    registered: bool
+    exists: bool
+    pins: bool = False
+    consumers: int = 0
+    pending_events: int = 0
+    lag_events: int = 0
+    oldest_s: float = 0.0
+
+
+class GroupBook:
+    """The groups of one stream. Close it after use."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._keys = Keys(settings.stream)
+        self._client = connect(settings, connections_max=1)
+        self._db: Database = database(self._client, settings.mongo_db)
+
+    async def rows(self) -> list[GroupRow]:
+        """Return all groups, by name. Raises LogUnavailable and StoreUnavailable."""
+        link = await Link.open(self._settings.redis_url)
+        try:
+            facts = {one.name: one for one in (await log_facts(link, self._keys)).groups}
+            known = await registered_groups(link, self._keys)
+        finally:
+            await link.close()
+        known |= await store_groups.registered(self._db)
+        writer = await store_groups.writer(self._db)
+        rows = [
+            _row(name, facts.get(name), writes=writer == (self._settings.stream, name))
+            for name in sorted(known | facts.keys())
+        ]
+        furthest = max((row.oldest_s for row in rows), default=0.0)
+        for row in rows:
+            row.registered = row.name in known
+            row.pins = row.exists and row.oldest_s == furthest > 0
+        return rows
+
+    async def delete(self, name: str, *, force: bool = False) -> None:
+        """Remove a group for good; what it has not read is no longer kept for it.
+
+        Raises UsageError if somebody reads by it and not `force`, LogUnavailable
+        and StoreUnavailable; doing it again is right.
+        """
+        link = await Link.open(self._settings.redis_url)
+        try:
+            if not force:
+                await self._refuse_if_active(link, name)
+            # The store first: while the log has the name and the group, nothing is trimmed away.
+            await store_groups.forget(self._db, name)
+            await delete_group(link, self._keys, name)
+        finally:
+            await link.close()
+
+    async def close(self) -> None:
+        """Disconnect."""
+        await close(self._client)
+
+    async def _refuse_if_active(self, link: Link, name: str) -> None:
+        for group in (await log_facts(link, self._keys)).groups:
+            for consumer in group.consumers:
+                if group.name == name and consumer.idle_ms < GROUP_ACTIVE_IDLE_MS:
+                    raise UsageError(
+                        f"{consumer.name} reads by group {name}; stop it first, or use --force"
+                    )
+
+
+def _row(name: str, facts: GroupFacts | None, *, writes: bool) -> GroupRow:
+    if facts is None:
+        return GroupRow(name, writes=writes, registered=True, exists=False)
+    return GroupRow(
+        name,
+        writes=writes,
+        registered=True,
+        exists=True,
+        consumers=len(facts.consumers),
+        pending_events=facts.pending_events,
+        lag_events=facts.lag_events,
+        oldest_s=facts.lag_s,
+    )

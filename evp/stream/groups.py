@@ -1,0 +1,84 @@
+"""The groups of a stream and their consumers: made, looked at, removed without losing anything."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from evp.stream.client import Link, LogRefused
+from evp.stream.keys import Keys
+from evp.stream.scripts import CREATE_GROUP, DELETE_CONSUMER
+
+
+async def ensure_group(link: Link, keys: Keys, group: str) -> bool:
+    """Register a group and create it at the stream's beginning; True if it was created.
+
+    At 0, never at the end: what was accepted before is delivered too, and what
+    is stored already is recognised. Raises LogUnavailable.
+    """
+    return bool(await link.script(CREATE_GROUP, (keys.stream, keys.groups), (group,)))
+
+
+async def registered_groups(link: Link, keys: Keys) -> set[str]:
+    """Return the names that the log has registered. Raises LogUnavailable."""
+    return {name.decode() for name in await link.call("SMEMBERS", keys.groups)}
+
+
+async def existing_groups(link: Link, keys: Keys) -> set[str]:
+    """Return the names of the groups that the stream has. Raises LogUnavailable."""
+    return {row[b"name"].decode() for row in await _rows(link, "GROUPS", keys.stream)}
+
+
+async def delete_group(link: Link, keys: Keys, group: str) -> bool:
+    """Remove a group and its name; True if it existed. Raises LogUnavailable.
+
+    What it has not read is no longer kept for it.
+    """
+    await link.call("SREM", keys.groups, group)
+    try:
+        return bool(await link.call("XGROUP", "DESTROY", keys.stream, group))
+    except LogRefused:
+        return False  # There is no stream.
+
+
+async def is_drained(link: Link, keys: Keys, group: str) -> bool:
+    """Return True if every entry of the stream has been delivered to the group."""
+    for row in await _rows(link, "GROUPS", keys.stream):
+        if row[b"name"] == group.encode():
+            after = "(" + row[b"last-delivered-id"].decode()
+            return not await link.call("XRANGE", keys.stream, after, "+", "COUNT", 1)
+    return False
+
+
+async def remove_consumer(
+    link: Link, keys: Keys, group: str, name: str, *, idle_ms: int = 0
+) -> bool:
+    """Remove a consumer if nobody holds its name and nothing is pending under it; True if done.
+
+    Raises LogUnavailable, and GroupLost if there is no such group.
+    """
+    lease = keys.slot(group, name)
+    return bool(await link.script(DELETE_CONSUMER, (keys.stream, lease), (group, name, idle_ms)))
+
+
+async def remove_gone(link: Link, keys: Keys, group: str, *, idle_ms: int) -> list[str]:
+    """Remove the consumers that are gone and own nothing; return their names.
+
+    Gone is one whose name nobody holds and that has not read for `idle_ms`.
+    Raises as `remove_consumer`.
+    """
+    removed = []
+    for row in await _rows(link, "CONSUMERS", keys.stream, group):
+        name = row[b"name"].decode()
+        may_be = row[b"pending"] == 0 and row[b"idle"] >= idle_ms
+        if may_be and await remove_consumer(link, keys, group, name, idle_ms=idle_ms):
+            removed.append(name)
+    return removed
+
+
+async def _rows(link: Link, *what: str) -> list[dict[bytes, Any]]:
+    """Return what XINFO tells; nothing where there is no stream."""
+    try:
+        rows = await link.call("XINFO", *what)
+    except LogRefused:
+        return []
+    return [dict(zip(flat[::2], flat[1::2], strict=True)) for flat in rows]

@@ -1,0 +1,24 @@
+"""What `evp claim-stale` did, in a line."""
+
+from __future__ import annotations
+
+from evp.worker.stale import Claimed
+
+
+def claimed_line(account: Claimed) -> str:
+    """Return the account; what is zero and not asked for by everyone is left out."""
+    parts = [
+        f"{account.frames:,} frames claimed",
+        f"{account.events:,} events",
+        f"{account.stored:,} stored",
+        f"{account.duplicate:,} duplicate",
+        f"{account.dead:,} dead",
+    ]
+    rare = (
+        (account.settled_before, "frames settled before"),
+        (account.corrupt, "entries unreadable, now dead letters"),
+        (account.deleted, "entries DELETED from the log, may be lost: evp verify"),
+        (account.left, "entries of a newer evp left: upgrade"),
+        (len(account.removed), "consumers removed"),
+    )
+    return ", ".join(parts + [f"{count:,} {what}" for count, what in rare if count])
