@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
-import os
 import shutil
 import signal
 import subprocess
@@ -19,32 +17,26 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import uvloop
 
-from evp.errors import LogUnavailable
-from tests.faults.kit import history
-from tests.faults.kit.checker import (
-    Findings,
-    check,
-    check_counters,
-    check_liveness,
-    quantile_s,
-)
-from tests.faults.kit.found import Found
-from tests.faults.kit.load import Plan
+from tests.faults.kit.checker import Findings, check_liveness, quantile_s
+from tests.faults.kit.history import History
 from tests.faults.kit.schedule import carry_out, plan
-from tests.faults.kit.system import DATABASE, KEY, System, running_system
+from tests.faults.kit.session import (
+    complaints_of_verify,
+    examine,
+    loading,
+    until_drained,
+    until_ready,
+)
+from tests.faults.kit.system import running_system
 from tests.faults.kit.verbs import SERVERS, WORKERS
 
-WARM_UP_S_MAX = 30.0
 AFTER_S = 10.0
 """The load goes on so long after the last fault: somebody must be accepted."""
-DRAIN_S_MAX = 120.0
-VERIFY_S_MAX = 300.0
 _SHOWN = 5
 
 
@@ -64,7 +56,6 @@ class Run:
     def __init__(self, options: Options) -> None:
         self.options = options
         self.done: Counter[str] = Counter()
-        self.client_log = options.folder / "clients.log"
         self._began_at_s = time.monotonic()
         self._trail = (options.folder / "faults.log").open("w")
 
@@ -85,109 +76,27 @@ class Run:
             EVP_LOG_RETENTION_S="30",
             EVP_LOG_RETENTION_BYTES=str(32 * 1024 * 1024),
         ) as system:
-            await self._ready(system)
-            with self._load(system):
+            await until_ready(system)
+            with loading(system, options.seed, events_per_s=options.events_per_s) as load:
                 faults = plan(options.seed, options.seconds)
                 self.done = await carry_out(system, faults, options.seconds, self.say)
                 healed_at_s = time.monotonic()
                 self.say("healed")
                 await asyncio.sleep(AFTER_S)
             self.say("load ended")
-            drained_at_s = await self._drained(system)
-            self.say("drained" if drained_at_s else "not drained")
-            sent = await asyncio.to_thread(lambda: history.read(history.records(self.client_log)))
-            complaints = [
+            drained_at_s = await until_drained(system)
+            self.say("not drained" if drained_at_s is None else "drained")
+            sent = await asyncio.to_thread(load.so_far)
+            findings = await examine(system, sent)
+            findings.complaints += [
                 *system.complaints,
                 *check_liveness(sent.ok_at_s, healed_at_s, drained_at_s),
-                *await asyncio.to_thread(self._verify, system),
+                *await asyncio.to_thread(complaints_of_verify, system),
             ]
-            accepted = (await system.facts()).events_accepted
-            findings = await asyncio.to_thread(self._check, system, sent, accepted)
-            findings.complaints += complaints
             self._print(sent, findings)
             return findings
 
-    async def _ready(self, system: System) -> None:
-        ends_at_s = time.monotonic() + WARM_UP_S_MAX
-        processes = system.named("server") + system.named("worker")
-        for process in processes:
-            while not {"serving", "working"} & {line["event"] for line in process.lines}:
-                if time.monotonic() > ends_at_s or not process.running:
-                    raise RuntimeError(f"{process.name} does not start: see {process.output}")
-                await asyncio.sleep(0.1)
-
-    @contextlib.contextmanager
-    def _load(self, system: System) -> Iterator[None]:
-        options = self.options
-        plan_path = options.folder / "load.json"
-        given = Plan(
-            seed=options.seed,
-            urls=system.urls,
-            store_url=system.store.url,
-            database=DATABASE,
-            key=KEY,
-            log_path=str(self.client_log),
-            events_per_s=options.events_per_s,
-        )
-        plan_path.write_bytes(msgspec.json.encode(given))
-        with (options.folder / "load.out").open("wb") as output:
-            load = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "evp.engines.tether"),
-                    *(str(os.getpid()), str(int(signal.SIGKILL))),
-                    *(sys.executable, "-m", "tests.faults.kit.load", str(plan_path)),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
-        try:
-            yield
-            load.terminate()
-            if load.wait(WARM_UP_S_MAX) != 0:
-                raise RuntimeError(f"the load failed: see {options.folder / 'load.out'}")
-        finally:
-            load.kill()
-            load.wait()
-
-    async def _drained(self, system: System) -> float | None:
-        """Return when everything was acked; None if that takes too long."""
-        ends_at_s = time.monotonic() + DRAIN_S_MAX
-        while time.monotonic() < ends_at_s:
-            with contextlib.suppress(LogUnavailable):
-                if await system.is_drained():
-                    return time.monotonic()
-            await asyncio.sleep(0.2)
-        return None
-
-    def _verify(self, system: System) -> list[str]:
-        """Return what `evp verify` complains about; it must be clean."""
-        if system.evp("verify", "--help").returncode != 0:
-            self.say("there is no `evp verify`")
-            return []
-        verified = system.evp("verify", "--json", within_s=VERIFY_S_MAX)
-        self.say(f"verify: {verified.stdout.strip()}")
-        if verified.returncode == 0:
-            return []
-        return [f"verify ended with {verified.returncode}: {verified.stdout}{verified.stderr}"]
-
-    def _check(self, system: System, sent: history.History, accepted: int) -> Findings:
-        found = Found(system.store.url, DATABASE)
-        try:
-            letters = found.letters()
-            findings = check(sent, found.documents(), [id_ for id_, _ in letters])
-            odd = {reason for _, reason in letters} - {"id_conflict"}
-            if odd:
-                findings.complaints.append(f"dead letters because of {', '.join(sorted(odd))}")
-            counters = found.counters(accepted)
-            documents = findings.sizes["S stored"]
-            findings.complaints += check_counters(counters, documents, len(letters))
-        finally:
-            found.close()
-        return findings
-
-    def _print(self, sent: history.History, findings: Findings) -> None:
+    def _print(self, sent: History, findings: Findings) -> None:
         lines = [f"seed {self.options.seed}, {self.options.seconds:g} s, commit {_commit()}"]
         lines.append(f"\nfaults: {self.done.total()}")
         lines += [f"  {verb:<24} {count:>5}" for verb, count in sorted(self.done.items())]

@@ -8,11 +8,15 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
 
+from pymongo.errors import PyMongoError
+
+from evp.errors import LogUnavailable
 from tests.faults.kit.system import System
 from tests.faults.kit.verbs import FAULT_S_MIN, VERBS, Fault, calm
 
 FAULTS_PER_S = 0.35
 _QUIET_S = 3.0
+_AGAIN_S = 0.5
 
 
 def plan(seed: int, seconds: float) -> list[Fault]:
@@ -40,7 +44,8 @@ async def carry_out(
 ) -> Counter[str]:
     """Do what is planned; return how often each verb was done. All is undone when it returns.
 
-    What still waits for its target when time is up is left out.
+    What still waits for its target when time is up is left out; a fault whose
+    engine is away because of another one is tried again.
     """
     done: Counter[str] = Counter()
     targets: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -49,10 +54,16 @@ async def carry_out(
     async def do(fault: Fault) -> None:
         await asyncio.sleep(fault.at_s - (time.monotonic() - began_at_s))
         async with targets[fault.target]:
-            if time.monotonic() - began_at_s < seconds:
-                done[fault.verb] += 1
+            while time.monotonic() - began_at_s < seconds:
                 say(f"{fault.verb}: {fault.target}, {fault.for_s} s")
-                await VERBS[fault.verb].run(system, fault)
+                try:
+                    await VERBS[fault.verb].run(system, fault)
+                except (LogUnavailable, PyMongoError) as error:
+                    say(f"{fault.verb}: not now: {error}"[:200])
+                    await asyncio.sleep(_AGAIN_S)
+                else:
+                    done[fault.verb] += 1
+                    return
 
     async with asyncio.TaskGroup() as group:
         for fault in faults:

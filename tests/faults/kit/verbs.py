@@ -24,9 +24,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pymongo import AsyncMongoClient
-from pymongo.errors import PyMongoError
 
-from evp.errors import LogUnavailable
 from evp.stream.client import Link
 from evp.stream.scripts import APPEND
 from tests.faults.kit.system import STREAM, System
@@ -216,24 +214,22 @@ def proxy_of(system: System, wire: str) -> Proxy:
 
 @contextlib.asynccontextmanager
 async def _log_of(system: System) -> AsyncIterator[Link]:
-    """Give a connection to the log; if it is away because of another fault, nothing is done."""
-    with contextlib.suppress(LogUnavailable):
-        link = await Link.open(system.log.url)
-        try:
-            yield link
-        finally:
-            await link.close()
+    """Give a connection to the log, not through a proxy. Raises LogUnavailable."""
+    link = await Link.open(system.log.url)
+    try:
+        yield link
+    finally:
+        await link.close()
 
 
 @contextlib.asynccontextmanager
 async def _admin_of(system: System) -> AsyncIterator[Any]:
-    """Give the store's admin database; if it is away because of another fault, nothing is done."""
+    """Give the store's admin database, not through a proxy. Raises PyMongoError."""
     client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(
         system.store.url, serverSelectionTimeoutMS=2000, socketTimeoutMS=3000
     )
     try:
-        with contextlib.suppress(PyMongoError):
-            yield client.admin
+        yield client.admin
     finally:
         await client.close()
 
