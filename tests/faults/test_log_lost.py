@@ -78,9 +78,7 @@ async def test_log_emptied_under_load(
             with workers[0].paused(), workers[1].paused():
                 # What waits in the log now is what can be lost.
                 await load.until_accepted(20)
-                began_at_s = time.monotonic()
                 await in_log(system, *command)
-                emptied_at_s = time.monotonic()
             await asyncio.sleep(3.0)
             await in_log(system, *command)
             again_at_s = time.monotonic()
@@ -95,9 +93,6 @@ async def test_log_emptied_under_load(
         assert not found.complaints
         assert bool(lost) is loses
         assert not lost & accepted_since(load.path, again_at_s)
-        between = accepted_since(load.path, emptied_at_s) & lost
-        assert len(between) < len(lost) or not lost
-        assert emptied_at_s - began_at_s < 1
         if verified is not None:
             assert verified.returncode == (1 if loses else 0), verified.stdout
         for process in [*system.named("server"), *workers]:

@@ -205,8 +205,8 @@ async def running_system(
 
     An `obedient` store takes fault commands and can step down.
     """
-    log = own_log(folder)
-    store = obedient_store(folder) if obedient else own_store(folder)
+    log = await asyncio.to_thread(own_log, folder)
+    store = await asyncio.to_thread(obedient_store if obedient else own_store, folder)
     environ = clean_environ(
         EVP_REDIS_URL=log.url,
         EVP_MONGO_URL=store.url,
