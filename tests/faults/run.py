@@ -93,13 +93,15 @@ class Run:
                 *check_liveness(sent.ok_at_s, healed_at_s, drained_at_s),
                 *await asyncio.to_thread(complaints_of_verify, system),
             ]
-            self._print(sent, findings)
+            lost = sum(proxy.lost for proxy in system.network.proxies.values())
+            self._print(sent, findings, lost)
             return findings
 
-    def _print(self, sent: History, findings: Findings) -> None:
+    def _print(self, sent: History, findings: Findings, replies_lost: int) -> None:
         lines = [f"seed {self.options.seed}, {self.options.seconds:g} s, commit {_commit()}"]
         lines.append(f"\nfaults: {self.done.total()}")
         lines += [f"  {verb:<24} {count:>5}" for verb, count in sorted(self.done.items())]
+        lines.append(f"  {'(replies lost)':<24} {replies_lost:>5}")
         lines.append("\nrequests")
         lines += [f"  {told:<24} {count:>9,}" for told, count in sorted(sent.codes.items())]
         lines.append("\nevents")

@@ -25,6 +25,8 @@ STOP_S_MAX = 5.0
 LANES = 8
 BATCH_EVENTS = 20
 ANSWER_S_MAX = 15.0
+PAUSE_S = 0.05
+"""Between two requests of a client, where the load lasts for minutes."""
 SEED = 54
 
 pytestmark = pytest.mark.timeout(1200)
@@ -41,10 +43,11 @@ class Told(NamedTuple):
 class Lanes:
     """Clients that send over kept connections until the server is gone."""
 
-    def __init__(self, port: int, prefix: str) -> None:
+    def __init__(self, port: int, prefix: str, pause_s: float = 0.0) -> None:
         self.told = Told([], [], [])
         self._port = port
         self._prefix = prefix
+        self._pause_s = pause_s
         self._number = 0
 
     async def run(self) -> None:
@@ -80,6 +83,7 @@ class Lanes:
             (self.told.accepted if reply.status == 202 else self.told.refused).extend(ids)
             if reply.headers.get("connection") == "close":
                 return
+            await asyncio.sleep(self._pause_s)
 
 
 async def until_says(process: EvpProcess, event: str, count: int) -> None:
@@ -133,7 +137,7 @@ async def test_stop_work_a_hundred_times(tmp_path: Path) -> None:
     async with running_system(tmp_path, servers=1, workers=1) as system:
         await until_ready(system)
         [worker], [port] = system.named("worker"), system.ports
-        lanes = Lanes(port, "w")
+        lanes = Lanes(port, "w", PAUSE_S)
         sending = asyncio.create_task(lanes.run())
         stops: list[tuple[int, float]] = []
         try:
