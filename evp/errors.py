@@ -3,7 +3,8 @@
     EvpError
     ├── UsageError                     a flag or a file makes no sense                 exit 2
     │   ├── SettingsError              settings are wrong; lists every problem         exit 2
-    │   └── WritingGroupTaken          another group writes to this database           exit 2
+    │   ├── WritingGroupTaken          another group writes to this database           exit 2
+    │   └── WrongShardKey              events would be unique on each shard only       exit 2
     ├── Refusal                        a request is refused, nothing of it was kept    HTTP 4xx, 503
     ├── FrameError                     a log entry can't be read as a frame
     │   ├── CorruptFrame               it never can: its events go to the dead letters
@@ -99,6 +100,10 @@ class SettingsError(UsageError):
 
 class WritingGroupTaken(UsageError):
     """Raised when another consumer group is the one that writes to this database."""
+
+
+class WrongShardKey(UsageError):
+    """Raised when `events` is sharded by something else than `_id`."""
 
 
 class Refusal(EvpError):

@@ -23,12 +23,13 @@ from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime
 from operator import itemgetter
+from typing import Annotated
 
 import msgspec
 from bson import ObjectId
 from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from evp.clock import MS_MAX, now
 from evp.codec import Decoded
@@ -53,6 +54,11 @@ NOT_CARRIERS = (ValueError, IndexError, struct.error, BSONError)
 _int32_at = struct.Struct("<i").unpack_from
 
 
+#: What both a double and the store can hold.
+_Number = Annotated[int, Meta(ge=0, le=2**53)]
+_SEQ_MAX = 2**53
+
+
 class Summary(Struct, array_like=True, gc=False):
     """Counts of a frame, made at the door so that no worker has to parse events.
 
@@ -60,10 +66,10 @@ class Summary(Struct, array_like=True, gc=False):
     frequent ones and "other"; the rest are the earliest and latest `time`.
     """
 
-    cells: list[tuple[int, str, int]]
-    sources: dict[str, int]
-    first_ms: int
-    last_ms: int
+    cells: list[tuple[_Number, str, _Number]]
+    sources: dict[str, _Number]
+    first_ms: _Number
+    last_ms: _Number
 
 
 _encode_summary = msgspec.msgpack.Encoder().encode
@@ -190,6 +196,8 @@ def read_frame(entry_id: str, fields: dict[bytes, bytes]) -> Frame:
         ids, documents = split(docs)
     except NOT_CARRIERS as error:
         raise CorruptFrame(f"entry {entry_id}: bad carrier: {error}") from error
+    if not 0 < seq <= _SEQ_MAX:
+        raise CorruptFrame(f"entry {entry_id}: no such number: {seq}")
     if len(ids) != count:
         raise CorruptFrame(f"entry {entry_id}: {len(ids)} documents, not {count}")
     return Frame(

@@ -23,6 +23,7 @@ from typing import Any
 
 from pymongo.errors import CollectionInvalid, OperationFailure, PyMongoError
 
+from evp.errors import WrongShardKey
 from evp.storage.client import Database
 from evp.storage.failures import unavailable
 
@@ -56,15 +57,19 @@ INDEXES = {FRAMES: ("bucket",)}
 """Fields with an index of their own, by collection. One for each frame costs little."""
 
 _NAMESPACE_EXISTS = 48
+_UNAUTHORIZED = 13
+_SHARD_KEYS = ({"_id": "hashed"}, {"_id": 1})
 _CLUSTERED = {"key": {"_id": 1}, "unique": True}
 
 
 async def ensure(db: Database) -> None:
     """Create the collections and indexes that are missing; many processes may call it at once.
 
-    Raises StoreUnavailable.
+    Raises StoreUnavailable, and WrongShardKey if `events` is sharded by something
+    else than `_id`: one event could then be stored once on each shard.
     """
     try:
+        await _check_shard_key(db)
         existing = set(await db.list_collection_names())
         for name in ALL:
             if name not in existing:
@@ -74,6 +79,21 @@ async def ensure(db: Database) -> None:
                 await db[name].create_index(field)
     except PyMongoError as error:
         raise unavailable(error) from error
+
+
+async def _check_shard_key(db: Database) -> None:
+    try:
+        row = await db.client["config"]["collections"].find_one({"_id": f"{db.name}.{EVENTS}"})
+    except OperationFailure as error:
+        if error.code != _UNAUTHORIZED:
+            raise
+        return  # A user that may not look there; `evp init` of an administrator may.
+    key = dict(row.get("key") or {}) if row else {}
+    if key and key not in _SHARD_KEYS:
+        raise WrongShardKey(
+            f"{db.name}.{EVENTS} is sharded by {key}: one event could be stored once on each "
+            'shard; shard a new collection by {"_id": "hashed"}'
+        )
 
 
 async def _create(db: Database, name: str) -> None:

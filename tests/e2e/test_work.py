@@ -106,14 +106,19 @@ def test_killed_process_is_replaced(
 def test_other_group_and_name(
     shared: dict[str, str], settings: Settings, stored: Any, tmp_path: Path
 ) -> None:
-    """Another group reads all again, under the name that is given, and stores nothing twice."""
+    """Another group is refused; asked for, it reads all again and stores nothing twice."""
     fill(settings, 200)
     evp("work", "--burst", environ=shared, cwd=tmp_path)
     command = ("work", "--group", "others", "--name", "second", "--burst")
-    assert evp(*command, environ=shared, cwd=tmp_path).code == 0
+    refused = evp(*command, environ=shared, cwd=tmp_path)
+    assert refused.code == 2
+    assert "--take-over" in refused.one_line
+    done = evp(*command, "--take-over", environ=shared, cwd=tmp_path)
+    assert done.code == 0
+    assert '"consumer":"second-1"' in done.err
     assert ids(stored) == once(200)
     assert groups_in_log(shared) == {GROUP: (0, 0), "others": (0, 0)}
-    assert names_in_log(shared, "others") == {"second-1"}
+    assert names_in_log(shared, "others") == set()
 
 
 def test_told_to_stop_in_the_middle(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import warnings
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 from pymongo import ReadPreference
 
 from evp.clock import now
-from evp.errors import SettingsError, StoreUnavailable
+from evp.errors import SettingsError, StoreUnavailable, WrongShardKey
 from evp.identity import event_id
 from evp.limits import LOOKUP_IDS_MAX, WORKER_SILENT_S
 from evp.settings import Settings
@@ -70,6 +72,32 @@ async def test_ensuring_again_changes_nothing(db: Database) -> None:
     await schema.ensure(db)
     assert await options_of(db, schema.EVENTS) == before
     assert len(await documents(db, schema.EVENTS)) == 1
+
+
+@pytest.mark.parametrize("key", [{"_id": "hashed"}, {"_id": 1}])
+async def test_sharded_by_id(db: Database, key: dict[str, Any]) -> None:
+    """Events that are sharded by `_id` are unique everywhere."""
+    async with sharded(db, key):
+        await schema.ensure(db)
+
+
+@pytest.mark.parametrize("key", [{"type": 1}, {"_id": 1, "type": 1}, {"source": "hashed"}])
+async def test_sharded_by_something_else_is_refused(db: Database, key: dict[str, Any]) -> None:
+    """With any other key each shard could have an event once, so nothing starts."""
+    async with sharded(db, key):
+        with pytest.raises(WrongShardKey, match="once on each shard"):
+            await schema.ensure(db)
+
+
+@contextlib.asynccontextmanager
+async def sharded(db: Database, key: dict[str, Any]) -> AsyncIterator[None]:
+    """Tell evp what a router would tell of `events`."""
+    collections = db.client["config"]["collections"]
+    await collections.insert_one({"_id": f"{db.name}.{schema.EVENTS}", "key": key})
+    try:
+        yield
+    finally:
+        await collections.delete_one({"_id": f"{db.name}.{schema.EVENTS}"})
 
 
 async def test_ensuring_from_many_tasks_at_once(db: Database) -> None:
@@ -292,5 +320,9 @@ async def test_no_query_names_more_ids_than_the_store_likes(
         writer = Writer(heard, WRITE_MS)
         await writer.write(frames)
         assert all(one.outcome is None for one in await writer.write(frames))
-    sizes = [len(one["filter"]["_id"]["$in"]) for name, one in listener.commands if "find" in name]
+    sizes = [
+        len(one["filter"]["_id"]["$in"])
+        for name, one in listener.commands
+        if name == "find outcomes"
+    ]
     assert sizes == [LOOKUP_IDS_MAX, 5]

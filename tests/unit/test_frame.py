@@ -239,6 +239,24 @@ def test_missing_or_senseless_fields_are_corrupt(name: bytes) -> None:
             read_frame(ENTRY, with_crc(senseless))
 
 
+@pytest.mark.parametrize("seq", [b"0", b"-1", b"9223372036854775808"])
+def test_numbers_that_no_server_gives_are_corrupt(seq: bytes) -> None:
+    """A number that the store could not hold would be written again and again."""
+    fields = open_frame(event(0)).fields(SRV, 1)
+    with pytest.raises(CorruptFrame):
+        read_frame(ENTRY, with_crc(fields | {b"seq": seq}))
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_counts_that_no_server_makes_are_corrupt(place: int) -> None:
+    """A summary with a number that the store could not hold is refused as well."""
+    summary: list[object] = [[[1, "t", 1]], {"s": 1}, 0, 0]
+    summary[place] = [[[2**63, "t", 1]], {"s": 2**63}, 2**63, -1][place]
+    fields = open_frame(event(0)).fields(SRV, 1)
+    with pytest.raises(CorruptFrame):
+        read_frame(ENTRY, with_crc(fields | {b"sum": msgspec.msgpack.encode(summary)}))
+
+
 def test_document_without_id_in_front_is_corrupt() -> None:
     """A document without `_id` would get a random one at each delivery, so it is refused."""
     docs = bson.encode({"d": [{"type": "a"}]})
