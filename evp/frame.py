@@ -6,7 +6,6 @@
 | `id` | the frame id, an ObjectId's 12 bytes |
 | `srv`, `seq` | the server process's epoch, 8 random bytes, and the frame's number in it |
 | `n` | how many events |
-| `at` | events of the stream up to and with this frame: a lag in events is one subtraction |
 | `crc` | CRC-32 of `id`, `srv`, `seq`, `n`, `sum` and `docs`, one after the other |
 | `sum` | the summary, MessagePack |
 | `docs` | carriers, one a request, one after the other: BSON `{"d": [document, …]}` |
@@ -137,7 +136,7 @@ class OpenFrame:
         return made
 
     def fields(self, srv: bytes, seq: int) -> dict[bytes, bytes]:
-        """Return the entry's fields but for `at`, which the log itself adds."""
+        """Return the entry's fields."""
         fields = {
             b"v": VERSION,
             b"id": self.frame_id.binary,

@@ -18,6 +18,7 @@ from evp.cli.send import send
 from evp.cli.serve import serve
 from evp.cli.stats import stats
 from evp.cli.up import up
+from evp.cli.verify import verify
 from evp.cli.work import work
 from evp.errors import EvpError
 
@@ -35,6 +36,7 @@ app.command()(serve)
 app.command()(work)
 app.command()(send)
 app.command()(stats)
+app.command()(verify)
 app.command()(health)
 app.command("claim-stale")(claim_stale)
 app.add_typer(groups)

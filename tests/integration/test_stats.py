@@ -19,7 +19,7 @@ from evp.storage.account import Totals, totals
 from evp.storage.client import Database
 from evp.stream.client import Link
 from evp.stream.info import GroupFacts
-from evp.worker import run
+from evp.worker import heartbeat
 from tests.support.make import event
 from tests.support.servers import Server
 from tests.support.stores import MAY_LEAVE_SOCKETS, hanging
@@ -111,7 +111,7 @@ async def test_rates(
     db: Database, link: Link, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Accepted a second is measured between two looks, stored a second is what workers tell."""
-    monkeypatch.setattr(run, "HEARTBEAT_S", 0.05)
+    monkeypatch.setattr(heartbeat, "HEARTBEAT_S", 0.05)
     looking = asyncio.create_task(look_once(settings, 0.5))
     await asyncio.sleep(0.1)
     await append_events(settings, 50, each=10)
@@ -121,7 +121,7 @@ async def test_rates(
     assert found.rates.stored_per_s == 0
     async with working(settings):
         await until_drained(settings)
-        await ledger.record_worker(db, "elsewhere-1", {"stored_per_s": 70.5})
+        await ledger.record_worker(db, "g", "elsewhere-1", {"stored_per_s": 70.5}, within_s=5)
         found = await look_once(settings, 0.05)
         assert found.rates.accepted_per_s == 0
         assert found.rates.stored_per_s >= 70.5
