@@ -15,10 +15,15 @@ import pytest
 from typer.main import get_command
 
 from evp import errors, limits
+from evp.batch.outcome import ID_CONFLICT
 from evp.cli.app import app
 from evp.cli.context import EXIT_INTERRUPTED
 from evp.limits import KIB, MIB
 from evp.settings import ROWS, Row
+from evp.storage import failures
+from evp.storage.dead_letters import REASONS
+from evp.storage.failures import UNIQUE_CONFLICT
+from evp.storage.isolation import POISON
 from tests.tidy.source import ROOT, text_files
 
 DOCS = ROOT / "docs"
@@ -109,6 +114,14 @@ def test_every_setting_is_documented(row: Row) -> None:
     assert told == [row.purpose, row.wanted]
     assert row.purpose
     assert row.wanted
+
+
+def test_every_reason_of_a_dead_letter_is_documented() -> None:
+    """docs/ARCHITECTURE.md has each reason with its cause and its mend, and no other."""
+    rows = {cells[0].strip("`"): cells[1:] for cells in table(read(DOCS / "ARCHITECTURE.md"))}
+    assert set(REASONS) <= set(rows)
+    assert all(cause and mend for cause, mend in (rows[reason] for reason in REASONS))
+    assert {*failures._OF_A_DOCUMENT.values(), ID_CONFLICT, UNIQUE_CONFLICT, POISON} <= set(REASONS)
 
 
 def test_every_error_code_is_documented() -> None:
