@@ -5,9 +5,11 @@
     │   ├── SettingsError              settings are wrong; lists every problem         exit 2
     │   ├── WritingGroupTaken          another group writes to this database           exit 2
     │   └── WrongShardKey              events would be unique on each shard only       exit 2
+    ├── NoSuchLetter                   no dead letter has this id                      exit 1
     ├── Refusal                        a request is refused, nothing of it was kept    HTTP 4xx, 503
     ├── FrameError                     a log entry can't be read as a frame
     │   ├── CorruptFrame               it never can: its events go to the dead letters
+    │   │   └── InvalidEntry           a plain entry of another program, never accepted by evp
     │   ├── UnknownFrameVersion        a newer evp wrote it: it stays pending
     │   └── EntryDeleted               somebody deleted it from the log before it was acked
     └── Unavailable                    an engine can't be used now; try again          exit 3
@@ -102,6 +104,10 @@ class WritingGroupTaken(UsageError):
     """Raised when another consumer group is the one that writes to this database."""
 
 
+class NoSuchLetter(EvpError):
+    """Raised when no dead letter has the id that was asked for."""
+
+
 class WrongShardKey(UsageError):
     """Raised when `events` is sharded by something else than `_id`."""
 
@@ -137,6 +143,10 @@ class FrameError(EvpError):
 
 class CorruptFrame(FrameError):
     """Raised when an entry is damaged or malformed; reading it again won't help."""
+
+
+class InvalidEntry(CorruptFrame):
+    """Raised when a plain entry of another program breaks the rules for events."""
 
 
 class UnknownFrameVersion(FrameError):

@@ -6,7 +6,6 @@
 | `id` | the frame id, an ObjectId's 12 bytes |
 | `srv`, `seq` | the server process's epoch, 8 random bytes, and the frame's number in it |
 | `n` | how many events |
-| `at` | events of the stream up to and with this frame: a lag in events is one subtraction |
 | `crc` | CRC-32 of `id`, `srv`, `seq`, `n`, `sum` and `docs`, one after the other |
 | `sum` | the summary, MessagePack |
 | `docs` | carriers, one a request, one after the other: BSON `{"d": [document, …]}` |
@@ -35,7 +34,12 @@ from evp.clock import MS_MAX, now
 from evp.codec import Decoded
 from evp.documents import Admission, Documents, build, encode_carrier
 from evp.errors import CorruptFrame
-from evp.limits import FRAME_BYTES_CLOSE, FRAME_EVENTS_CLOSE, SUMMARY_SOURCES_MAX
+from evp.limits import (
+    FRAME_BYTES_CLOSE,
+    FRAME_EVENTS_CLOSE,
+    FRAME_EVENTS_MAX,
+    SUMMARY_SOURCES_MAX,
+)
 
 VERSION = b"1"
 SOURCE_OTHER = "other"
@@ -47,6 +51,7 @@ _ID_END = _ID_START + 16
 _CARRIER_PREFIX = b"\x04d\x00"
 _CHECKED = (b"id", b"srv", b"seq", b"n", b"sum", b"docs")
 _DOCUMENT = 0x03
+_SRV_BYTES = 8
 
 NOT_CARRIERS = (ValueError, IndexError, struct.error, BSONError)
 """What reading bytes that are no carriers can raise."""
@@ -131,7 +136,7 @@ class OpenFrame:
         return made
 
     def fields(self, srv: bytes, seq: int) -> dict[bytes, bytes]:
-        """Return the entry's fields but for `at`, which the log itself adds."""
+        """Return the entry's fields."""
         fields = {
             b"v": VERSION,
             b"id": self.frame_id.binary,
@@ -180,8 +185,8 @@ def checksum(fields: Mapping[bytes, bytes]) -> int:
 def read_frame(entry_id: str, fields: dict[bytes, bytes]) -> Frame:
     """Return the frame in an entry of version 1.
 
-    Raises CorruptFrame if a field is missing, the CRC differs or a document
-    isn't one.
+    Raises CorruptFrame if a field is missing, the CRC differs, a document isn't
+    one, or numbers don't fit.
     """
     try:
         docs = fields[b"docs"]
@@ -200,9 +205,17 @@ def read_frame(entry_id: str, fields: dict[bytes, bytes]) -> Frame:
         raise CorruptFrame(f"entry {entry_id}: no such number: {seq}")
     if len(ids) != count:
         raise CorruptFrame(f"entry {entry_id}: {len(ids)} documents, not {count}")
+    if len(srv) != _SRV_BYTES or count > FRAME_EVENTS_MAX or not _adds_up(summary, count):
+        raise CorruptFrame(f"entry {entry_id}: its numbers don't fit each other")
     return Frame(
         entry_id, frame_id, srv, seq, ids, documents, summary, entry_ms(entry_id), len(docs)
     )
+
+
+def _adds_up(summary: Summary, count: int) -> bool:
+    """Return True if a summary counts every event once, by type and by source."""
+    by_type, by_source = [cell[2] for cell in summary.cells], summary.sources.values()
+    return sum(by_type) == sum(by_source) == count and len(by_source) <= SUMMARY_SOURCES_MAX + 1
 
 
 def split(docs: bytes) -> tuple[list[bytes], list[RawBSONDocument]]:

@@ -43,8 +43,12 @@ LINGER_S_MAX = 5.0
 #: An open frame that passed one of these closes; a request is never split, so it may exceed them.
 FRAME_BYTES_CLOSE = 1 * MIB
 FRAME_EVENTS_CLOSE = 5_000
+#: Events of a frame: it was about to close when the last request joined it.
+FRAME_EVENTS_MAX = FRAME_EVENTS_CLOSE + BATCH_EVENTS_MAX
 #: Frames of one server process that wait for the log, the one under way included.
 FRAMES_WAITING_MAX = 16
+#: Bytes of frames of one server process that wait for the log.
+FRAMES_WAITING_BYTES_MAX = 64 * MIB
 #: Sources counted by name in a frame's summary; the rest is "other".
 SUMMARY_SOURCES_MAX = 50
 
@@ -58,6 +62,30 @@ DURABLE_WAIT_MS_MAX = 3_000
 DURABILITY_CHECK_S = 15.0
 #: How often a server process records its last acknowledged sequence number.
 LEDGER_RECORD_S = 2.0
+#: How often a server process carries what is left of others in the log to the store.
+LEDGER_CARRY_S = 60.0
+#: The store must take a record within this, seconds.
+LEDGER_STORE_S_MAX = 5.0
+
+#: What of the log's memory may be in use before nothing more is accepted.
+MEMORY_MARK_SHARE = 0.6
+#: Once it was refused, accepting begins again below this share of the mark, or of BACKLOG_MAX.
+REOPEN_SHARE = 0.8
+#: Entries that are done stay only while all that is in memory takes less of the mark than this.
+DONE_SHARE_OF_MARK = 0.5
+#: Of what is free below the mark, what all servers may append between two looks.
+LOOK_SHARE = 0.5
+#: How often a server process looks how full the log is.
+BACKLOG_LOOK_S = 0.25
+#: A server process that has not looked for so long does not count.
+SERVER_ALIVE_MS = 3_000
+#: The rate at which the log drains is measured over this.
+DRAIN_WINDOW_S = 5.0
+#: Retry-After of a log that is full.
+BACKLOG_RETRY_S_MAX = 300
+#: Entries that one run of the trimming script removes, and runs of one call.
+TRIM_ENTRIES_MAX = 10_000
+TRIM_ROUNDS_MAX = 10
 
 #: A worker slot's lease, and how often it is renewed.
 SLOT_LEASE_MS = 10_000
@@ -88,13 +116,28 @@ GIVE_BACK_S_MAX = 1.0
 READ_FRAMES_MAX = 1_000
 #: Bytes of frames asked for in one read, by the mean frame size so far.
 READ_BYTES_TARGET = 16 * MIB
+#: Entries and bytes of the log that one call for headers goes through, about.
+HEADERS_MAX = 500
+HEADERS_BYTES_TARGET = 4 * MIB
 
 #: Ids in one `$in`: one embedded store answers in time that grows with the square of it.
 LOOKUP_IDS_MAX = 50
-#: A dead letter keeps this much of a payload that can't be stored as sent.
-DEAD_LETTER_PAYLOAD_BYTES_MAX = 64 * KIB
-#: A dead letter keeps a whole event up to this size, as a document.
-DEAD_LETTER_EVENT_BYTES_MAX = 8 * MIB
+#: A dead letter keeps this much of a payload: more than the largest frame of evp's can have,
+#: 8 MiB of JSON that is six times as long in BSON.
+DEAD_LETTER_PAYLOAD_BYTES_MAX = 64 * MIB
+#: What a dead letter holds itself; a longer payload is kept in parts of this size.
+DEAD_LETTER_PART_BYTES = 8 * MIB
+#: What is said about a failure, in characters.
+DETAIL_CHARS_MAX = 500
+#: Dead letters read or changed at once, by number and by the bytes of their payloads.
+DEAD_LETTERS_PAGE_MAX = 500
+DEAD_LETTERS_BYTES_TARGET = 16 * MIB
+#: `evp dlq list` counts so many, newest first, and says where there are more.
+DEAD_LETTERS_COUNTED_MAX = 10_000
+#: Letters that a report names; of the others it tells the number.
+DEAD_LETTERS_NAMED_MAX = 20
+#: `evp dlq show` shows this much of a payload, unless all of it is asked for.
+DEAD_LETTER_SHOWN_BYTES_MAX = 4 * KIB
 #: A look whether the store is there, and how long its answer is kept.
 STORE_PING_S_MAX = 1.0
 STORE_PING_KEEP_S = 3.0
@@ -135,3 +178,43 @@ SEND_RETRY_AFTER_S_MAX = 30.0
 DEMO_STORED_S_MAX = 120.0
 #: Totals are summed again after at least this many times what the last sum took.
 TOTALS_COST_FACTOR = 10
+#: A bucket of 10 s is closed this long after its end; its last frames are then settled, mostly.
+BUCKET_CLOSE_MS = 20_000
+#: Buckets that one fold sums up, and new ones that it finds.
+FOLD_BUCKETS_MAX = 20
+FOLD_LISTED_MAX = 100
+#: A bucket in which something changed is summed again after this, with what changes meanwhile.
+FOLD_MARKED_MS = 5_000
+#: A bucket that can't be summed yet is looked at again after this.
+FOLD_WAIT_MS = 5_000
+#: Types in a cell and sources in a bucket that are counted by name; the rest is "other".
+ROLLUP_NAMES_MAX = 1_000
+#: Documents of sums in one write.
+ROLLUP_WRITES_MAX = 1_000
+#: A worker that folds or sweeps does so for this long; then another one may.
+JOB_LEASE_MS = 15_000
+#: Frames that one sweep judges, buckets it looks into, and frames of one that the log is asked for.
+SWEEP_FRAMES_MAX = 20
+SWEEP_BUCKETS_MAX = 10
+SWEEP_ENTRIES_MAX = 200
+#: An outcome that is not final, or has dead letters, is judged again within this.
+JUDGE_AGAIN_MS_MIN = 10_000
+JUDGE_AGAIN_MS_MAX = 24 * 3600 * 1000
+#: `evp verify` holds so many frames at a time, and so many ids; one frame may have more.
+VERIFY_PAGE_FRAMES = 1_000
+VERIFY_PAGE_EVENTS = 20_000
+#: Its questions under way at the same time.
+VERIFY_LOOKUPS_AT_ONCE = 4
+#: What may still be on its way is looked at again after this wait, seconds.
+VERIFY_AGAIN_S = 5.0
+#: Frames of which it is in doubt that are kept for that second look.
+VERIFY_DOUBTS_MAX = 10_000
+#: Findings it names one by one, and ids it names of each; all are counted.
+VERIFY_FINDINGS_MAX = 1_000
+VERIFY_FINDING_IDS_MAX = 20
+#: The largest `--sample`, in frames.
+VERIFY_SAMPLE_MAX = 100_000
+#: Headers that a scan of all events keeps at hand, in bytes of ids.
+VERIFY_HEADERS_BYTES_MAX = 64 * MIB
+#: Dead letters of unreadable entries that are looked through for frames that are missing.
+VERIFY_UNREADABLE_MAX = 10_000

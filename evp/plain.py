@@ -16,9 +16,11 @@ from evp import diagnosis
 from evp.clock import from_ms
 from evp.codec import Decoded
 from evp.documents import Admission, build, encode_carrier
-from evp.errors import CorruptFrame, Refusal, UnknownFrameVersion
+from evp.errors import CorruptFrame, InvalidEntry, Refusal, UnknownFrameVersion
 from evp.frame import VERSION, Frame, entry_ms, read_frame, split, summarize
 from evp.limits import EVENT_BYTES_MAX
+
+_DIGITS_MAX = 12
 
 
 def read_entry(
@@ -26,8 +28,9 @@ def read_entry(
 ) -> Frame:
     """Return the frame in any entry of the log.
 
-    Raises UnknownFrameVersion (leave it pending: a newer evp wrote it) and
-    CorruptFrame (it will never be readable).
+    Raises UnknownFrameVersion (leave it pending: a newer evp wrote it),
+    CorruptFrame (it will never be readable) and its kind InvalidEntry (a plain
+    entry that is no event).
     """
     version = fields.get(b"v")
     if version is None:
@@ -44,12 +47,29 @@ def payload_of(fields: dict[bytes, bytes]) -> bytes:
     )
 
 
+def fields_of(payload: bytes) -> dict[bytes, bytes]:
+    """Return the fields that `payload_of` made a payload of. Raises CorruptFrame."""
+    items: list[bytes] = []
+    start = 0
+    while start < len(payload):
+        digits = payload[start : start + _DIGITS_MAX].partition(b":")[0]
+        start += len(digits) + 1
+        end = start + int(digits) if digits.isdigit() else start - 1
+        if not start <= end <= len(payload):
+            raise CorruptFrame("a payload that was cut, or is no entry's")
+        items.append(payload[start:end])
+        start = end
+    if len(items) % 2:
+        raise CorruptFrame("a payload that was cut behind a field's name")
+    return dict(zip(items[::2], items[1::2], strict=True))
+
+
 def _plain_frame(
     stream: str, entry_id: str, fields: dict[bytes, bytes], admission: Admission
 ) -> Frame:
     payload = payload_of(fields)
     if len(payload) > EVENT_BYTES_MAX:
-        raise CorruptFrame(f"entry {entry_id}: event_too_large: {len(payload)} bytes")
+        raise InvalidEntry(f"entry {entry_id}: event_too_large: {len(payload)} bytes")
     digest = blake2b(f"{stream}\0{entry_id}\0".encode() + payload, digest_size=24).digest()
     accepted_ms = entry_ms(entry_id)
     seconds = (accepted_ms // 1000 & 0xFFFFFFFF).to_bytes(4, "big")
@@ -62,7 +82,7 @@ def _plain_frame(
         made = build(decoded, frame_id, from_ms(accepted_ms), admission, batch=False)
         docs = encode_carrier(made.documents, batch=False)
     except (Refusal, RecursionError, ValueError, OverflowError) as error:
-        raise CorruptFrame(f"entry {entry_id}: {error}") from error
+        raise InvalidEntry(f"entry {entry_id}: {error}") from error
     ids, documents = split(docs)
     return Frame(
         entry_id,

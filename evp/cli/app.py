@@ -11,12 +11,14 @@ import typer
 import evp
 from evp.cli.claim_stale import claim_stale
 from evp.cli.config import config
+from evp.cli.dlq import dlq
 from evp.cli.groups import groups
 from evp.cli.health import health
 from evp.cli.send import send
 from evp.cli.serve import serve
 from evp.cli.stats import stats
 from evp.cli.up import up
+from evp.cli.verify import verify
 from evp.cli.work import work
 from evp.errors import EvpError
 
@@ -34,9 +36,11 @@ app.command()(serve)
 app.command()(work)
 app.command()(send)
 app.command()(stats)
+app.command()(verify)
 app.command()(health)
 app.command("claim-stale")(claim_stale)
 app.add_typer(groups)
+app.add_typer(dlq)
 app.add_typer(config)
 
 

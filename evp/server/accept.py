@@ -18,14 +18,13 @@ from evp.codec import Media, decode
 from evp.documents import Admission
 from evp.errors import AckUnknown, LogNotDurable, LogUnavailable, Refusal
 from evp.identity import canonical
-from evp.limits import DURABILITY_CHECK_S, LEDGER_RECORD_S, RECONNECT_LONGEST_S
+from evp.limits import DURABILITY_CHECK_S, RECONNECT_LONGEST_S
 from evp.logs import get
 from evp.server.answer import Answer
 from evp.server.problem import fault, problem
 from evp.settings import Settings
 from evp.stream.flusher import Flusher
 from evp.stream.keys import Keys
-from evp.stream.ledger import record_epochs
 from evp.stream.producer import Epoch, Producer
 
 Respond = Callable[[Answer], None]
@@ -38,10 +37,11 @@ class Acceptor:
     """Takes requests for one server process."""
 
     def __init__(self, settings: Settings) -> None:
-        self._url = settings.redis_url
-        self._keys = Keys(settings.stream)
         self._producer = Producer(
-            self._url, self._keys, settings.durability, settings.durability_replicas
+            settings.redis_url,
+            Keys(settings.stream),
+            settings.durability,
+            settings.durability_replicas,
         )
         admission = Admission(settings.default_source, settings.time_in_id)
         self._flusher = Flusher(self._producer, admission)
@@ -124,10 +124,7 @@ class Acceptor:
         """Connect and keep connected. Does not fail: `refusal` says what is wrong."""
         self._flusher.start()
         await self._look()
-        self._tasks = [
-            asyncio.create_task(self._stay_connected(), name="log watch"),
-            asyncio.create_task(self._keep_ledger(), name="ledger"),
-        ]
+        self._tasks = [asyncio.create_task(self._stay_connected(), name="log watch")]
 
     def refuse_new(self) -> None:
         """Refuse every request from now on; those already taken are still answered."""
@@ -135,12 +132,10 @@ class Acceptor:
         self._refusal = Refusal("shutting_down", "this server is stopping", retry_after_s=1)
 
     async def drain(self) -> None:
-        """Answer what was taken, and record in the log how far it got."""
+        """Answer what was taken."""
         self.refuse_new()
         await self._flusher.drain()
         await self._stop_tasks()
-        with contextlib.suppress(LogUnavailable):
-            await self._record()
 
     async def close(self) -> None:
         """Disconnect. Whoever still waits for the log is told that nobody knows."""
@@ -193,17 +188,6 @@ class Acceptor:
             _log.info("accepting", durability=self.durability)
         elif now is not None and (before is None or before.detail != now.detail):
             _log.error("not accepting", code=now.code, reason=now.detail)
-
-    async def _keep_ledger(self) -> None:
-        """Record the last acknowledged numbers in the log; failing to never blocks a 202."""
-        while True:
-            await asyncio.sleep(LEDGER_RECORD_S)
-            with contextlib.suppress(LogUnavailable):
-                await self._record()
-
-    async def _record(self) -> None:
-        closed, open_ = self.epochs()
-        await record_epochs(self._url, self._keys, closed + open_)
 
 
 def _refusal_of(error: LogUnavailable) -> Refusal:

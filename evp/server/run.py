@@ -15,21 +15,19 @@ from collections.abc import Generator
 
 import uvicorn
 
-from evp.errors import EngineFailed, LogUnavailable, Refusal, StoreUnavailable
-from evp.limits import KEEP_ALIVE_S, LEDGER_RECORD_S, SERVER_STORE_CONNECTIONS_MAX
+from evp.errors import EngineFailed, Refusal
+from evp.limits import KEEP_ALIVE_S, SERVER_STORE_CONNECTIONS_MAX
 from evp.logs import get
 from evp.server.accept import Acceptor
 from evp.server.app import build_app
 from evp.server.connection import Connection, sweep
 from evp.server.health import HealthCheck
 from evp.server.keys import Keys
+from evp.server.ledger import Ledger
 from evp.server.protocol import protocol_class
 from evp.settings import Settings
 from evp.signals import Signals, end
-from evp.storage.client import Database, close, connect, database, ping
-from evp.storage.ledger import record_servers
-from evp.stream.keys import Keys as StreamKeys
-from evp.stream.ledger import forget_epochs
+from evp.storage.client import close, connect, database, ping
 
 _log = get("evp.server")
 
@@ -52,6 +50,7 @@ async def serve(settings: Settings, listener: socket.socket, signals: Signals) -
     client = connect(settings, connections_max=SERVER_STORE_CONNECTIONS_MAX)
     db = database(client, settings.mongo_db)
     acceptor = Acceptor(settings)
+    ledger = Ledger(settings, db, acceptor)
     keys = Keys(settings.api_keys)
     draining = asyncio.Event()
     check = HealthCheck(acceptor, lambda: ping(db))
@@ -70,11 +69,9 @@ async def serve(settings: Settings, listener: socket.socket, signals: Signals) -
         )
     )
     stopping = asyncio.create_task(_stop(signals, server, acceptor, draining, settings))
-    tasks = [
-        asyncio.create_task(sweep(server.server_state)),
-        asyncio.create_task(_keep_ledger(db, settings, acceptor)),
-    ]
+    sweeping = asyncio.create_task(sweep(server.server_state))
     await acceptor.start()
+    ledger.start()
     # What is there from the start stays: looking through it again and again costs 40 ms each time.
     gc.collect()
     gc.freeze()
@@ -85,10 +82,11 @@ async def serve(settings: Settings, listener: socket.socket, signals: Signals) -
         if not server.started:
             raise EngineFailed("the server did not start")
     finally:
-        ending = asyncio.create_task(_wind_up(db, settings, acceptor))
+        ending = asyncio.create_task(_wind_up(acceptor, ledger))
         await asyncio.wait({ending, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        await end(ending, stopping, *tasks)
-        for task in (ending, stopping, *tasks):
+        await end(ending, stopping, sweeping)
+        await ledger.stop()
+        for task in (ending, stopping, sweeping):
             if not task.cancelled() and task.exception() is not None:
                 _log.error("unexpected error", exc_info=task.exception())
         await acceptor.close()
@@ -130,30 +128,7 @@ async def _comes(signals: Signals, within_s: float) -> bool:
     return True
 
 
-async def _wind_up(db: Database, settings: Settings, acceptor: Acceptor) -> None:
+async def _wind_up(acceptor: Acceptor, ledger: Ledger) -> None:
     """Answer what was taken, and record for good how far this process got."""
     await acceptor.drain()
-    with contextlib.suppress(StoreUnavailable, LogUnavailable):
-        await _record(db, settings, acceptor, for_good=True)
-
-
-async def _keep_ledger(db: Database, settings: Settings, acceptor: Acceptor) -> None:
-    """Record in the store how far this process got; failing to never blocks a 202."""
-    while True:
-        await asyncio.sleep(LEDGER_RECORD_S)
-        try:
-            await _record(db, settings, acceptor)
-        except (StoreUnavailable, LogUnavailable) as error:
-            _log.debug("ledger not recorded", reason=str(error))
-
-
-async def _record(
-    db: Database, settings: Settings, acceptor: Acceptor, *, for_good: bool = False
-) -> None:
-    """Record epochs in the store; the log then need not keep those that will not grow."""
-    closed, open_ = acceptor.epochs()
-    rows = [(one.srv, one.acknowledged_seq, one.events) for one in closed + open_]
-    await record_servers(db, rows)
-    done = closed + open_ if for_good else closed
-    await forget_epochs(settings.redis_url, StreamKeys(settings.stream), done)
-    acceptor.forget(closed)
+    await ledger.close()

@@ -14,34 +14,30 @@ from evp.limits import WORKER_SILENT_S
 from evp.storage.client import Database
 from evp.storage.failures import unavailable
 from evp.storage.lookup import portions
-from evp.storage.schema import EVENTS, OUTCOMES, WORKERS
+from evp.storage.metrics import accepted
+from evp.storage.schema import EVENTS, WORKERS
 
 _ID_TIME_BYTES = 6
 _ID_REST_BYTES = 10
 
 
 class Totals(Struct):
-    """Sums over all outcomes."""
+    """Sums over all outcomes. `missing` are events that the log lost before they were stored."""
 
     stored: int = 0
     duplicate: int = 0
     dead: int = 0
     frames: int = 0
+    missing: int = 0
 
 
 async def totals(db: Database) -> Totals:
-    """Return the sums over all outcomes, which reads each of them. Raises StoreUnavailable."""
-    sums = {name: {"$sum": f"${name}"} for name in ("stored", "duplicate")}
-    dead = {"$sum": {"$size": "$dead"}}
-    pipeline = [{"$group": {"_id": None, **sums, "dead": dead, "frames": {"$sum": 1}}}]
-    try:
-        rows = await (await db[OUTCOMES].aggregate(pipeline)).to_list()
-    except PyMongoError as error:
-        raise unavailable(error) from error
-    if not rows:
-        return Totals()
-    row = rows[0]
-    return Totals(row["stored"], row["duplicate"], row["dead"], row["frames"])
+    """Return the sums over all outcomes: of days, hours and less, and of the newest frames.
+
+    Raises StoreUnavailable.
+    """
+    tally = await accepted(db)
+    return Totals(tally.stored, tally.duplicate, tally.dead, tally.frames, tally.missing)
 
 
 async def stored_per_s(db: Database) -> float:

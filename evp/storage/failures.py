@@ -2,35 +2,65 @@
 
 Anything unknown is taken as passing: a batch that waits can be looked at, one
 that was given up can't. Only codes that speak of a document's own content are
-permanent. Decided by class and code, never by text.
+permanent. Decided by class and code, never by text; codes are those of MongoDB's
+`error_codes.yml`, and those without a name there are of index keys.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from bson.errors import BSONError
+from bson.raw_bson import RawBSONDocument
 from msgspec import Struct
 from pymongo.errors import BulkWriteError, DocumentTooLarge, OperationFailure, PyMongoError
 
+from evp.batch.raw import depth_of
 from evp.errors import StoreUnavailable, redact_url
+from evp.limits import DETAIL_CHARS_MAX
 
 DUPLICATE_KEY = 11000
 UNIQUE_CONFLICT = "unique_conflict"
+_INVALID_BSON = "invalid_bson"
+_TOO_LARGE = "document_too_large"
 
-#: Codes by which the server refuses a document for what it holds.
-_PERMANENT = {
-    2: "bad_value",
-    9: "failed_to_parse",
-    14: "type_mismatch",
-    22: "invalid_bson",
-    52: "dollar_prefixed_field",
-    57: "dotted_field",
-    121: "document_validation",
-    10334: "document_too_large",
-    17280: "key_too_long",
-    17420: "document_too_large",
+#: Codes by which the server refuses some document, also where it refuses a call as a whole.
+_OF_A_CALL = {
+    15: "too_deep",  # Overflow
+    22: _INVALID_BSON,  # InvalidBSON
+    378: _INVALID_BSON,  # NonConformantBSON
+    10334: _TOO_LARGE,  # BSONObjectTooLarge
+}
+
+#: Codes that mean a document only where the server names the document: of a whole call they
+#: can mean its options as well, a write concern that the server does not know for example.
+_DOUBTFUL = {
+    2: "bad_value",  # BadValue
+    9: "bad_value",  # FailedToParse
+    14: "bad_value",  # TypeMismatch
+}
+
+#: Keys for an index of the operator's can't be made of the document.
+_OF_AN_INDEX = (
+    *(171, 201, 510),  # CannotIndexParallelArrays, CannotBuildIndexKeys, GeoKeyExtractionFailed
+    *(13026, 13027, 16572, 16754, 16755, 16756),  # no place on a map
+    *(16746, 16766),  # a number as a field's name; an array to be hashed
+    *(17261, 17262),  # no language
+)
+
+#: Codes by which the server refuses the one document that it names.
+_OF_A_DOCUMENT = {
+    **_OF_A_CALL,
+    **_DOUBTFUL,
+    **dict.fromkeys(_OF_AN_INDEX, "index_keys"),
+    52: "invalid_field",  # DollarPrefixedFieldName
+    53: "invalid_field",  # InvalidIdField
+    55: "invalid_field",  # InvalidDBRef
+    56: "invalid_field",  # EmptyFieldName
+    57: "invalid_field",  # DottedFieldName
+    121: "document_validation",  # DocumentValidationFailure
 }
 
 #: Errors of the client that speak of a document, raised for the call as a whole.
@@ -41,11 +71,12 @@ class Failure(Struct, frozen=True):
     """Why the store did not insert a document.
 
     `reason` is empty where its `_id` is taken: whether that is the same event
-    is for `batch.outcome` to say.
+    is for `batch.outcome` to say. `error` is the code or class that said so.
     """
 
     reason: str
     detail: str
+    error: str = ""
 
 
 def failures_of(error: BulkWriteError) -> dict[int, Failure]:
@@ -69,18 +100,30 @@ def _failure(row: Mapping[str, Any], error: BulkWriteError) -> Failure:
         pattern = dict(row.get("keyPattern") or {"_id": 1})
         if list(pattern) == ["_id"]:
             return Failure("", "")
-        return Failure(UNIQUE_CONFLICT, f"a unique index on {', '.join(pattern)} has this value")
-    if code in _PERMANENT:
-        return Failure(_PERMANENT[code], f"the store refused the document with code {code}")
+        detail = f"a unique index on {', '.join(pattern)} has this value"
+        return Failure(UNIQUE_CONFLICT, detail, f"code {code}")
+    if code in _OF_A_DOCUMENT:
+        return Failure(_OF_A_DOCUMENT[code], _said(row), f"code {code}")
     raise unavailable(error) from error
 
 
-def permanent(error: Exception) -> Failure | None:
-    """Return the failure if an error of a whole call speaks of some document in it."""
-    if isinstance(error, ABOUT_A_DOCUMENT):
-        return Failure("unstorable_document", f"{type(error).__name__}: {str(error)[:200]}")
-    if isinstance(error, OperationFailure) and error.code in _PERMANENT:
-        return Failure(_PERMANENT[error.code], f"refused with code {error.code}")
+def permanent(error: BaseException | None, documents: Sequence[RawBSONDocument]) -> Failure | None:
+    """Return the failure if an error of a whole call speaks of some of its documents.
+
+    Where that is in doubt, one of them must be unreadable to evp as well.
+    """
+    name = type(error).__name__
+    if isinstance(error, OperationFailure):
+        name = f"code {error.code}"
+        if error.code in _OF_A_CALL:
+            return Failure(_OF_A_CALL[error.code], _said(error.details or {}), name)
+        doubtful = error.code in _DOUBTFUL
+    elif isinstance(error, DocumentTooLarge):
+        return Failure(_TOO_LARGE, _clean(str(error)), name)
+    else:
+        doubtful = isinstance(error, ABOUT_A_DOCUMENT)
+    if doubtful and any(depth_of(document) is None for document in documents):
+        return Failure(_INVALID_BSON, _clean(str(error)), name)
     return None
 
 
@@ -92,4 +135,24 @@ def unavailable(error: PyMongoError) -> StoreUnavailable:
         text = f"code {rows[0].get('code')}: {rows[0].get('errmsg', '')}"
     else:
         text = str(error) or type(error).__name__
-    return StoreUnavailable(f"the store can't be used now: {redact_url(text)[:300]}")
+    return StoreUnavailable(f"the store can't be used now: {_clean(text)}")
+
+
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """Raise StoreUnavailable for whatever the store's client raises within."""
+    try:
+        yield
+    except PyMongoError as error:
+        raise unavailable(error) from error
+
+
+def _said(row: Mapping[str, Any]) -> str:
+    """Return what the server says about what it refused, and by which rule."""
+    text = str(row.get("errmsg") or "the store gave no reason")
+    rules = (row.get("errInfo") or {}).get("details")
+    return _clean(f"{text}: {rules}" if rules else text)
+
+
+def _clean(text: str) -> str:
+    return redact_url(text)[:DETAIL_CHARS_MAX]

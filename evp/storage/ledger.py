@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+import pymongo
 from pymongo import UpdateOne
 from pymongo.errors import PyMongoError
 
 from evp.clock import now
+from evp.limits import LEDGER_STORE_S_MAX
 from evp.storage.client import Database
 from evp.storage.failures import unavailable
 from evp.storage.schema import META, SERVERS, WORKERS
@@ -20,13 +22,17 @@ async def record_servers(db: Database, rows: Iterable[tuple[bytes, int, int]]) -
     """Record (epoch, last acknowledged seq, events) of server epochs.
 
     Numbers only grow, so a late or repeated record does no harm. Raises
-    StoreUnavailable.
+    StoreUnavailable, at the latest after LEDGER_STORE_S_MAX.
     """
     at = now()
     writes = [
         UpdateOne(
             {"_id": srv},
-            {"$max": {"seq": seq, "events": events}, "$set": {"seen_at": at}},
+            {
+                "$max": {"seq": seq, "events": events},
+                "$set": {"seen_at": at},
+                "$setOnInsert": {"first_at": at},
+            },
             upsert=True,
         )
         for srv, seq, events in rows
@@ -34,17 +40,23 @@ async def record_servers(db: Database, rows: Iterable[tuple[bytes, int, int]]) -
     if not writes:
         return
     try:
-        await db[SERVERS].bulk_write(writes, ordered=False)
+        with pymongo.timeout(LEDGER_STORE_S_MAX):
+            await db[SERVERS].bulk_write(writes, ordered=False)
     except PyMongoError as error:
         raise unavailable(error) from error
 
 
-async def record_worker(db: Database, name: str, facts: Mapping[str, object]) -> None:
-    """Record what a worker does now. Raises StoreUnavailable."""
+async def record_worker(
+    db: Database, group: str, name: str, facts: Mapping[str, object], *, within_s: float
+) -> None:
+    """Record what a worker of a group does now. Raises StoreUnavailable, at the latest in time.
+
+    Two groups may have consumers of one name: each has a record of its own.
+    """
+    record = {**facts, "group": group, "name": name, "seen_at": now()}
     try:
-        await db[WORKERS].update_one(
-            {"_id": name}, {"$set": {**facts, "seen_at": now()}}, upsert=True
-        )
+        with pymongo.timeout(within_s):
+            await db[WORKERS].update_one({"_id": f"{group}/{name}"}, {"$set": record}, upsert=True)
     except PyMongoError as error:
         raise unavailable(error) from error
 

@@ -2,28 +2,42 @@
 
 Two workers may settle one frame at once, and one may know less than the other
 (it saw a refusal that has been mended since). The outcome with fewer dead wins;
-to replace the other one it is first opened, then written anew, so that nobody
-ever takes a half of each.
+to replace the other one it is first opened, then its bucket is marked, then it
+is written anew: nobody ever takes a half of each, and no sum keeps the old one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from bson import ObjectId
 from pymongo.errors import BulkWriteError
 
 from evp.batch.outcome import Outcome
-from evp.clock import from_ms, now
+from evp.clock import from_ms, now, now_ms, to_ms
 from evp.errors import StoreUnavailable
+from evp.limits import JUDGE_AGAIN_MS_MAX, JUDGE_AGAIN_MS_MIN
+from evp.storage.buckets import bucket_of, mark
 from evp.storage.client import Database, Document
 from evp.storage.failures import failures_of
 from evp.storage.lookup import portions
 from evp.storage.schema import OUTCOMES
 
 _ATTEMPTS_MAX = 20
-_STATE = ("_id", "settled_at", "dead", "open", "provisional")
+_STATE = (
+    "_id",
+    "stored",
+    "duplicate",
+    "dead",
+    "open",
+    "provisional",
+    "settled_at",
+    "judged_at",
+)
+"""What tells one outcome of a frame from the next. The time alone would not do: two may
+settle within one millisecond."""
 
 
 async def settle(db: Database, outcomes: Sequence[Outcome]) -> None:
@@ -46,14 +60,26 @@ async def settled_among(db: Database, frame_ids: Sequence[ObjectId]) -> set[Obje
         document["_id"]
         for portion in portions(frame_ids)
         for document in await db[OUTCOMES].find({"_id": {"$in": portion}}).to_list()
-        if not document.get("open") and not document.get("provisional")
+        if is_final(document)
     }
+
+
+def is_final(document: Mapping[str, Any]) -> bool:
+    """Return True unless an outcome is judged again, or was made without the events."""
+    return not document.get("open") and not document.get("provisional")
+
+
+def judge_at(since_ms: int) -> datetime:
+    """Return when to judge an outcome again that is there since `since_ms`: ever less often."""
+    age_ms = now_ms() - since_ms
+    wait_ms = min(max(age_ms // 2, JUDGE_AGAIN_MS_MIN), JUDGE_AGAIN_MS_MAX)
+    return from_ms(now_ms() + wait_ms)
 
 
 def document_of(outcome: Outcome) -> Document:
     """Return an outcome as it stands in the store."""
-    summary = outcome.summary
-    return {
+    summary, at = outcome.summary, now()
+    document = {
         "_id": outcome.frame_id,
         "stored": outcome.stored,
         "duplicate": outcome.duplicate,
@@ -64,25 +90,43 @@ def document_of(outcome: Outcome) -> Document:
         "first_ms": summary.first_ms,
         "last_ms": summary.last_ms,
         "accepted_at": from_ms(outcome.accepted_ms),
-        "settled_at": now(),
+        "settled_at": at,
     }
+    if outcome.provisional:
+        document |= {"provisional": True, "missing": outcome.missing}
+    if outcome.provisional or outcome.dead:
+        document["judge_at"] = judge_at(to_ms(at))
+    return document
+
+
+async def replace(db: Database, there: Mapping[str, Any], outcome: Outcome) -> bool:
+    """Put an outcome in the place of the one that was seen; False if that has changed since.
+
+    Raises StoreUnavailable and PyMongoError; the old one may then be left open.
+    """
+    seen = {name: there.get(name) for name in _STATE}
+    if not there.get("open"):
+        opened = {"open": True, "judge_at": judge_at(now_ms())}
+        if not (await db[OUTCOMES].update_one(seen, {"$set": opened})).matched_count:
+            return False
+        seen["open"] = True
+    # Whoever opened it may have died before this; only now is it sure.
+    await mark(db, [bucket_of(outcome.accepted_ms)])
+    document = document_of(outcome)
+    if "provisional" not in there:
+        # It was stored when it was settled first, not now.
+        document |= {"settled_at": there["settled_at"], "judged_at": now()}
+    return bool((await db[OUTCOMES].replace_one(seen, document)).matched_count)
 
 
 async def _settle_anew(db: Database, mine: Outcome) -> None:
     """Agree on one outcome with whoever has settled this frame before."""
-    collection = db[OUTCOMES]
     for _ in range(_ATTEMPTS_MAX):
-        there: dict[str, Any] | None = await collection.find_one({"_id": mine.frame_id})
+        there: dict[str, Any] | None = await db[OUTCOMES].find_one({"_id": mine.frame_id})
         if there is None:
             raise StoreUnavailable("an outcome was there and is gone")
-        replaceable = there.get("open") or there.get("provisional")
-        if not replaceable and len(there["dead"]) <= len(mine.dead):
+        if is_final(there) and len(there["dead"]) <= len(mine.dead):
             return
-        # The time alone would not do: two may settle within one millisecond.
-        seen = {name: there.get(name) for name in _STATE}
-        if replaceable:
-            if (await collection.replace_one(seen, document_of(mine))).matched_count:
-                return
-        else:
-            await collection.update_one(seen, {"$set": {"open": True}})
+        if await replace(db, there, mine):
+            return
     raise StoreUnavailable(f"frame {mine.frame_id}: others keep changing its outcome")

@@ -2,35 +2,37 @@
 
 Each step can be done again, by anyone, at the same time, and gives the same
 answer. A frame's header comes first, so that the store knows about the frame
-whatever happens next; its outcome comes last and says that it is settled.
+whatever happens next; then its bucket is marked, if it is closed, beside the
+insert of the events; its outcome comes last and says that it is settled.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from bson import Binary, ObjectId
 from bson.raw_bson import RawBSONDocument
 from msgspec import Struct
-from pymongo import UpdateOne
 from pymongo.errors import BulkWriteError
 
 from evp.batch.outcome import ID_CONFLICT, Outcome, judge
-from evp.clock import from_ms, now
-from evp.errors import StoreUnavailable
+from evp.batch.raw import AS_IT_IS
+from evp.clock import now
+from evp.errors import FrameError, StoreUnavailable
 from evp.frame import Frame
+from evp.signals import end
 from evp.storage.bounded import Bounded
+from evp.storage.buckets import bucket_of, mark
 from evp.storage.client import Database
-from evp.storage.dead_letters import letter_of, letter_of_entry
+from evp.storage.dead_letters import NOWHERE, NewLetter, Origin, keep, letter_of, letter_of_entry
 from evp.storage.failures import Failure, failures_of, permanent, unavailable
 from evp.storage.isolation import Witness, forget_attempts, insert_alone
 from evp.storage.ledger import record_deleted
 from evp.storage.lookup import portions
-from evp.storage.schema import DEAD_LETTERS, EVENTS, FRAMES
+from evp.storage.schema import EVENTS, FRAMES
 from evp.storage.settle import settle, settled_among
-
-BUCKET_MS = 10_000
 
 Place = tuple[int, int]
 """Frame's place in the batch, event's index in the frame."""
@@ -44,10 +46,14 @@ class Written(Struct):
 
 
 class Writer:
-    """Writes batches of frames. `timeout_ms` bounds each call to the store."""
+    """Writes batches of frames that were read at `origin`.
 
-    def __init__(self, db: Database, timeout_ms: int) -> None:
+    `timeout_ms` bounds each call to the store.
+    """
+
+    def __init__(self, db: Database, timeout_ms: int, origin: Origin = NOWHERE) -> None:
         self._db = db
+        self._origin = origin
         self._bounded = Bounded(timeout_ms)
 
     async def write(self, frames: Sequence[Frame]) -> list[Written]:
@@ -58,7 +64,7 @@ class Writer:
         """
         done = await self._write_headers(frames)
         fresh = [frame for frame in frames if frame.frame_id not in done]
-        failures = await self._write_events(fresh)
+        failures = await self._write_events_and_mark(fresh)
         outcomes = [
             await self._judge(frame, failures.get(place, {})) for place, frame in enumerate(fresh)
         ]
@@ -71,22 +77,29 @@ class Writer:
         if await self._write_headers([frame]):
             return Written(frame, None)
 
+        await self._bounded(mark(self._db, [bucket_of(frame.accepted_ms)]))
         failures = await insert_alone(self._db, self._bounded, witness, frame, self._insert)
         outcome = await self._judge(frame, failures)
         await self._bounded(settle(self._db, [outcome]))
         await self._bounded(forget_attempts(self._db, frame))
         return Written(frame, outcome)
 
-    async def bury(self, stream: str, entries: Iterable[tuple[str, bytes, str]]) -> None:
+    async def deliver(self, documents: list[RawBSONDocument]) -> dict[int, Failure]:
+        """Insert events that were dead; return by position why some were not inserted.
+
+        The reason is empty where an id is taken. Their frames must be judged
+        again. Raises StoreUnavailable.
+        """
+        return await self._insert(documents)
+
+    async def bury(self, stream: str, entries: Iterable[tuple[str, bytes, FrameError]]) -> None:
         """Keep entries that are no frames as dead letters: (entry id, payload, why).
 
         Raises StoreUnavailable.
         """
-        letters = [
-            letter_of_entry(stream, entry_id, payload, Failure("corrupt_frame", why))
-            for entry_id, payload, why in entries
-        ]
-        await self._write_letters(letters)
+        origin = Origin(stream, self._origin.group)
+        for entry_id, payload, why in entries:
+            await self._keep([letter_of_entry(origin, entry_id, payload, why)])
 
     async def count_deleted(self, stream: str, entries: Sequence[str]) -> None:
         """Record that entries were deleted from the log before they were acked.
@@ -109,6 +122,25 @@ class Writer:
             known = [frames[place].frame_id for place in failures]
             return await self._bounded(settled_among(self._db, known))
         return set()
+
+    async def _write_events_and_mark(
+        self, frames: Sequence[Frame]
+    ) -> dict[int, dict[int, Failure]]:
+        """Insert all events as `_write_events` does, and mark the frames' buckets meanwhile.
+
+        The headers are there and the outcomes are not: any time between will do,
+        so the mark takes none of its own.
+        """
+        if not frames:
+            return {}
+        starts = {bucket_of(frame.accepted_ms) for frame in frames}
+        marking = asyncio.create_task(self._bounded(mark(self._db, starts)))
+        try:
+            failures = await self._write_events(frames)
+            await marking
+        finally:
+            await end(marking)
+        return failures
 
     async def _write_events(self, frames: Sequence[Frame]) -> dict[int, dict[int, Failure]]:
         """Insert all events; return by frame's place and event's index those that were not."""
@@ -136,7 +168,7 @@ class Writer:
         except BulkWriteError as error:
             return failures_of(error)
         except StoreUnavailable as error:
-            failure = permanent(error.__cause__) if isinstance(error.__cause__, Exception) else None
+            failure = permanent(error.__cause__, documents)
             if failure is None:
                 raise
             if len(documents) == 1:
@@ -157,18 +189,22 @@ class Writer:
             outcome = judge(frame, inserted, await self._look_up(frame, failures))
             if lettered.issuperset(outcome.dead):
                 return outcome
-            await self._write_letters(
-                letter_of(frame, index, _reason(failures[index])) for index in outcome.dead
+            await self._keep(
+                [
+                    letter_of(self._origin, frame, index, _reason(failures[index]))
+                    for index in outcome.dead
+                ]
             )
             # Judged again: another worker may have stored one of them in the meantime.
             lettered.update(outcome.dead)
 
     async def _look_up(self, frame: Frame, failures: dict[int, Failure]) -> dict[bytes, Any]:
         """Return by id what the store has of the events that were not inserted."""
+        events = self._db.get_collection(EVENTS, codec_options=AS_IT_IS)
         found: dict[bytes, Any] = {}
         for portion in portions(sorted({frame.ids[index] for index in failures})):
             wanted = [Binary(id_, 4) for id_ in portion]
-            cursor = self._db[EVENTS].find({"_id": {"$in": wanted}})
+            cursor = events.find({"_id": {"$in": wanted}})
             for document in await self._bounded(cursor.to_list()):
                 found[bytes(document["_id"])] = document
         for index, failure in failures.items():
@@ -176,12 +212,9 @@ class Writer:
                 raise StoreUnavailable("an event's id was taken and its document is gone")
         return found
 
-    async def _write_letters(self, letters: Iterable[UpdateOne]) -> None:
-        writes = list(letters)
-        if not writes:
-            return
+    async def _keep(self, letters: Sequence[NewLetter]) -> None:
         try:
-            await self._bounded(self._db[DEAD_LETTERS].bulk_write(writes, ordered=False))
+            await self._bounded(keep(self._db, letters))
         except BulkWriteError as error:
             raise unavailable(error) from error
 
@@ -193,7 +226,7 @@ def _header(frame: Frame) -> dict[str, Any]:
         "seq": frame.seq,
         "n": frame.count,
         "ids": b"".join(frame.ids),
-        "bucket": from_ms(frame.accepted_ms // BUCKET_MS * BUCKET_MS),
+        "bucket": bucket_of(frame.accepted_ms),
         "entry": frame.entry_id,
     }
     if frame.external:

@@ -41,6 +41,8 @@ _LOST = (RedisError, OSError, TimeoutError, RuntimeError)
 _WRONG_SERVER = (ReadOnlyError, MasterDownError, ClusterDownError)
 _WRONG_SERVER_CODES = ("UNBLOCKED", "NOREPLICAS")
 
+_LOCAL = ("127.0.0.1", "::1", "localhost")
+
 
 class LogRefused(LogUnavailable):
     """Raised on an error reply: the log understood the command and did not do it."""
@@ -83,6 +85,12 @@ class Link:
     def is_open(self) -> bool:
         """False once the link was closed, by an error or on purpose."""
         return bool(self._connection.is_connected)
+
+    @property
+    def is_local(self) -> bool:
+        """True if the log is on this machine."""
+        host = getattr(self._connection, "host", None)
+        return host is None or host in _LOCAL
 
     async def call(self, *command: Argument, wait_s: float = 0.0) -> Reply:
         """Send one command and return its reply.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 
 from msgspec import Struct
 
+from evp.limits import HEADERS_BYTES_TARGET, HEADERS_MAX
 from evp.stream.client import Link
 from evp.stream.keys import Keys
 from evp.stream.scripts import HEADERS
@@ -32,6 +33,32 @@ async def headers(link: Link, keys: Keys, after: str, most: int) -> list[Header]
     first = after if after == "-" else f"({after}"
     rows = await link.script(HEADERS, (keys.stream,), (first, "+", most))
     return [_header(row) for row in rows]
+
+
+async def all_headers(link: Link, keys: Keys) -> AsyncIterator[list[Header]]:
+    """Give all entries, oldest first, a page at a time. Raises LogUnavailable.
+
+    A page is sized by the mean entry, so that no call keeps the server for long.
+    """
+    length, size_bytes = await link.calls([("XLEN", keys.stream), ("MEMORY", "USAGE", keys.stream)])
+    fit = HEADERS_BYTES_TARGET * length // (size_bytes or 1)
+    most = max(1, min(HEADERS_MAX, fit))
+    after = "-"
+    while page := await headers(link, keys, after, most):
+        yield page
+        after = page[-1].entry_id
+
+
+async def header_of(link: Link, keys: Keys, entry_id: str) -> Header | None:
+    """Return what an entry holds; None if the log doesn't have it. Raises LogUnavailable."""
+    rows = await link.script(HEADERS, (keys.stream,), (entry_id, entry_id, 1))
+    return _header(rows[0]) if rows else None
+
+
+async def clock_ms(link: Link) -> int:
+    """Return the log's time, by which entries get their ids. Raises LogUnavailable."""
+    seconds, micros = await link.call("TIME")
+    return int(seconds) * 1000 + int(micros) // 1000
 
 
 async def in_log(link: Link, keys: Keys, entries: Iterable[tuple[str, bytes]]) -> set[bytes]:

@@ -1,9 +1,9 @@
 """Facts about the log, for people and probes: read only, nothing is claimed or moved.
 
-Lag in events is exact and costs one look: every frame carries the running count
-`at`, so what a group has not been given is the stream's count less that of the
-entries before its first undelivered one. XINFO's own lag is in entries, and nil
-after deletions.
+Lag in events is exact and costs one look: the index has for every frame how many
+events were accepted before it, so what a group has not been given is the stream's
+count less that of its first undelivered entry. XINFO's own lag is in entries, and
+nil after deletions.
 """
 
 from __future__ import annotations
@@ -93,11 +93,11 @@ async def _group(
         [("XINFO", "CONSUMERS", keys.stream, name), ("XPENDING", keys.stream, name)]
     )
     first_pending = pending[1].decode() if pending[0] else None
-    undelivered = await link.script(POSITION, (keys.stream,), (f"({last}", "+"))
+    undelivered = await link.script(POSITION, (keys.stream, keys.index), (f"({last}", "+"))
     given = _events_before(undelivered, events)
     pending_events = 0
     if first_pending is not None:
-        oldest = await link.script(POSITION, (keys.stream,), (first_pending, "+"))
+        oldest = await link.script(POSITION, (keys.stream, keys.index), (first_pending, "+"))
         pending_events = max(pending[0], given - _events_before(oldest, given))
     waiting = [first_pending] if first_pending else []
     if undelivered:
@@ -115,9 +115,7 @@ async def _group(
 
 def _events_before(position: Reply, otherwise: int) -> int:
     """Return how many events of the stream lie before an entry; `otherwise` if it can't tell."""
-    if not position or not position[1] or not position[2]:
-        return otherwise
-    return int(position[1]) - int(position[2])
+    return int(position[1]) if position and position[1] else otherwise
 
 
 def _consumer(row: dict[bytes, Any]) -> ConsumerFacts:

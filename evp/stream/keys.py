@@ -5,7 +5,9 @@
 | `evp:events` | stream | the frames (`evp.frame` has the fields) |
 | `{evp:events}:groups` | set | names of groups that were registered before they were created |
 | `{evp:events}:counters` | hash | what was accepted: `events`, `frames`, `bytes`, `requests` |
+| `{evp:events}:index` | stream | for each frame, by entry id, `events` and `bytes` before it |
 | `{evp:events}:servers` | hash | server epoch (hex) → `<last acknowledged seq> <events so far>` |
+| `{evp:events}:serving` | sorted set | server process → its last look, ms by the log's clock |
 | `{evp:events}:slot:<group>:<name>` | string, expires | who holds this consumer name |
 | `{evp:events}:ended:<token>` | string, expires | the worker with this token ended well |
 
@@ -19,13 +21,15 @@ from __future__ import annotations
 class Keys:
     """The keys of one stream."""
 
-    __slots__ = ("counters", "groups", "servers", "stream")
+    __slots__ = ("counters", "groups", "index", "servers", "serving", "stream")
 
     def __init__(self, stream: str) -> None:
         self.stream = stream
         self.groups = f"{{{stream}}}:groups"
         self.counters = f"{{{stream}}}:counters"
+        self.index = f"{{{stream}}}:index"
         self.servers = f"{{{stream}}}:servers"
+        self.serving = f"{{{stream}}}:serving"
 
     def slot(self, group: str, name: str) -> str:
         """Return the key of the lease on a consumer name of a group."""
@@ -37,4 +41,11 @@ class Keys:
 
     def all(self) -> list[str]:
         """Return the keys that are not leases."""
-        return [self.stream, self.groups, self.counters, self.servers]
+        return [
+            self.stream,
+            self.groups,
+            self.counters,
+            self.index,
+            self.servers,
+            self.serving,
+        ]

@@ -106,7 +106,7 @@ class Producer:
     ) -> str:
         fields = [item for pair in frame.fields(srv, seq).items() for item in pair]
         arguments: list[Argument] = [frame.count, requests, frame.size_bytes, *fields]
-        keys = (self._keys.stream, self._keys.counters)
+        keys = (self._keys.stream, self._keys.counters, self._keys.index)
         wait = [("WAITAOF", 1, durability.replicas, DURABLE_WAIT_MS_MAX)] if durability.wait else []
         wait_s = DURABLE_WAIT_MS_MAX / 1000 if wait else 0.0
         try:

@@ -22,15 +22,21 @@ class Script:
 
 APPEND: Final = Script("""
 -- Append a frame and count it.
--- KEYS stream, counters.  ARGV n, requests, bytes, then the entry's fields and values.
--- Answer: the entry id.
--- XADD comes before the counters: on a full server it fails and nothing was counted.
-local at = tonumber(redis.call('HGET', KEYS[2], 'events') or '0') + tonumber(ARGV[1])
-local entry = redis.call('XADD', KEYS[1], '*', 'at', string.format('%.0f', at), unpack(ARGV, 4))
-redis.call('HINCRBY', KEYS[2], 'events', ARGV[1])
-redis.call('HINCRBY', KEYS[2], 'frames', 1)
-redis.call('HINCRBY', KEYS[2], 'requests', ARGV[2])
-redis.call('HINCRBY', KEYS[2], 'bytes', ARGV[3])
+-- KEYS stream, counters, index.  ARGV n, requests, bytes, then the entry's fields and values.
+-- Answer: the entry id.  An error means that nothing was appended: XADD is the first to write,
+-- so a full server fails there, and what comes after it can't make the answer an error.
+local before = redis.call('HMGET', KEYS[2], 'events', 'bytes')
+local entry = redis.call('XADD', KEYS[1], '*', unpack(ARGV, 4))
+local mark = {'XADD', KEYS[3], entry, 'events', before[1] or '0', 'bytes', before[2] or '0'}
+if redis.pcall(unpack(mark)).err then
+  -- The stream was deleted without its index, whose ids are of a time to come.
+  redis.pcall('DEL', KEYS[3])
+  redis.pcall(unpack(mark))
+end
+redis.pcall('HINCRBY', KEYS[2], 'events', ARGV[1])
+redis.pcall('HINCRBY', KEYS[2], 'frames', 1)
+redis.pcall('HINCRBY', KEYS[2], 'requests', ARGV[2])
+redis.pcall('HINCRBY', KEYS[2], 'bytes', ARGV[3])
 return entry
 """)
 
@@ -78,6 +84,18 @@ end
 return 0
 """)
 
+FORGET_EPOCHS: Final = Script("""
+-- Remove records of epochs that are still the ones that were seen.
+-- KEYS servers.  ARGV epoch, its record, epoch, its record, …  Answer: how many were removed.
+local removed = 0
+for i = 1, #ARGV, 2 do
+  if redis.call('HGET', KEYS[1], ARGV[i]) == ARGV[i + 1] then
+    removed = removed + redis.call('HDEL', KEYS[1], ARGV[i])
+  end
+end
+return removed
+""")
+
 SWAP_LEASE: Final = Script("""
 -- Take a lease from the holder that was seen, extend an own one, or give it up.
 -- KEYS lease.  ARGV seen holder, new holder, milliseconds (0: give up).  Answer: 1 if done.
@@ -104,15 +122,177 @@ return answer
 """)
 
 POSITION: Final = Script("""
--- Where in the stream a group stands, in events, without sending payloads.
--- KEYS stream.  ARGV first id, last id.
--- Answer: {} or {entry id, its `at` or '', its `n` or ''} of the first entry in that range.
-local found = redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[2], 'COUNT', 1)
-if #found == 0 then return {} end
-local at, n = '', ''
-local fields = found[1][2]
-for i = 1, #fields, 2 do
-  if fields[i] == 'at' then at = fields[i + 1] elseif fields[i] == 'n' then n = fields[i + 1] end
-end
-return {found[1][1], at, n}
+-- Where in the stream the first entry of a range stands, without sending its payload.
+-- KEYS stream, index.  ARGV first id, last id.
+-- Answer: {} or {entry id, events before it; '' if there is no frame at or after it}.
+local found = redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[2], 'COUNT', 1)[1]
+if not found then return {} end
+local mark = redis.call('XRANGE', KEYS[2], found[1], '+', 'COUNT', 1)[1]
+return {found[1], mark and mark[2][2] or ''}
 """)
+
+_FLOORS = """
+-- An entry id is two numbers of up to 64 bits, more than a Lua number holds: text, longer is more.
+local function less(a, b)
+  if #a ~= #b then return #a < #b end
+  return a < b
+end
+local function before(a, b)
+  local a_ms, a_seq = string.match(a, '(%d+)-(%d+)')
+  local b_ms, b_seq = string.match(b, '(%d+)-(%d+)')
+  if a_ms ~= b_ms then return less(a_ms, b_ms) end
+  return less(a_seq, b_seq)
+end
+local function plus_one(digits)
+  if digits == '18446744073709551615' then return nil end
+  local head, last, nines = string.match(digits, '^(%d*)([0-8])(9*)$')
+  if not last then return '1' .. string.rep('0', #digits) end
+  return head .. (last + 1) .. string.rep('0', #nines)
+end
+local function successor(id)
+  local ms, seq = string.match(id, '(%d+)-(%d+)')
+  local next_seq = plus_one(seq)
+  if next_seq then return ms .. '-' .. next_seq end
+  local next_ms = plus_one(ms)
+  return next_ms and next_ms .. '-0' or id
+end
+
+-- For every group that is registered or exists: its floor, the first id it may still need.
+-- A registered group that does not exist may need everything.
+local function floors(stream, registered)
+  local found = {}
+  for _, row in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
+    local group = {}
+    for i = 1, #row, 2 do group[row[i]] = row[i + 1] end
+    local floor = successor(group['last-delivered-id'])
+    local pending = redis.call('XPENDING', stream, group.name, '-', '+', 1)[1]
+    if pending and before(pending[1], floor) then floor = pending[1] end
+    found[#found + 1] = {name = group.name, floor = floor, exists = 1}
+    registered[group.name] = nil
+  end
+  for name in pairs(registered) do
+    found[#found + 1] = {name = name, floor = '0-0', exists = 0}
+  end
+  return found
+end
+
+-- How many events and bytes were accepted before the first frame at or after an id, and that id.
+local function position(index, counters, id)
+  local mark = redis.call('XRANGE', index, id, '+', 'COUNT', 1)[1]
+  if mark then
+    return {id = mark[1], events = tonumber(mark[2][2]), bytes = tonumber(mark[2][4])}
+  end
+  local totals = redis.call('HMGET', counters, 'events', 'bytes')
+  return {events = tonumber(totals[1] or 0), bytes = tonumber(totals[2] or 0)}
+end
+
+-- The group with the lowest floor, what it has still to do, and what of that waits for it alone.
+local function lowest(groups, stream, index, counters)
+  table.sort(groups, function(a, b)
+    if a.floor ~= b.floor then return before(a.floor, b.floor) end
+    return a.name < b.name
+  end)
+  local first = groups[1] or {name = '', floor = '0-0', exists = 0}
+  local here, last = position(index, counters, first.floor), position(index, counters, '+')
+  local next_one = groups[2] and position(index, counters, groups[2].floor) or last
+  if not here.id then
+    -- Only entries that are no frames can wait here.
+    local plain = redis.call('XRANGE', stream, first.floor, '+', 'COUNT', 1)[1]
+    here.id = plain and plain[1]
+  end
+  local function text(number) return string.format('%.0f', number) end
+  return {
+    floor = first.floor, at = here,
+    told = {
+      first.name, first.exists, here.id or '', text(last.events - here.events),
+      text(last.bytes - here.bytes), text(next_one.bytes - here.bytes), text(last.events),
+      text(here.events), text(here.bytes)
+    }
+  }
+end
+
+local function registered_in(key)
+  local names = {}
+  for _, name in ipairs(redis.call('SMEMBERS', key)) do names[name] = true end
+  return names
+end
+
+local function now_ms()
+  local clock = redis.call('TIME')
+  return clock[1] * 1000 + math.floor(clock[2] / 1000)
+end
+"""
+
+TRIM: Final = Script(
+    _FLOORS
+    + """
+-- Remove from the stream's beginning what every group has done and retention does not keep.
+-- KEYS stream, groups, counters, index.
+-- ARGV retention ms, retention bytes, room in bytes (below 0: too little is free; '': not known),
+--      most entries, then names of groups that must be there.
+-- Answer: {entries removed, 1 if there is more to remove, now in ms, what `lowest` tells}; the
+-- last one is missing where there is no stream or no group is registered: nothing is removed.
+local function cut(key, id, most)
+  -- Whole nodes first, which is quick and bounded; then what is left of one node.
+  local removed = redis.call('XTRIM', key, 'MINID', '~', id, 'LIMIT', most)
+  if removed * 2 >= most then return removed, 1 end
+  return removed + redis.call('XTRIM', key, 'MINID', id), 0
+end
+
+local stream, index, now = KEYS[1], KEYS[4], now_ms()
+local names = registered_in(KEYS[2])
+for i = 5, #ARGV do
+  -- Not added to the log's own list: the operator may be deleting this group just now.
+  names[ARGV[i]] = true
+end
+if redis.call('TYPE', stream).ok ~= 'stream' or not next(names) then return {0, 0, now} end
+
+local pin = lowest(floors(stream, names), stream, index, KEYS[3])
+local retention_ms, allowed = tonumber(ARGV[1]), tonumber(ARGV[2])
+local oldest = redis.call('XRANGE', index, '-', '+', 'COUNT', 1)[1]
+local done = oldest and pin.at.bytes - tonumber(oldest[2][4]) or 0
+if ARGV[3] ~= '' then allowed = math.min(allowed, done + tonumber(ARGV[3])) end
+
+local target, more = pin.floor, 0
+if allowed > 0 and retention_ms > 0 then
+  local kept = string.format('%.0f-0', math.max(0, now - retention_ms))
+  if done > allowed then
+    local last = nil
+    more = 1
+    for _, mark in ipairs(redis.call('XRANGE', index, '-', '+', 'COUNT', 1000)) do
+      last = mark[1]
+      if pin.at.bytes - tonumber(mark[2][4]) <= allowed then more = 0 break end
+    end
+    if before(kept, last) then kept = last end
+  end
+  if before(kept, target) then target = kept end
+end
+local removed, unfinished = cut(stream, target, tonumber(ARGV[4]))
+if unfinished == 0 then cut(index, target, tonumber(ARGV[4])) end
+return {removed, math.max(more, unfinished), now, pin.told}
+"""
+)
+
+BACKLOG: Final = Script(
+    _FLOORS
+    + """
+-- What waits in the stream, and who else adds to it.
+-- KEYS stream, groups, counters, index, serving.
+-- ARGV this server process, how long a server counts as alive, ms (0: it goes).
+-- Answer: {live servers, now in ms, what `lowest` tells}.
+local now, most_ms = now_ms(), tonumber(ARGV[2])
+if most_ms == 0 then
+  redis.call('ZREM', KEYS[5], ARGV[1])
+else
+  -- A full server refuses this one; nobody may add to it anyway.
+  redis.pcall('ZADD', KEYS[5], now, ARGV[1])
+  redis.call('ZREMRANGEBYSCORE', KEYS[5], '-inf', now - most_ms)
+end
+local groups = {}
+if redis.call('TYPE', KEYS[1]).ok == 'stream' then
+  groups = floors(KEYS[1], registered_in(KEYS[2]))
+end
+local pin = lowest(groups, KEYS[1], KEYS[4], KEYS[3])
+return {redis.call('ZCARD', KEYS[5]), now, pin.told}
+"""
+)

@@ -117,8 +117,14 @@ class Carrier:
             self._alarm("upgrade the workers", newer)
             self._journal.totals.newer += len(newer)
         if corrupt:
-            letters = [(one.entry_id, one.payload, str(one.error)) for one in corrupt]
-            await self._writer.bury(self._stream, letters)
+            await self._writer.bury(
+                self._stream,
+                [
+                    (one.entry_id, one.payload, one.error)
+                    for one in corrupt
+                    if one.error is not None
+                ],
+            )
             self._alarm("entries can't be read: dead letters", corrupt)
             self._journal.totals.corrupt += len(corrupt)
         if deleted:

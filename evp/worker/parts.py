@@ -13,6 +13,7 @@ from evp.limits import GIVE_BACK_S_MAX
 from evp.logs import get
 from evp.settings import Settings
 from evp.storage.client import Database
+from evp.storage.dead_letters import Origin
 from evp.storage.isolation import Witness
 from evp.storage.writer import Writer
 from evp.stream.consumer import Consumer
@@ -51,7 +52,7 @@ def build(
     read_size = ReadSize(settings.worker_batch_size, settings.read_count)
     carrier = Carrier(
         consumer,
-        Writer(db, settings.write_timeout_ms),
+        Writer(db, settings.write_timeout_ms, Origin(settings.stream, settings.consumer_group)),
         Witness(slot.incarnation, slot.killed),
         journal,
         read_size,

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
-
-import msgspec
 
 from evp.batch.retry import Backoff
-from evp.clock import monotonic_s
 from evp.errors import LogUnavailable, StoreUnavailable
-from evp.limits import GIVE_BACK_S_MAX, HEARTBEAT_S
+from evp.limits import GIVE_BACK_S_MAX
 from evp.logs import get
 from evp.settings import Settings
 from evp.signals import Signals, end
 from evp.storage import schema
 from evp.storage.client import CLOSE_S_MAX, Database, close, connect, database
 from evp.storage.groups import become_writer
-from evp.storage.ledger import record_worker
 from evp.stream.keys import Keys
 from evp.stream.slots import Slot
-from evp.worker.journal import Journal, rss_bytes
+from evp.worker.heartbeat import Heartbeat
+from evp.worker.journal import Journal
 from evp.worker.loop import Worker
 from evp.worker.parts import build, leave
 from evp.worker.upkeep import Upkeep
@@ -74,6 +70,7 @@ async def _work(
         if slot is None:
             return
         parts = build(settings, db, slot, journal, claim_idle_ms=settings.claim_idle_ms)
+        heartbeat = Heartbeat(db, settings.consumer_group, slot.name, journal)
         ended = asyncio.Event()
         worker = Worker(
             parts.consumer, parts.carrier, journal, parts.read_size, ended, in_flight=in_flight
@@ -81,14 +78,16 @@ async def _work(
         _log.info("working", consumer=slot.name, group=settings.consumer_group, pid=os.getpid())
         helpers = [
             asyncio.create_task(_set_when(ended, stop, slot.lost)),
-            asyncio.create_task(_heartbeat(db, settings, slot.name, journal)),
-            asyncio.create_task(Upkeep(settings).run()),
+            asyncio.create_task(heartbeat.run()),
+            asyncio.create_task(Upkeep(settings, db, slot.incarnation).run()),
         ]
         try:
             await worker.run(burst=burst)
         finally:
             await end(*helpers)
-            await leave(parts.consumer, slot)
+            # Once its name is lost, the record belongs to whoever has it now.
+            last_words = [] if slot.lost.is_set() else [heartbeat.end()]
+            await asyncio.gather(leave(parts.consumer, slot), *last_words)
         if burst and not slot.lost.is_set():
             return
     _log.info("stopped", stored=journal.totals.stored, events=journal.totals.events)
@@ -155,24 +154,3 @@ async def _set_when(ended: asyncio.Event, *events: asyncio.Event) -> None:
     finally:
         for wait in waits:
             wait.cancel()
-
-
-async def _heartbeat(db: Database, settings: Settings, name: str, journal: Journal) -> None:
-    """Tell the store what this worker does; if it can't be told, the next time will do."""
-    stored, beat_at_s = 0, monotonic_s()
-    while True:
-        await asyncio.sleep(HEARTBEAT_S)
-        fresh, elapsed_s = journal.totals.stored - stored, monotonic_s() - beat_at_s
-        stored, beat_at_s = journal.totals.stored, monotonic_s()
-        facts = {
-            "group": settings.consumer_group,
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "rss_bytes": await rss_bytes(),
-            "stored_per_s": fresh / elapsed_s,
-            "totals": msgspec.structs.asdict(journal.totals),
-        }
-        try:
-            await record_worker(db, name, facts)
-        except StoreUnavailable as error:
-            _log.debug("heartbeat not recorded", reason=str(error))

@@ -7,40 +7,54 @@ its next turn: nothing that is accepted or stored depends on it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from msgspec import Struct
 
-from evp.clock import monotonic_s
+from evp.clock import monotonic_s, now_ms
 from evp.errors import LogUnavailable, StoreUnavailable
-from evp.limits import CONSUMER_GONE_IDLE_MS
+from evp.limits import CONSUMER_GONE_IDLE_MS, JOB_LEASE_MS
 from evp.logs import get
 from evp.settings import Settings
+from evp.storage import lease
+from evp.storage.client import Database
+from evp.storage.groups import registered
+from evp.storage.rollups import fold
+from evp.storage.sweep import sweep
 from evp.stream.client import Link
 from evp.stream.groups import remove_gone
+from evp.stream.headers import in_log
 from evp.stream.keys import Keys
+from evp.stream.trim import Retention, trim
 
 _LOOK_S = 0.5
 _log = get("evp.worker")
 
 
 class Chore(Struct):
-    """Something to do every so often."""
+    """Something to do every so often; `do` returns True if there is more to do now."""
 
     name: str
     every_s: float
-    do: Callable[[Link], Awaitable[None]]
+    do: Callable[[Link], Awaitable[bool]]
     due_at_s: float = 0.0
 
 
 class Upkeep:
     """The chores of one worker, over a connection of their own."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, db: Database, incarnation: str) -> None:
         self._settings = settings
+        self._db = db
+        self._incarnation = incarnation
         self._keys = Keys(settings.stream)
         self._link: Link | None = None
-        self._chores = [Chore("remove consumers", 10.0, self._remove_gone)]
+        self._chores = [
+            Chore("trim", 1.0, self._trim),
+            Chore("fold", 2.0, self._fold),
+            Chore("sweep", 5.0, self._sweep),
+            Chore("remove consumers", 10.0, self._remove_gone),
+        ]
 
     async def run(self) -> None:
         """Do what is due, until cancelled."""
@@ -59,13 +73,41 @@ class Upkeep:
         try:
             if self._link is None or not self._link.is_open:
                 self._link = await Link.open(self._settings.redis_url)
-            await chore.do(self._link)
+            if await chore.do(self._link):
+                chore.due_at_s = 0.0
         except (LogUnavailable, StoreUnavailable) as error:
             _log.debug("a chore was put off", chore=chore.name, reason=str(error))
         except Exception as error:  # noqa: BLE001 - a fault in a chore is no reason to stop the others
             _log.error("unexpected error in a chore", chore=chore.name, exc_info=error)
 
-    async def _remove_gone(self, link: Link) -> None:
+    async def _trim(self, link: Link) -> bool:
+        """Remove from the log what every group has done; not without the store's list of groups."""
+        names = await registered(self._db)
+        kept = Retention(self._settings.log_retention_s, self._settings.log_retention_bytes)
+        return (await trim(link, self._keys, names, kept)).more
+
+    async def _fold(self, _link: Link) -> bool:
+        """Sum up what was accepted a while ago."""
+        if not await self._may_do("fold"):
+            return False
+        return (await fold(self._db, now_ms())).more
+
+    async def _sweep(self, link: Link) -> bool:
+        """Judge frames again that no worker will, or that may have changed."""
+        if not await self._may_do("sweep"):
+            return False
+
+        async def still_in_log(entries: Sequence[tuple[str, bytes]]) -> set[bytes]:
+            return await in_log(link, self._keys, entries)
+
+        return (await sweep(self._db, still_in_log)).more
+
+    async def _may_do(self, job: str) -> bool:
+        """Return True if this worker is the one that does a job now."""
+        return await lease.take(self._db, job, self._incarnation, JOB_LEASE_MS)
+
+    async def _remove_gone(self, link: Link) -> bool:
         group = self._settings.consumer_group
         for name in await remove_gone(link, self._keys, group, idle_ms=CONSUMER_GONE_IDLE_MS):
             _log.info("consumer removed: it is gone and owns nothing", consumer=name, group=group)
+        return False

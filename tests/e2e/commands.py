@@ -169,6 +169,10 @@ class Terminal:
         """Send what the key sends: the terminal makes a signal of it."""
         os.write(self._fd, b"\x03")
 
+    def type(self, keys: bytes) -> None:
+        """Send what a person types."""
+        os.write(self._fd, keys)
+
     def wait_ended(self, within_s: float = WAIT_S_MAX) -> Stopped:
         """Wait until the program has ended."""
         started_at_s = time.monotonic()

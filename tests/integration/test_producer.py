@@ -18,7 +18,7 @@ from evp.stream.client import Link, LogRefused
 from evp.stream.durability import examine
 from evp.stream.flusher import Flusher
 from evp.stream.keys import Keys
-from evp.stream.ledger import forget_epochs, record_epochs
+from evp.stream.ledger import Record, forget_epochs, record_epochs, record_of, recorded_epochs
 from evp.stream.producer import Producer
 from tests.support.make import ADMISSION, event, open_frame
 from tests.support.servers import Server, own_log
@@ -58,13 +58,17 @@ async def fields_of(link: Link, stream: str) -> list[dict[bytes, bytes]]:
 async def test_frames_are_numbered_and_counted(
     opened: Opener, settings: Settings, link: Link, keys: Keys
 ) -> None:
-    """One epoch, seq 1, 2, 3; counters and the running count grow with it."""
+    """One epoch, seq 1, 2, 3; counters grow with it, and the index has what was before each."""
     producer = await opened()
-    for number in range(3):
-        await producer.append(open_frame(event(2 * number), event(2 * number + 1)), 1)
+    frames = [open_frame(event(2 * number), event(2 * number + 1)) for number in range(3)]
+    for frame in frames:
+        await producer.append(frame, 1)
+    size = frames[0].size_bytes
     found = await fields_of(link, keys.stream)
     assert [int(one[b"seq"]) for one in found] == [1, 2, 3]
-    assert [int(one[b"at"]) for one in found] == [2, 4, 6]
+    index = await fields_of(link, keys.index)
+    assert [int(one[b"events"]) for one in index] == [0, 2, 4]
+    assert [int(one[b"bytes"]) for one in index] == [0, size, 2 * size]
     assert len({one[b"srv"] for one in found}) == 1
     counters = await link.call("HGETALL", keys.counters)
     counted = dict(zip(counters[::2], counters[1::2], strict=True))
@@ -207,12 +211,30 @@ async def test_epochs_are_recorded_in_the_log(
     """How far a server process got stands in the log until the store has it for good."""
     producer = await opened()
     await producer.append(open_frame(event(0), event(1)), 1)
-    _, epochs = producer.epochs()
-    await record_epochs(settings.redis_url, keys, epochs)
-    assert await link.call("HGET", keys.servers, epochs[0].srv.hex()) == b"1 2"
-    await forget_epochs(settings.redis_url, keys, epochs)
+    _, [epoch] = producer.epochs()
+    recorded = record_of(epoch)
+    await record_epochs(link, keys, [recorded])
+    assert await link.call("HGET", keys.servers, epoch.srv.hex()) == b"1 2"
+    assert await recorded_epochs(link, keys) == [recorded]
+    await producer.append(open_frame(event(2)), 1)
+    grown = record_of(producer.epochs()[1][0])
+    await record_epochs(link, keys, [grown])
+    await forget_epochs(link, keys, [recorded])
+    assert await recorded_epochs(link, keys) == [grown]
+    await forget_epochs(link, keys, [grown])
     assert await link.call("HLEN", keys.servers) == 0
-    await record_epochs(settings.redis_url, keys, [])
+    await record_epochs(link, keys, [])
+    await forget_epochs(link, keys, [])
+
+
+async def test_records_of_others_are_left_alone(link: Link, keys: Keys) -> None:
+    """A field that is no record of evp's is passed over, and not touched."""
+    good = Record(b"\x07" * 8, 3, 9)
+    await record_epochs(link, keys, [good])
+    strange = ["note", "hello", "00" * 8, "1", "01" * 8, "-1 2", "zz" * 8, "1 1", "02" * 8, "1 9e9"]
+    strange += ["03" * 8, "1 " + "9" * 30]
+    await link.call("HSET", keys.servers, *strange)
+    assert await recorded_epochs(link, keys) == [good]
 
 
 class Answers:

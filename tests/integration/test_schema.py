@@ -14,7 +14,7 @@ import pytest
 from pymongo import ReadPreference
 
 from evp.clock import now
-from evp.errors import SettingsError, StoreUnavailable, WrongShardKey
+from evp.errors import CorruptFrame, SettingsError, StoreUnavailable, WrongShardKey
 from evp.identity import event_id
 from evp.limits import LOOKUP_IDS_MAX, WORKER_SILENT_S
 from evp.settings import Settings
@@ -162,9 +162,9 @@ async def test_every_write_asks_for_majority_and_journal(
     writer = Writer(weak, WRITE_MS)
     await writer.write([frame_of(event(0))])
     await writer.write([frame_of(event(0, data="another"), event(1))])
-    await writer.bury("s", [("1-0", b"payload", "why")])
+    await writer.bury("s", [("1-0", b"payload", CorruptFrame("why"))])
     await ledger.record_servers(weak, [(b"epoch", 1, 1)])
-    await ledger.record_worker(weak, "w-1", {})
+    await ledger.record_worker(weak, "g", "w-1", {}, within_s=5)
     await account.totals(weak)
     await client.close(made)
     writes = [one for name, one in listener.commands if name.split()[0] in {"insert", "update"}]
@@ -223,9 +223,9 @@ async def test_store_that_is_away_is_told_from_every_call(
         account.present(gone, [id_]),
         account.doubled(gone, "s", 0, 1),
         ledger.record_servers(gone, [(b"epoch", 1, 1)]),
-        ledger.record_worker(gone, "w-1", {}),
+        ledger.record_worker(gone, "g", "w-1", {}, within_s=5),
         Writer(gone, 100).write([frame_of(event(0))]),
-        Writer(gone, 100).bury("s", [("1-0", b"", "why")]),
+        Writer(gone, 100).bury("s", [("1-0", b"", CorruptFrame("why"))]),
         return_exceptions=True,
     )
     assert [type(error) for error in found] == [StoreUnavailable] * len(found)
@@ -281,11 +281,11 @@ async def test_an_id_that_stands_in_two_documents_is_found(db: Database) -> None
 async def test_only_workers_heard_of_lately_count(db: Database) -> None:
     """What is stored a second is the sum over workers that still speak."""
     assert await account.stored_per_s(db) == 0
-    await ledger.record_worker(db, "w-1", {"stored_per_s": 10.5})
-    await ledger.record_worker(db, "w-2", {"stored_per_s": 20.0})
-    await ledger.record_worker(db, "w-3", {"stored_per_s": 40.0})
+    await ledger.record_worker(db, "g", "w-1", {"stored_per_s": 10.5}, within_s=5)
+    await ledger.record_worker(db, "g", "w-2", {"stored_per_s": 20.0}, within_s=5)
+    await ledger.record_worker(db, "g", "w-3", {"stored_per_s": 40.0}, within_s=5)
     silent = now() - timedelta(seconds=WORKER_SILENT_S + 1)
-    await db[schema.WORKERS].update_one({"_id": "w-3"}, {"$set": {"seen_at": silent}})
+    await db[schema.WORKERS].update_one({"_id": "g/w-3"}, {"$set": {"seen_at": silent}})
     assert await account.stored_per_s(db) == 30.5
 
 
@@ -303,11 +303,19 @@ async def test_records_of_a_server_only_grow(db: Database) -> None:
 
 async def test_record_of_a_worker_is_replaced(db: Database) -> None:
     """A worker's name has one record: the newest facts, and when they were told."""
-    await ledger.record_worker(db, "w-1", {"pid": 1, "totals": {"stored": 1}})
-    await ledger.record_worker(db, "w-1", {"pid": 2, "totals": {"stored": 7}})
+    await ledger.record_worker(db, "g", "w-1", {"pid": 1, "totals": {"stored": 1}}, within_s=5)
+    await ledger.record_worker(db, "g", "w-1", {"pid": 2, "totals": {"stored": 7}}, within_s=5)
     record = await the_one(db, schema.WORKERS)
     assert (record["pid"], record["totals"]) == (2, {"stored": 7})
+    assert (record["_id"], record["group"], record["name"]) == ("g/w-1", "g", "w-1")
     assert abs(now() - record["seen_at"]) < timedelta(seconds=60)
+
+
+async def test_groups_have_workers_of_one_name(db: Database) -> None:
+    """Workers of two groups may have the same name: each has its own record."""
+    for group in ("a", "b"):
+        await ledger.record_worker(db, group, "w-1", {"stored_per_s": 1.0}, within_s=5)
+    assert await account.stored_per_s(db) == 2
 
 
 async def test_no_query_names_more_ids_than_the_store_likes(
@@ -323,6 +331,6 @@ async def test_no_query_names_more_ids_than_the_store_likes(
     sizes = [
         len(one["filter"]["_id"]["$in"])
         for name, one in listener.commands
-        if name == "find outcomes"
+        if name == f"find {schema.OUTCOMES}"
     ]
     assert sizes == [LOOKUP_IDS_MAX, 5]

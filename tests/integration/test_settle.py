@@ -15,7 +15,7 @@ import pytest
 from bson import ObjectId
 
 from evp.batch.outcome import Outcome, judge
-from evp.errors import StoreUnavailable
+from evp.errors import CorruptFrame, StoreUnavailable
 from evp.frame import Frame
 from evp.settings import Settings
 from evp.storage import schema
@@ -43,8 +43,8 @@ pytestmark = MAY_LEAVE_SOCKETS
 #: More commands than one write of the frames below needs.
 CUTS = 14
 
-#: What a write sends: headers, events, outcomes; look-ups; dead letters.
-STEPS = [("insert", 0), ("insert", 1), ("insert", 2), ("find", 0), ("update", 0)]
+#: What a write sends: headers, events, dead letters, outcomes; look-ups.
+STEPS = [("insert", 0), ("insert", 1), ("insert", 2), ("insert", 3), ("find", 0)]
 
 #: Rounds of the loop until a command is surely sent; before, a cancellation can get lost.
 SENT_ROUNDS = 6
@@ -221,8 +221,8 @@ async def write_until_settled(writer: Writer, frames: list[Frame]) -> int:
     [
         *((command, skip, {"errorCode": 777}) for command, skip in STEPS),
         *((command, skip, {"errorCode": 112}) for command, skip in STEPS),
-        *(("insert", skip, {"errorCode": 10107}) for skip in range(3)),
-        *((command, 0, {"closeConnection": True}) for command in ("insert", "find", "update")),
+        *(("insert", skip, {"errorCode": 10107}) for skip in range(4)),
+        *((command, 0, {"closeConnection": True}) for command in ("insert", "find")),
         *(
             (command, skip, {"writeConcernError": {"code": 64, "errmsg": "not by a majority"}})
             for command, skip in STEPS
@@ -250,9 +250,9 @@ async def test_burying_waits_an_outage_out(faulty: Database) -> None:
     """A dead letter that could not be written for sure is an outage, not an end."""
     writer = Writer(faulty, WRITE_MS)
     how = {"writeConcernError": {"code": 91, "errmsg": "shutting down"}}
-    async with fail(faulty, "update", "alwaysOn", **how):
+    async with fail(faulty, "insert", "alwaysOn", **how):
         with pytest.raises(StoreUnavailable, match="91"):
-            await writer.bury("s", [("1-0", b"x", "why")])
+            await writer.bury("s", [("1-0", b"x", CorruptFrame("why"))])
 
 
 @pytest.mark.parametrize("skip", [0, 1, 2])

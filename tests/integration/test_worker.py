@@ -21,7 +21,7 @@ from evp.stream import slots
 from evp.stream.client import Link
 from evp.stream.keys import Keys
 from evp.stream.slots import Slot
-from evp.worker import run
+from evp.worker import heartbeat
 from evp.worker.journal import Journal
 from evp.worker.loop import Worker
 from evp.worker.parts import leave
@@ -193,7 +193,8 @@ async def test_entries_that_are_no_frames(db: Database, link: Link, settings: Se
         await drain(settings)
     assert await stored(db) == 3
     letter = await the_one(db, schema.DEAD_LETTERS)
-    assert (letter["reason"], letter["payload"]) == ("corrupt_frame", b"3:foo3:bar")
+    assert (letter["reason"], letter["payload"]) == ("invalid_entry", b"3:foo3:bar")
+    assert (letter["stream"], letter["group"]) == (stream, settings.consumer_group)
     [plain] = [one for one in await documents(db, schema.FRAMES) if one.get("external")]
     assert (plain["srv"], plain["n"]) == (b"", 1)
     rows = await link.call("XPENDING", stream, settings.consumer_group, "-", "+", 10)
@@ -670,12 +671,14 @@ async def test_heartbeat(
     db: Database, link: Link, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker tells the store who it is, what it did, how fast, and what memory it takes."""
-    monkeypatch.setattr(run, "HEARTBEAT_S", 0.05)
+    monkeypatch.setattr(heartbeat, "HEARTBEAT_S", 0.05)
     async with working(settings):
         await append_events(settings, 7, each=7)
 
         async def told() -> bool:
-            record = await db[schema.WORKERS].find_one({"_id": "worker-1"})
+            record = await db[schema.WORKERS].find_one(
+                {"_id": f"{settings.consumer_group}/worker-1"}
+            )
             return record is not None and record["totals"]["stored"] == 7
 
         await until(told, what="the totals are told")
@@ -688,6 +691,15 @@ async def test_heartbeat(
     assert record["host"]
     assert record["stored_per_s"] >= 0
     assert abs(record["seen_at"].timestamp() * 1000 - now_ms()) < 60_000
+
+
+async def test_last_totals_are_told(db: Database, link: Link, settings: Settings) -> None:
+    """A worker that ends before its first heartbeat has told what it did all the same."""
+    await append_events(settings, 7, each=7)
+    await drain(settings)
+    record = await the_one(db, schema.WORKERS)
+    assert record["_id"] == f"{settings.consumer_group}/worker-1"
+    assert (record["totals"]["stored"], record["stored_per_s"]) == (7, 0)
 
 
 async def test_progress_is_said_now_and_then(db: Database, link: Link, settings: Settings) -> None:

@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from evp.batch.outcome import Outcome
-from evp.errors import StoreUnavailable
+from evp.errors import CorruptFrame, InvalidEntry, StoreUnavailable
 from evp.frame import Frame
-from evp.limits import DEAD_LETTER_EVENT_BYTES_MAX, DEAD_LETTER_PAYLOAD_BYTES_MAX, MIB
+from evp.limits import DEAD_LETTER_PART_BYTES, EVENT_BYTES_MAX, MIB
 from evp.settings import Settings
 from evp.storage import schema
 from evp.storage.client import Database
@@ -32,9 +32,6 @@ from tests.unit.test_frame import values
 pytestmark = MAY_LEAVE_SOCKETS
 
 Account = tuple[int, int, list[int]]
-
-#: The store says so, or the client for it.
-TOO_LARGE = {"document_too_large", "unstorable_document"}
 
 
 @pytest.fixture
@@ -56,6 +53,17 @@ async def write(writer: Writer, *frames: Frame) -> list[Account]:
     return [account(one.outcome) for one in written]
 
 
+async def kept(db: Database, letter: dict[str, Any]) -> bytes:
+    """Return the payload of a dead letter that is kept whole."""
+    parts = sorted(await documents(db, schema.DEAD_LETTER_PARTS), key=lambda one: str(one["_id"]))
+    mine = [one["data"] for one in parts if str(one["_id"]).startswith(letter["_id"])]
+    assert len(mine) == letter.get("parts", 0)
+    payload = b"".join(mine) or bytes(letter["payload"])
+    assert letter["payload_bytes"] == len(payload)
+    assert letter["payload_sha256"] == sha256(payload).hexdigest()
+    return payload
+
+
 async def settled(db: Database, frame: Frame) -> Account:
     """Return what the store has as a frame's account."""
     found = await db[schema.OUTCOMES].find_one({"_id": frame.frame_id})
@@ -73,8 +81,10 @@ async def test_headers_then_events_then_outcomes(db: Database, settings: Setting
             (1, 0, []),
             (2, 0, []),
         ]
-        # One call each for both frames; nothing is looked up where nothing is in doubt.
-        assert listener.names == ["insert frames", "insert events", "insert outcomes"]
+        # One call each for both frames; no event is looked up where nothing is in doubt.
+        assert listener.names[0] == "insert frames"
+        assert sorted(listener.names[1:3]) == ["find meta", "insert events"]
+        assert listener.names[3:] == ["insert outcomes"]
 
 
 async def test_header_and_outcome_say_all_about_a_frame(db: Database, writer: Writer) -> None:
@@ -294,22 +304,21 @@ async def test_document_too_large_is_found_among_many(
     assert await write(writer, frame, frame_of(event(100))) == [(4, 0, [3]), (1, 0, [])]
     assert len(await documents(db, schema.EVENTS)) == 5
     letter = await the_one(db, schema.DEAD_LETTERS)
-    assert letter["reason"] in TOO_LARGE
-    assert letter["payload"] == large[:DEAD_LETTER_PAYLOAD_BYTES_MAX]
-    assert letter["payload_bytes"] == len(large)
-    assert letter["payload_sha256"] == sha256(large).hexdigest()
+    assert letter["reason"] == "document_too_large"
+    assert await kept(db, letter) == large
     assert "event" not in letter
 
 
-async def test_letter_of_a_large_event_is_cut(db: Database, writer: Writer) -> None:
-    """An event that fits the store, but not beside what a dead letter says, is kept in part."""
+async def test_large_event_is_kept_in_parts(db: Database, writer: Writer) -> None:
+    """An event that fits the store, but not beside what a dead letter says, is kept whole."""
     frame_id = ObjectId()
     await write(writer, frame_of_documents(frame_id, document(0, frame_id)))
     frame_id = ObjectId()
-    large = document(0, frame_id, data="x" * DEAD_LETTER_EVENT_BYTES_MAX)
+    large = document(0, frame_id, data="x" * DEAD_LETTER_PART_BYTES)
     assert await write(writer, frame_of_documents(frame_id, large)) == [(0, 0, [0])]
     letter = await the_one(db, schema.DEAD_LETTERS)
-    assert (letter["reason"], letter["payload_bytes"]) == ("id_conflict", len(large))
+    assert (letter["reason"], letter["parts"]) == ("id_conflict", 2)
+    assert await kept(db, letter) == large
 
 
 @pytest.mark.parametrize("taken", [False, True])
@@ -381,7 +390,7 @@ async def test_all_kinds_in_one_batch(db: Database, writer: Writer) -> None:
     ]
     letters = await documents(db, schema.DEAD_LETTERS)
     reasons = {(one["frame_id"], one["index"]): one["reason"] for one in letters}
-    assert reasons.pop((frame_id, 1)) in TOO_LARGE
+    assert reasons.pop((frame_id, 1)) == "document_too_large"
     assert reasons == {
         (mixed.frame_id, 1): "id_conflict",
         (mixed.frame_id, 3): "unique_conflict",
@@ -418,15 +427,31 @@ async def test_two_writers_on_the_same_frames_at_once(db: Database) -> None:
 
 async def test_entries_that_are_no_frames_are_kept(db: Database, writer: Writer) -> None:
     """A buried entry keeps its bytes and the reason; burying it again is the same letter."""
-    large = b"y" * (DEAD_LETTER_PAYLOAD_BYTES_MAX + 1)
-    entries = [("1-0", b"3:foo3:bar", "no field"), ("2-0", large, "too large")]
+    large = b"y" * (DEAD_LETTER_PART_BYTES + 1)
+    entries = [("1-0", b"3:foo3:bar", CorruptFrame("no field")), ("2-0", large, CorruptFrame("?"))]
     await writer.bury("s", entries)
-    await writer.bury("s", entries[:1])
+    await writer.bury("s", entries)
     await writer.bury("s", [])
     first, second = sorted(
         await documents(db, schema.DEAD_LETTERS), key=lambda one: str(one["entry"])
     )
     assert (first["payload"], first["detail"], first["attempts"]) == (b"3:foo3:bar", "no field", 2)
     assert first["reason"] == second["reason"] == "corrupt_frame"
-    assert (second["payload"], second["payload_bytes"]) == (large[:-1], len(large))
+    assert (second["parts"], second["attempts"]) == (2, 2)
+    assert await kept(db, second) == large
     assert "frame_id" not in first
+
+
+async def test_no_more_of_a_foreign_entry_is_kept_than_an_event_may_have(
+    db: Database, writer: Writer
+) -> None:
+    """An entry that evp never accepted may be as large as the log allows, its letter not."""
+    large = b"y" * (EVENT_BYTES_MAX + 1)
+    await writer.bury("s", [("1-0", large, InvalidEntry("too large"))])
+    letter = await the_one(db, schema.DEAD_LETTERS)
+    assert (letter["reason"], letter["error"]) == ("invalid_entry", "InvalidEntry")
+    assert letter["payload"] == large[:-1]
+    assert (letter["payload_bytes"], letter["payload_sha256"]) == (
+        len(large),
+        sha256(large).hexdigest(),
+    )

@@ -14,9 +14,9 @@ LAYERS: tuple[tuple[str, str], ...] = (
     ("words: they import nothing but each other", "errors limits clock events"),
     ("no I/O of their own", "identity logs settings codec diagnosis documents frame plain"),
     ("rules of batches, no I/O either", "batch"),
-    ("this machine: files, signals", "running configuration signals"),
+    ("this machine: files, signals, memory", "running configuration signals machine"),
     ("adapters: one for each other side", "stream storage http"),
-    ("services", "server worker groups stats sender demo"),
+    ("services", "server worker groups stats verify sender demo dlq"),
     ("processes", "supervise engines"),
     ("views: structs in, renderables out", "views"),
     ("the edge", "cli"),
@@ -29,12 +29,12 @@ LAYERS_WITHOUT_IO = 3
 APART = (("stream", "storage"), ("server", "worker"))
 
 HOMES: dict[str, str] = {
-    "bson": "documents frame plain batch storage engines",
+    "bson": "documents frame plain batch storage verify engines",
     "httptools": "server",
     "httpx2": "http",
     "litestar": "server",
     "msgspec": "*",
-    "psutil": "running stream worker",
+    "psutil": "running machine stream worker",
     "pymongo": "storage",
     "redis": "stream",
     "rich": "views cli",

@@ -1,0 +1,175 @@
+"""The parts of `evp dlq`: its filters, its question, its progress, its report."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from evp.cli.context import run
+from evp.cli.output import Output
+from evp.clock import now
+from evp.dlq import Account, Notify, Shown, select
+from evp.errors import EXIT_FINDING, EXIT_OK, StoreUnavailable, UsageError
+from evp.limits import DEAD_LETTER_SHOWN_BYTES_MAX
+from evp.settings import Settings
+from evp.storage.client import Database, close, connect, database
+from evp.storage.dead_letters import REASONS
+from evp.storage.dlq import Filters
+from evp.views.dlq import account_view, selection_view, shown_view
+
+_FRAME_ID = re.compile(r"[0-9a-f]{24}")
+_LETTER_ID = re.compile(r"[0-9a-f]{24}:\d{1,9}|[0-9a-f]{32}")
+_AGE = re.compile(r"(\d{1,6})([smhd])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_CONNECTIONS_MAX = 2
+
+Work = Callable[[Database, Account, Notify], Coroutine[Any, Any, None]]
+
+
+class Options(msgspec.Struct, frozen=True):
+    """What `replay` and `purge` have in common."""
+
+    dry_run: bool
+    yes: bool
+    json: bool
+
+
+def filters_of(
+    reason: str | None,
+    type_: str | None,
+    source: str | None,
+    since: str | None,
+    until: str | None,
+    frame: str | None,
+    ids: list[str] | None = None,
+) -> Filters:
+    """Return the filters that the flags describe. Raises UsageError."""
+    if reason is not None and reason not in REASONS:
+        raise UsageError(f"--reason {reason!r}: there are {', '.join(REASONS)}")
+    if frame is not None and not _FRAME_ID.fullmatch(frame):
+        raise UsageError(f"--frame {frame!r}: wanted a frame id, 24 hexadecimal digits")
+    return Filters(
+        reason=reason,
+        type=type_,
+        source=source,
+        since=_moment("--since", since),
+        until=_moment("--until", until),
+        frame_id=frame,
+        ids=tuple(checked_id(one) for one in ids or ()),
+    )
+
+
+def checked_id(text: str) -> str:
+    """Return the id of a letter. Raises UsageError if it can't be one."""
+    if not _LETTER_ID.fullmatch(text):
+        raise UsageError(f"{text!r} is no id of a dead letter; `evp dlq list` shows them")
+    return text
+
+
+@contextlib.asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[Database]:
+    """Give the store. Raises StoreUnavailable, with what to do about it."""
+    client = connect(settings, connections_max=_CONNECTIONS_MAX)
+    try:
+        yield database(client, settings.mongo_db)
+    except StoreUnavailable as error:
+        what = str(error).rstrip(".")
+        raise StoreUnavailable(
+            f"{what}; `evp up` starts one, EVP_MONGO_URL names another one"
+        ) from error
+    finally:
+        await close(client)
+
+
+def with_store(settings: Settings, work: Callable[[Database], Coroutine[Any, Any, Any]]) -> Any:
+    """Run something on the store, to its end or to Ctrl-C. Raises StoreUnavailable."""
+
+    async def opened_work() -> Any:
+        async with opened(settings) as db:
+            return await work(db)
+
+    return run(opened_work())
+
+
+def change(
+    settings: Settings, filters: Filters, what: str, done: str, work: Work, *, options: Options
+) -> int:
+    """Count letters, ask, change them with progress, report; return the exit code."""
+    if not (options.yes or options.dry_run or sys.stdin.isatty()):
+        raise UsageError(f"nobody can be asked here: --yes says that {what} is meant")
+    account: Account = with_store(settings, lambda db: select(db, filters, dry_run=options.dry_run))
+    if not options.json and (options.dry_run or not options.yes):
+        Output().print(selection_view(account, what))
+    if not account.selected or options.dry_run:
+        account.finished = True
+        return _report(account, done, options)
+    if not options.yes and not typer.confirm(f"{what.capitalize()} them?", err=True):
+        Output(stderr=True).say("nothing was changed")
+        return EXIT_FINDING
+    try:
+        with _bar(what, account.selected) as progress:
+            with_store(settings, lambda db: work(db, account, progress))
+    except BaseException:
+        # Also where it ended before its time: this much was done.
+        _report(account, done, options)
+        raise
+    return _report(account, done, options)
+
+
+def print_shown(shown: Shown, *, raw: bool, json: bool) -> None:
+    """Print one letter, with no more of what it holds than fits, unless `raw`."""
+    output = Output()
+    most = None if raw else DEAD_LETTER_SHOWN_BYTES_MAX
+    if not json:
+        output.print(shown_view(shown, most), soft_wrap=True)
+        return
+    fields = msgspec.to_builtins(shown.letter)
+    fields |= {"what_to_do": shown.mend, "whole": shown.whole, "event": shown.event}
+    fields["payload_hex"] = None if shown.payload is None else shown.payload[:most].hex()
+    output.say(msgspec.json.encode(fields).decode())
+
+
+def _report(account: Account, done: str, options: Options) -> int:
+    if options.json:
+        Output().say(msgspec.json.encode(account).decode())
+    elif not options.dry_run or account.missing:
+        Output().print(account_view(account, done), soft_wrap=True)
+    return EXIT_FINDING if account.refused or account.missing else EXIT_OK
+
+
+@contextlib.contextmanager
+def _bar(what: str, total: int) -> Iterator[Notify]:
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda account: bar.update(task, completed=account.done + account.refused_count)
+
+
+def _moment(flag: str, text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    age = _AGE.fullmatch(text)
+    if age is not None:
+        return now() - timedelta(**{_UNITS[age[2]]: int(age[1])})
+    try:
+        moment = msgspec.convert(text, datetime)
+    except msgspec.ValidationError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise UsageError(f"{flag} {text!r}: wanted 30m, 2h, 7d or 2026-01-02T03:04:05Z")
+    return moment.astimezone(UTC)

@@ -1,0 +1,44 @@
+"""`evp verify`: the proof that nothing was lost."""
+
+from __future__ import annotations
+
+from typing import Annotated, Optional
+
+import typer
+
+from evp.limits import VERIFY_SAMPLE_MAX
+
+
+def verify(
+    since: Annotated[
+        Optional[str],
+        typer.Option(help="Look at what was accepted since: 90s, 30m, 24h, 7d, or RFC 3339."),
+    ] = None,
+    every_document: Annotated[
+        bool,
+        typer.Option("--all", help="Also scan all events for documents that no frame lists."),
+    ] = False,
+    sample: Annotated[
+        Optional[int],
+        typer.Option(
+            min=1,
+            max=VERIFY_SAMPLE_MAX,
+            help="Look up the ids of so many frames only, drawn by chance.",
+        ),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Prove that every event that was accepted is stored, a duplicate, dead, or in the log.
+
+    Changes nothing, and may run at any time, also beside servers and workers. Exit 0: clean;
+    1: a difference was found; 3: an engine can't be reached.
+
+    Examples: evp verify;  evp verify --since 24h;  evp verify --all --json | jq .findings
+    """
+    from evp.cli.context import run, start
+    from evp.cli.verifying import print_report, scope_of, verified
+
+    scope = scope_of(since, every_document=every_document, sample=sample)
+    report = run(verified(start(), scope))
+    print_report(report, json=json)
+    raise typer.Exit(report.exit_code)

@@ -1,0 +1,75 @@
+"""The parts of `evp verify`: its scope, its progress, its report."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta
+
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from evp.cli.output import Output
+from evp.clock import now
+from evp.errors import UsageError
+from evp.settings import Settings
+from evp.verify.report import Report, Scope
+from evp.verify.run import verify
+from evp.views.verify import render
+
+_SPAN = re.compile(r"(\d{1,6})([smhd])")
+_UNIT = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+def scope_of(since: str | None, *, every_document: bool, sample: int | None) -> Scope:
+    """Return what the flags ask for. Raises UsageError."""
+    if every_document and (since is not None or sample is not None):
+        raise UsageError("--all looks at everything; it excludes --since and --sample")
+    return Scope(None if since is None else _moment(since), every_document, sample)
+
+
+def _moment(text: str) -> datetime:
+    span = _SPAN.fullmatch(text)
+    try:
+        if span is not None:
+            return now() - timedelta(**{_UNIT[span[2]]: int(span[1])})
+        moment = msgspec.convert(text, datetime)
+    except (msgspec.ValidationError, OverflowError):
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise UsageError(
+            f"--since {text!r}: wanted a span (90s, 30m, 24h, 7d) or a time with a zone "
+            "(2026-01-02T03:04:05Z)"
+        )
+    if moment > now():
+        raise UsageError(f"--since {text!r}: that is still to come")
+    return moment
+
+
+async def verified(settings: Settings, scope: Scope) -> Report:
+    """Verify, with a bar on a terminal. Raises StoreUnavailable and LogUnavailable."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        TextColumn("{task.completed:,.0f}"),
+        TimeElapsedColumn(),
+    )
+    disable = not console.is_terminal
+    with Progress(*columns, console=console, disable=disable, transient=True) as bar:
+        task = bar.add_task("records", total=None)
+
+        def progress(what: str, done: int, expected: int | None) -> None:
+            total = None if expected is None else max(expected, done)
+            bar.update(task, description=what, completed=done, total=total)
+
+        return await verify(settings, scope, progress)
+
+
+def print_report(report: Report, *, json: bool) -> None:
+    """Print a report for people, or as JSON."""
+    output = Output()
+    if json:
+        output.say(msgspec.json.format(msgspec.json.encode(report)).decode())
+    else:
+        output.print(render(report))

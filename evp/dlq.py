@@ -1,0 +1,189 @@
+"""Looking at dead letters, delivering them once more, and giving them up for good.
+
+Everything goes letter by letter, in steps that can be done again: so it may end at
+any moment, run twice, and run beside workers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import Any
+
+from msgspec import Struct, field
+
+from evp.batch.raw import as_json
+from evp.clock import monotonic_s
+from evp.errors import NoSuchLetter
+from evp.limits import DEAD_LETTERS_COUNTED_MAX, DEAD_LETTERS_NAMED_MAX
+from evp.storage import dlq
+from evp.storage.client import Database
+from evp.storage.dead_letters import REASONS
+from evp.storage.dlq import DEAD, DELIVERED, STATES, Filters, Letter
+from evp.storage.replay import Refused, Replayer
+
+WORTH_CHANGING = frozenset((DEAD, DELIVERED))
+"""States of letters that replay and purge take; what is settling or purged they leave alone."""
+
+
+class Listing(Struct):
+    """Letters by reason, and the newest of them; `more` if there were too many to count."""
+
+    counted: int = 0
+    more: bool = False
+    by_reason: dict[str, int] = field(default_factory=dict)
+    letters: list[Letter] = field(default_factory=list)
+
+
+class Shown(Struct):
+    """One letter with what it holds: an event as JSON has it, or the bytes of what is none.
+
+    `whole` tells whether that is all that was received, `mend` what to do about it.
+    """
+
+    letter: Letter
+    mend: str
+    whole: bool = False
+    event: Any = None
+    payload: bytes | None = None
+
+
+class Account(Struct):
+    """What became of letters: `done` were delivered or purged, the others stay as they are.
+
+    `missing` are ids that were asked for and that no letter has in a state that
+    could be changed.
+    """
+
+    selected: int = 0
+    by_reason: dict[str, int] = field(default_factory=dict)
+    done: int = 0
+    refused: dict[str, int] = field(default_factory=dict)
+    examples: list[Refused] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    dry_run: bool = False
+    finished: bool = False
+
+    @property
+    def refused_count(self) -> int:
+        """How many letters stay."""
+        return sum(self.refused.values())
+
+    def refuse(self, refused: Sequence[Refused]) -> None:
+        """Count letters that stay; the first ones are named."""
+        for one in refused:
+            self.refused[one.reason] = self.refused.get(one.reason, 0) + 1
+        self.examples += refused[: DEAD_LETTERS_NAMED_MAX - len(self.examples)]
+
+
+Notify = Callable[[Account], None]
+"""Told after each portion."""
+
+
+async def look(
+    db: Database, filters: Filters, most: int, *, states: Collection[str] = (DEAD,)
+) -> Listing:
+    """Return how many letters there are, and the `most` newest. Raises StoreUnavailable."""
+    listing = Listing()
+    async for letters in dlq.walk(db, filters, states):
+        for one in letters:
+            if listing.counted == DEAD_LETTERS_COUNTED_MAX:
+                listing.more = True
+                return listing
+            listing.counted += 1
+            _count(listing.by_reason, one)
+            if len(listing.letters) < most:
+                listing.letters.append(one)
+    return listing
+
+
+async def show(db: Database, letter_id: str) -> Shown:
+    """Return one letter with all it holds. Raises NoSuchLetter and StoreUnavailable."""
+    async for letters in dlq.walk(db, Filters(ids=(letter_id,)), STATES):
+        for one in letters:
+            shown = Shown(one, REASONS.get(one.reason, ""))
+            body = (await dlq.bodies(db, [one])).get(one.id)
+            if body is not None:
+                shown.whole = body.is_whole(one)
+                shown.event = as_json(body.raw) if one.frame_id is not None else None
+                shown.payload = body.raw if shown.event is None else None
+            return shown
+    raise NoSuchLetter(f"no dead letter has the id {letter_id!r}; `evp dlq list` shows them")
+
+
+async def select(db: Database, filters: Filters, *, dry_run: bool) -> Account:
+    """Return an account that tells how many letters there are to change, all of them counted.
+
+    Raises StoreUnavailable.
+    """
+    account = Account(dry_run=dry_run)
+    found: set[str] = set()
+    async for letters in dlq.walk(db, filters, WORTH_CHANGING):
+        account.selected += len(letters)
+        for one in letters:
+            _count(account.by_reason, one)
+            if filters.ids:
+                found.add(one.id)
+    account.missing = [one for one in dict.fromkeys(filters.ids) if one not in found]
+    return account
+
+
+async def replay(
+    db: Database,
+    filters: Filters,
+    replayer: Replayer,
+    account: Account,
+    notify: Notify,
+    *,
+    letters_per_s: float | None = None,
+) -> None:
+    """Deliver the events of letters once more; those that are stored then are letters no more.
+
+    What is refused again stays, with one attempt more. Raises StoreUnavailable.
+    """
+
+    async def deliver(letters: list[Letter]) -> None:
+        refused = await replayer.deliver(letters)
+        account.done += len(letters) - len(refused)
+        account.refuse(refused)
+
+    await _each_portion(db, filters, account, notify, deliver, letters_per_s)
+
+
+async def purge(db: Database, filters: Filters, account: Account, notify: Notify) -> None:
+    """Remove what letters hold for good; that they were dead stays in the account.
+
+    A letter whose event is stored goes whole. Raises StoreUnavailable.
+    """
+
+    async def give_up(letters: list[Letter]) -> None:
+        await dlq.purge(db, [one for one in letters if one.state == DEAD])
+        await dlq.remove(db, [one for one in letters if one.state == DELIVERED])
+        account.done += len(letters)
+
+    await _each_portion(db, filters, account, notify, give_up, None)
+
+
+async def _each_portion(
+    db: Database,
+    filters: Filters,
+    account: Account,
+    notify: Notify,
+    change: Callable[[list[Letter]], Awaitable[None]],
+    letters_per_s: float | None,
+) -> None:
+    """Change letters portion by portion, no more a second than `letters_per_s`."""
+    started_at_s, changed = monotonic_s(), 0
+    async for page in dlq.walk(db, filters, WORTH_CHANGING):
+        for portion in dlq.portions_of(page, letters_per_s):
+            await change(portion)
+            notify(account)
+            changed += len(portion)
+            if letters_per_s is not None:
+                ahead_s = changed / letters_per_s - (monotonic_s() - started_at_s)
+                await asyncio.sleep(max(0.0, ahead_s))
+    account.finished = True
+
+
+def _count(by_reason: dict[str, int], letter: Letter) -> None:
+    by_reason[letter.reason] = by_reason.get(letter.reason, 0) + 1

@@ -1,0 +1,294 @@
+"""Going through the dead letters, newest first, a page at a time; taking them out.
+
+A letter counts only while the settled outcome of its frame lists its index; its
+`state` says so. One that was written before a worker died, and whose event was
+stored afterwards, says nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
+from datetime import datetime
+from hashlib import sha256
+from typing import Any
+from uuid import UUID
+
+from bson import ObjectId
+from msgspec import Struct
+from pymongo.errors import PyMongoError
+
+from evp.batch.raw import AS_IT_IS
+from evp.clock import MS_MAX, from_ms, now, now_ms, to_ms
+from evp.limits import DEAD_LETTERS_BYTES_TARGET, DEAD_LETTERS_PAGE_MAX, LOOKUP_IDS_MAX
+from evp.storage.client import Database, Document
+from evp.storage.failures import Failure, unavailable
+from evp.storage.lookup import portions
+from evp.storage.schema import DEAD_LETTER_PARTS, DEAD_LETTERS, OUTCOMES
+
+DEAD = "dead"
+SETTLING = "settling"
+DELIVERED = "delivered"
+PURGED = "purged"
+STATES = {
+    DEAD: "its event is not stored",
+    SETTLING: "its frame is not settled: a worker, or the sweep, will say",
+    DELIVERED: "its event is stored after all: the letter says nothing any more",
+    PURGED: "it was given up for good",
+}
+
+_NEWEST_MS = 1_000
+_NARROWER = 16
+_UNREAD = {"event": 0, "payload": 0}
+
+
+class Filters(Struct, frozen=True, kw_only=True):
+    """Which letters; by default all. `since` and `until` bound when they were last refused."""
+
+    reason: str | None = None
+    type: str | None = None
+    source: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    frame_id: str | None = None
+    ids: tuple[str, ...] = ()
+
+
+class Letter(Struct):
+    """A dead letter without its payload. An entry's has no frame, index and event."""
+
+    id: str
+    state: str
+    reason: str
+    detail: str
+    error: str
+    stream: str
+    group: str
+    entry: str
+    attempts: int
+    first_at: datetime
+    last_at: datetime
+    payload_bytes: int
+    payload_sha256: str = ""
+    type: str | None = None
+    source: str | None = None
+    frame_id: str | None = None
+    index: int | None = None
+    event_id: str | None = None
+    parts: int = 0
+    purged_at: datetime | None = None
+
+
+class Body(Struct):
+    """What was kept of a letter's event, a document, or of its entry, `plain.payload_of` it."""
+
+    raw: bytes
+    is_document: bool = False
+
+    def is_whole(self, letter: Letter) -> bool:
+        """Return True if it is all that was received, and as it was."""
+        return self.is_document or sha256(self.raw).hexdigest() == letter.payload_sha256
+
+
+async def walk(
+    db: Database, filters: Filters, states: Collection[str]
+) -> AsyncIterator[list[Letter]]:
+    """Give the letters that are wanted and in one of `states`. Raises StoreUnavailable."""
+    try:
+        async for rows in _rows(db, filters):
+            letters = await _letters(db, rows)
+            yield [one for one in letters if one.state in states]
+    except PyMongoError as error:
+        raise unavailable(error) from error
+
+
+async def look_again(db: Database, letters: Sequence[Letter]) -> dict[str, str]:
+    """Return the states of letters now, by id. Raises StoreUnavailable."""
+    ids = tuple(one.id for one in letters)
+    found = [page async for page in walk(db, Filters(ids=ids), STATES)]
+    return {one.id: one.state for page in found for one in page}
+
+
+def portions_of(letters: Sequence[Letter], most: float | None = None) -> Iterator[list[Letter]]:
+    """Give letters in portions whose payloads can be held at once, at most `most` in each."""
+    letters_max = max(1, min(LOOKUP_IDS_MAX, int(most or LOOKUP_IDS_MAX)))
+    portion: list[Letter] = []
+    size_bytes = 0
+    for letter in letters:
+        full = size_bytes + letter.payload_bytes > DEAD_LETTERS_BYTES_TARGET
+        if portion and (full or len(portion) == letters_max):
+            yield portion
+            portion, size_bytes = [], 0
+        portion.append(letter)
+        size_bytes += letter.payload_bytes
+    if portion:
+        yield portion
+
+
+async def bodies(db: Database, letters: Sequence[Letter]) -> dict[str, Body]:
+    """Return what was kept of events and entries, by letter id. Raises StoreUnavailable."""
+    held = db.get_collection(DEAD_LETTERS, codec_options=AS_IT_IS)
+    found: dict[str, Body] = {}
+    try:
+        for ids in portions([one.id for one in letters if not one.parts]):
+            for row in await held.find({"_id": {"$in": ids}}).to_list():
+                if "event" in row:
+                    found[row["_id"]] = Body(bytes(row["event"].raw), is_document=True)
+                elif "payload" in row:
+                    found[row["_id"]] = Body(bytes(row["payload"]))
+        for one in letters:
+            if one.parts:
+                found[one.id] = Body(b"".join(await _parts(db, one)))
+    except PyMongoError as error:
+        raise unavailable(error) from error
+    return found
+
+
+async def refuse_again(db: Database, letter: Letter, failure: Failure) -> None:
+    """Write down that a letter's event was refused once more. Raises StoreUnavailable."""
+    said = {"reason": failure.reason, "detail": failure.detail, "error": failure.error}
+    change = {"$set": said | {"last_at": now()}, "$inc": {"attempts": 1}}
+    try:
+        await db[DEAD_LETTERS].update_one({"_id": letter.id}, change)
+    except PyMongoError as error:
+        raise unavailable(error) from error
+
+
+async def remove(db: Database, letters: Iterable[Letter]) -> None:
+    """Remove letters whose events are stored. Raises StoreUnavailable; calling again is safe."""
+    gone = list(letters)
+    try:
+        await _remove_parts(db, gone)
+        for ids in portions([one.id for one in gone]):
+            await db[DEAD_LETTERS].delete_many({"_id": {"$in": ids}})
+    except PyMongoError as error:
+        raise unavailable(error) from error
+
+
+async def purge(db: Database, letters: Iterable[Letter]) -> None:
+    """Remove payloads for good; the letters stay, so that their events are accounted for.
+
+    Raises StoreUnavailable; calling again is safe.
+    """
+    gone = list(letters)
+    change = {
+        "$set": {"purged_at": now(), "detail": ""},
+        "$unset": dict.fromkeys(("event", "payload", "parts", "payload_sha256"), ""),
+    }
+    try:
+        await _remove_parts(db, gone)
+        for ids in portions([one.id for one in gone]):
+            await db[DEAD_LETTERS].update_many({"_id": {"$in": ids}}, change)
+    except PyMongoError as error:
+        raise unavailable(error) from error
+
+
+async def _rows(db: Database, filters: Filters) -> AsyncIterator[list[Document]]:
+    query: Document = {
+        name: wanted
+        for name in ("reason", "type", "source")
+        if (wanted := getattr(filters, name)) is not None
+    }
+    if filters.frame_id is not None:
+        query["frame_id"] = ObjectId(filters.frame_id)
+    if not filters.ids and filters.frame_id is None:
+        async for rows in _by_time(db, query, filters.since, filters.until):
+            yield rows
+        return
+    bounds = {"$gte": filters.since, "$lt": filters.until}
+    span = {name: bound for name, bound in bounds.items() if bound is not None}
+    if span:
+        query["last_at"] = span
+    if not filters.ids:
+        yield await db[DEAD_LETTERS].find(query, _UNREAD).to_list()
+    for ids in portions(filters.ids):
+        yield await db[DEAD_LETTERS].find(query | {"_id": {"$in": ids}}, _UNREAD).to_list()
+
+
+async def _by_time(
+    db: Database, query: Document, since: datetime | None, until: datetime | None
+) -> AsyncIterator[list[Document]]:
+    """Give the letters of a span, newest first.
+
+    Each question is for a narrow piece of the index: one embedded store goes
+    through all of the piece, however few letters are asked for.
+    """
+    low_ms = to_ms(since) if since else 0
+    high_ms = to_ms(until) if until else MS_MAX
+    # Clocks of other machines may be ahead of this one's.
+    turn_ms = max(low_ms, min(high_ms, now_ms() - _NEWEST_MS))
+    async for rows in _by_pieces(db, query, turn_ms, high_ms, high_ms - turn_ms):
+        yield rows
+    async for rows in _by_pieces(db, query, low_ms, turn_ms, _NEWEST_MS):
+        yield rows
+
+
+async def _by_pieces(
+    db: Database, query: Document, low_ms: int, high_ms: int, piece_ms: int
+) -> AsyncIterator[list[Document]]:
+    """Give the letters of a span by pieces of it, narrower ones where there are many."""
+    end_ms = high_ms
+    while end_ms > low_ms:
+        start_ms = max(low_ms, end_ms - piece_ms)
+        span = {"last_at": {"$gte": from_ms(start_ms), "$lt": from_ms(end_ms)}}
+        # A millisecond can't be halved, and can't hold many.
+        most = DEAD_LETTERS_PAGE_MAX + 1 if end_ms - start_ms > 1 else 0
+        rows = await db[DEAD_LETTERS].find(query | span, _UNREAD).limit(most).to_list()
+        if 0 < most <= len(rows):
+            piece_ms = max(1, (end_ms - start_ms) // _NARROWER)
+            continue
+        if rows:
+            yield sorted(rows, key=_age)
+        end_ms = start_ms
+        if len(rows) < DEAD_LETTERS_PAGE_MAX // 4:
+            piece_ms *= 2
+
+
+def _age(row: Document) -> tuple[float, str]:
+    return -row["last_at"].timestamp(), row["_id"]
+
+
+async def _letters(db: Database, rows: Sequence[Document]) -> list[Letter]:
+    frame_ids = {row["frame_id"] for row in rows if "frame_id" in row}
+    dead: dict[ObjectId, set[int]] = {}
+    for ids in portions(sorted(frame_ids)):
+        for outcome in await db[OUTCOMES].find({"_id": {"$in": ids}}).to_list():
+            if not outcome.get("open") and not outcome.get("provisional"):
+                dead[outcome["_id"]] = set(outcome["dead"])
+    return [_letter(row, _state(row, dead)) for row in rows]
+
+
+def _state(row: Document, dead: dict[ObjectId, set[int]]) -> str:
+    if "purged_at" in row:
+        return PURGED
+    if "frame_id" not in row:
+        return DEAD
+    listed = dead.get(row["frame_id"])
+    if listed is None:
+        return SETTLING
+    return DEAD if row["index"] in listed else DELIVERED
+
+
+def _letter(row: Document, state: str) -> Letter:
+    given: dict[str, Any] = {
+        name: row[name] for name in Letter.__struct_fields__ if name in row and name != "id"
+    }
+    if "frame_id" in row:
+        given |= {"frame_id": str(row["frame_id"]), "event_id": str(UUID(bytes=row["event_id"]))}
+    return Letter(id=row["_id"], state=state, **given)
+
+
+async def _parts(db: Database, letter: Letter) -> list[bytes]:
+    ids = _part_ids(letter)
+    rows = await db[DEAD_LETTER_PARTS].find({"_id": {"$in": ids}}).to_list()
+    by_id = {row["_id"]: bytes(row["data"]) for row in rows}
+    return [by_id.get(one, b"") for one in ids]
+
+
+async def _remove_parts(db: Database, letters: Iterable[Letter]) -> None:
+    for letter in letters:
+        if letter.parts:
+            await db[DEAD_LETTER_PARTS].delete_many({"_id": {"$in": _part_ids(letter)}})
+
+
+def _part_ids(letter: Letter) -> list[str]:
+    return [f"{letter.id}/{number}" for number in range(letter.parts)]

@@ -1,0 +1,107 @@
+"""Delivering dead letters once more: events to the store, entries through the present rules.
+
+The order makes it safe to end anywhere: insert the event, judge its frame by what
+the store has then, and remove only a letter that no longer counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bson import ObjectId
+from bson.raw_bson import RawBSONDocument
+from msgspec import Struct
+
+from evp.batch.outcome import ID_CONFLICT
+from evp.documents import Admission
+from evp.errors import FrameError
+from evp.plain import fields_of, read_entry
+from evp.storage.client import Database
+from evp.storage.dead_letters import Origin, failure_of_entry
+from evp.storage.dlq import (
+    DEAD,
+    DELIVERED,
+    SETTLING,
+    Letter,
+    bodies,
+    look_again,
+    refuse_again,
+    remove,
+)
+from evp.storage.failures import Failure
+from evp.storage.sweep import judge_again
+from evp.storage.writer import Writer
+
+_NOT_WHOLE = "not all of it was kept"
+_CONFLICT = Failure(ID_CONFLICT, "another event with the same source, id and time is stored")
+_NOT_SETTLED = Failure(SETTLING, "its frame is not settled; try again once it is")
+
+
+class Refused(Struct):
+    """A letter that stays, and why."""
+
+    id: str
+    reason: str
+    detail: str
+
+
+class Replayer:
+    """Delivers letters; `timeout_ms` bounds each write to the store."""
+
+    def __init__(self, db: Database, admission: Admission, timeout_ms: int) -> None:
+        self._db = db
+        self._admission = admission
+        self._timeout_ms = timeout_ms
+
+    async def deliver(self, letters: Sequence[Letter]) -> list[Refused]:
+        """Deliver letters and remove those that were; return those that stay.
+
+        Raises StoreUnavailable; calling again with the same is safe.
+        """
+        kept = await bodies(self._db, letters)
+        whole = [one for one in letters if one.id in kept and kept[one.id].is_whole(one)]
+        ids = {one.id for one in whole}
+        refused = {
+            one.id: Failure(one.reason, f"{_NOT_WHOLE}: {one.payload_bytes} bytes were received")
+            for one in letters
+            if one.id not in ids
+        }
+        events = [one for one in whole if one.frame_id is not None]
+        refused |= await self._events(events, [kept[one.id].raw for one in events])
+        for one in whole:
+            if one.frame_id is None:
+                refused |= await self._entry(one, kept[one.id].raw)
+        for one in letters:
+            if one.id in refused and refused[one.id] is not _NOT_SETTLED:
+                await refuse_again(self._db, one, refused[one.id])
+        await remove(self._db, [one for one in letters if one.id not in refused])
+        return [Refused(id_, one.reason, one.detail) for id_, one in refused.items()]
+
+    async def _events(self, letters: Sequence[Letter], raw: Sequence[bytes]) -> dict[str, Failure]:
+        """Insert events and judge their frames; return by letter why some are dead still."""
+        if not letters:
+            return {}
+        writer = Writer(self._db, self._timeout_ms)
+        failures = await writer.deliver([RawBSONDocument(one) for one in raw])
+        frame_ids = {ObjectId(one.frame_id) for one in letters}
+        await judge_again(self._db, sorted(frame_ids))
+        states = await look_again(self._db, letters)
+        refused: dict[str, Failure] = {}
+        for place, one in enumerate(letters):
+            failure = failures.get(place, _CONFLICT)
+            if states.get(one.id) == DEAD:
+                refused[one.id] = failure if failure.reason else _CONFLICT
+            elif states.get(one.id) != DELIVERED:
+                refused[one.id] = _NOT_SETTLED
+        return refused
+
+    async def _entry(self, letter: Letter, raw: bytes) -> dict[str, Failure]:
+        """Read an entry by the present rules and write it; return why if it is no frame still."""
+        try:
+            fields = fields_of(raw)
+            frame = read_entry(letter.stream, letter.entry, fields, self._admission)
+        except FrameError as error:
+            return {letter.id: failure_of_entry(error)}
+        writer = Writer(self._db, self._timeout_ms, Origin(letter.stream, letter.group))
+        await writer.write([frame])
+        return {}

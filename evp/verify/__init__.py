@@ -1,0 +1,1 @@
+"""The proof: what was accepted is stored, a duplicate, a dead letter, or still in the log."""

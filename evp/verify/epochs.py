@@ -1,0 +1,120 @@
+"""Epochs, number by number: which of their frames were acknowledged, and which were seen.
+
+A server numbers its frames 1, 2, 3, … and sends one only when the one before was
+acknowledged. So every number up to the recorded one was acknowledged, and so was
+every number below one that was seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from msgspec import Struct
+
+from evp.verify.intervals import Gap, IntervalSet
+
+
+class Hole(Struct, frozen=True):
+    """Acknowledged frames of an epoch that were not seen; `events` is None if not known."""
+
+    srv: bytes
+    gap: Gap
+    events: int | None
+
+    @property
+    def frames(self) -> int:
+        """How many frames."""
+        return self.gap.last - self.gap.first + 1
+
+
+class _Epoch(Struct):
+    """What is known of one epoch. Nothing up to `floor` is looked at."""
+
+    recorded_seq: int = 0
+    recorded_events: int = 0
+    upto: int = 0
+    floor: int = 0
+    events_seen: int = 0
+    """Events of the frames seen up to the recorded one."""
+    last_said_ms: int | None = None
+
+
+class Epochs:
+    """All epochs. `record` what is recorded, then tell what was `seen`, then ask for `holes`."""
+
+    def __init__(self) -> None:
+        self._epochs: dict[bytes, _Epoch] = {}
+        self._seen: dict[bytes, IntervalSet] = {}
+        self._frozen = False
+
+    def __len__(self) -> int:
+        return len(self._epochs)
+
+    @property
+    def recorded(self) -> tuple[int, int]:
+        """Frames and events of all epochs as recorded."""
+        every = self._epochs.values()
+        return sum(one.recorded_seq for one in every), sum(one.recorded_events for one in every)
+
+    def record(self, srv: bytes, seq: int, events: int, said_ms: int | None) -> None:
+        """Take a record of an epoch; it may be recorded in two places, and the larger counts.
+
+        `said_ms` is when it was last recorded, if that is known.
+        """
+        epoch = self._epochs.setdefault(srv, _Epoch())
+        epoch.recorded_seq = max(epoch.recorded_seq, seq)
+        epoch.recorded_events = max(epoch.recorded_events, events)
+        epoch.upto = max(epoch.upto, seq)
+        if said_ms is not None:
+            epoch.last_said_ms = max(epoch.last_said_ms or 0, said_ms)
+
+    def saw(self, srv: bytes, seq: int, events: int, at_ms: int, *, early: bool) -> None:
+        """Take note of a frame that is in the log or in the store.
+
+        `early` says that it was appended before the log was looked at: then so
+        were those before it.
+        """
+        epoch = self._epochs.setdefault(srv, _Epoch())
+        if self._seen.setdefault(srv, IntervalSet()).add(seq, at_ms) and seq <= epoch.recorded_seq:
+            epoch.events_seen += events
+        if early and not self._frozen:
+            epoch.upto = max(epoch.upto, seq)
+
+    def freeze(self) -> None:
+        """From now on what is seen fills holes only, and says nothing of others."""
+        self._frozen = True
+
+    def without_beginning(self, since_ms: int) -> set[bytes]:
+        """Return the epochs of which what was seen does not tell where they stood at a moment.
+
+        One that was last recorded before it has ended, and needs no look.
+        """
+        unclear = set()
+        for srv, epoch in self._epochs.items():
+            seen = self._seen.get(srv)
+            if seen is not None:
+                if seen.intervals[0].first > 1:
+                    unclear.add(srv)
+            elif epoch.last_said_ms is not None and epoch.last_said_ms < since_ms:
+                epoch.floor = epoch.upto
+            elif epoch.upto:
+                unclear.add(srv)
+        return unclear
+
+    def stood(self, srv: bytes, seq: int) -> None:
+        """Say that an epoch had come to `seq` when the time began that is looked at."""
+        self._epochs[srv].floor = seq
+
+    def holes(self) -> Iterator[Hole]:
+        """Give what is missing, epoch by epoch."""
+        for srv, epoch in self._epochs.items():
+            gaps = list(self._seen.get(srv, IntervalSet()).gaps(epoch.floor, epoch.upto))
+            for gap in gaps:
+                yield Hole(srv, gap, self._events_in(epoch, gaps))
+
+    @staticmethod
+    def _events_in(epoch: _Epoch, gaps: list[Gap]) -> int | None:
+        """Return the events of the only gap there is, if all of it was recorded."""
+        if len(gaps) > 1 or epoch.floor or gaps[0].last > epoch.recorded_seq:
+            return None
+        return epoch.recorded_events - epoch.events_seen

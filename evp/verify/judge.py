@@ -1,0 +1,179 @@
+"""Frames, judged by their events: each stored, or dead with its letter there.
+
+A page is looked at quickly, and what looks wrong once more by itself, in the order in
+which an event moves: log, outcome, dead letter, document. So whatever was on its
+way during the first look is found in the second, and only what is nowhere is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bson import ObjectId
+from msgspec import Struct
+
+from evp.storage.client import Database
+from evp.storage.evidence import (
+    FrameHeader,
+    Settled,
+    frames_by_id,
+    letter_id,
+    lettered,
+    outcomes_by_id,
+    stored_ids,
+)
+from evp.verify.logview import LogView
+from evp.verify.report import Counts, Kind
+
+_LOOKS_MAX = 5
+
+
+class Fault(Struct, frozen=True):
+    """What is wrong with a frame, and with which of its events, by index."""
+
+    kind: Kind
+    frame: FrameHeader
+    indexes: list[int]
+
+
+class Judge:
+    """Judges frames. `counts` is added to; what only the log could tell goes to `undecided`."""
+
+    def __init__(self, db: Database, log: LogView, counts: Counts) -> None:
+        self._db = db
+        self._log = log
+        self._counts = counts
+        self.undecided = 0
+
+    async def quick(
+        self, page: Sequence[FrameHeader], *, with_ids: bool
+    ) -> tuple[list[FrameHeader], list[FrameHeader]]:
+        """Count a page; return (frames that are not settled for good, frames that look wrong).
+
+        Without ids, all that are settled are taken as good. Raises StoreUnavailable.
+        """
+        outcomes = await outcomes_by_id(self._db, [one.frame_id for one in page])
+        unsettled: list[FrameHeader] = []
+        settled: list[tuple[FrameHeader, Settled]] = []
+        for frame in page:
+            outcome = outcomes.get(frame.frame_id)
+            if _is_expired(frame, outcome):
+                self._counts.expired_frames += 1
+                continue
+            self._count(frame, outcome)
+            if outcome is None or not outcome.final:
+                unsettled.append(frame)
+            else:
+                settled.append((frame, outcome))
+        return unsettled, await self._suspects(settled) if with_ids else []
+
+    async def suspects(self, page: Sequence[FrameHeader]) -> list[FrameHeader]:
+        """Return the settled frames of a page that look wrong; counts their ids only."""
+        outcomes = await outcomes_by_id(self._db, [one.frame_id for one in page])
+        pairs = [(one, outcomes[one.frame_id]) for one in page if one.frame_id in outcomes]
+        return await self._suspects(
+            [pair for pair in pairs if pair[1].final and not _is_expired(*pair)]
+        )
+
+    def _count(self, frame: FrameHeader, outcome: Settled | None) -> None:
+        counts = self._counts
+        counts.frames += 1
+        counts.events += frame.count
+        counts.external_events += frame.count if frame.external else 0
+        if outcome is None:
+            return
+        counts.stored += outcome.stored
+        counts.duplicate += outcome.duplicate
+        counts.dead += len(outcome.dead)
+        if outcome.final:
+            self._log.settled(frame)
+
+    async def _suspects(self, settled: Sequence[tuple[FrameHeader, Settled]]) -> list[FrameHeader]:
+        """Return the settled frames of which something was not found in a quick look."""
+        # Letters before documents: a letter that is replayed goes when its event is stored.
+        places = [(frame.frame_id, index) for frame, outcome in settled for index in outcome.dead]
+        letters = await lettered(self._db, places)
+        wanted = [id_ for pair in settled for id_ in _to_be_stored(*pair)]
+        there = await stored_ids(self._db, wanted)
+        self._counts.ids_checked += len(wanted)
+        return [
+            frame
+            for frame, outcome in settled
+            if not _adds_up(frame, outcome)
+            or not there.issuperset(_to_be_stored(frame, outcome))
+            or any(letter_id(frame.frame_id, index) not in letters for index in outcome.dead)
+        ]
+
+    async def closely(self, frame_id: ObjectId) -> list[Fault]:
+        """Return what is wrong with a frame, which may be nothing.
+
+        Raises StoreUnavailable, and LogUnavailable if the log was there before.
+        """
+        faults: list[Fault] = []
+        before: Settled | None = None
+        for _ in range(_LOOKS_MAX):
+            faults, outcome = await self._look(frame_id)
+            # An outcome that changes says that somebody works on the frame.
+            if not faults or outcome == before:
+                break
+            before = outcome
+        return faults
+
+    async def _look(self, frame_id: ObjectId) -> tuple[list[Fault], Settled | None]:
+        frame = (await frames_by_id(self._db, [frame_id])).get(frame_id)
+        if frame is None or frame.expired:
+            return [], None
+        # An entry leaves the log when its frame is settled, so the log comes first.
+        in_log = await self._log.has(frame)
+        outcome = (await outcomes_by_id(self._db, [frame_id])).get(frame_id)
+        if outcome is not None and outcome.expired:
+            return [], outcome
+        if outcome is not None and outcome.final:
+            return await self._look_at_settled(frame, outcome), outcome
+        lost = [] if in_log else await self._nowhere(frame)
+        if lost and in_log is None:
+            self.undecided += 1
+            return [], outcome
+        return [Fault(Kind.ENTRY_LOST, frame, lost)] if lost else [], outcome
+
+    async def _look_at_settled(self, frame: FrameHeader, outcome: Settled) -> list[Fault]:
+        letters = await lettered(self._db, [(frame.frame_id, index) for index in outcome.dead])
+        there = await stored_ids(self._db, _to_be_stored(frame, outcome))
+        dead = set(outcome.dead)
+        missing = [
+            index
+            for index, id_ in enumerate(frame.event_ids)
+            if index not in dead and id_ not in there
+        ]
+        unlettered = [one for one in outcome.dead if letter_id(frame.frame_id, one) not in letters]
+        faults = [] if _adds_up(frame, outcome) else [Fault(Kind.COUNTS_WRONG, frame, [])]
+        faults += [Fault(Kind.EVENT_MISSING, frame, missing)] if missing else []
+        faults += [Fault(Kind.LETTER_MISSING, frame, unlettered)] if unlettered else []
+        return faults
+
+    async def _nowhere(self, frame: FrameHeader) -> list[int]:
+        """Return which events of a frame are neither stored nor kept as a dead letter."""
+        ids = frame.event_ids
+        there = await stored_ids(self._db, ids)
+        absent = [index for index, id_ in enumerate(ids) if id_ not in there]
+        letters = await lettered(self._db, [(frame.frame_id, index) for index in absent])
+        absent = [one for one in absent if letter_id(frame.frame_id, one) not in letters]
+        # Again: a letter that is replayed goes when its event is stored.
+        there = await stored_ids(self._db, [ids[index] for index in absent])
+        return [index for index in absent if ids[index] not in there]
+
+
+def _is_expired(frame: FrameHeader, outcome: Settled | None) -> bool:
+    return frame.expired or (outcome is not None and outcome.expired)
+
+
+def _adds_up(frame: FrameHeader, outcome: Settled) -> bool:
+    return outcome.stored + outcome.duplicate + len(outcome.dead) == frame.count
+
+
+def _to_be_stored(frame: FrameHeader, outcome: Settled) -> list[bytes]:
+    """Return the ids of the events that are not dead."""
+    if not outcome.dead:
+        return frame.event_ids
+    dead = set(outcome.dead)
+    return [id_ for index, id_ in enumerate(frame.event_ids) if index not in dead]

@@ -1,0 +1,146 @@
+"""What a verification found, as structs that are printed as they are (`evp verify --json`)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+
+from msgspec import Struct, field
+
+from evp.errors import EXIT_FINDING, EXIT_OK, EXIT_UNAVAILABLE
+from evp.limits import VERIFY_FINDINGS_MAX
+
+
+class Kind(StrEnum):
+    """What kind of difference was found."""
+
+    HOLE = "hole"
+    DAMAGED = "damaged"
+    ENTRY_LOST = "entry_lost"
+    EVENT_MISSING = "event_missing"
+    LETTER_MISSING = "letter_missing"
+    COUNTS_WRONG = "counts_wrong"
+    FRAME_UNKNOWN = "frame_unknown"
+    EVENT_UNLISTED = "event_unlisted"
+
+
+MEANING: dict[Kind, str] = {
+    Kind.HOLE: (
+        "frames that were acknowledged are neither in the log nor in the store: their events are "
+        "lost. The log lost its tail (failover, flush, a disk that lied) or entries were deleted "
+        "before any worker read them. Whoever sent events in this time can send them again: what "
+        "is stored is recognised"
+    ),
+    Kind.DAMAGED: (
+        "an entry was damaged between server and worker; what is left of it is a dead letter. "
+        "Whoever sent events in this time can send them again"
+    ),
+    Kind.ENTRY_LOST: (
+        "a worker began to write this frame, and before it was done the log lost the entry: these "
+        "events are neither stored nor dead letters. Whoever sent them can send them again"
+    ),
+    Kind.EVENT_MISSING: (
+        "the frame is settled, so these events were stored, and are not there any more: they were "
+        "deleted, or the store was put back to an older state. Restore them, or send them again"
+    ),
+    Kind.LETTER_MISSING: (
+        "these events are counted as dead, and their dead letters are gone: they were deleted by "
+        "other means than evp's"
+    ),
+    Kind.COUNTS_WRONG: (
+        "stored, duplicate and dead of this outcome don't add up to the events of its frame: the "
+        "outcome was changed by other means than evp's"
+    ),
+    Kind.FRAME_UNKNOWN: (
+        "documents in `events` of a frame that evp has no header of: another program wrote them, "
+        "or the header was deleted"
+    ),
+    Kind.EVENT_UNLISTED: (
+        "documents in `events` say they are of a frame that does not list them: another program "
+        "wrote them"
+    ),
+}
+
+
+class Finding(Struct, kw_only=True):
+    """One difference. `events` is how many it concerns, null if that can't be told.
+
+    `event_ids` names the first of them. `after` and `before` bound the time at
+    which they were accepted, null where nothing is known.
+    """
+
+    kind: Kind
+    meaning: str
+    srv: str | None = None
+    first_seq: int | None = None
+    last_seq: int | None = None
+    frames: int = 1
+    events: int | None = None
+    frame_id: str | None = None
+    entry_id: str | None = None
+    event_ids: list[str] = field(default_factory=list)
+    after: datetime | None = None
+    before: datetime | None = None
+    dead_letter: str | None = None
+
+
+class Counts(Struct):
+    """What was looked at. Frames and events of the log are those that are not settled yet.
+
+    `frames` to `dead` are sums over the frames in the store that were read;
+    `external` ones, plain entries of other programs, are among them.
+    """
+
+    epochs: int = 0
+    recorded_frames: int = 0
+    recorded_events: int = 0
+    frames: int = 0
+    events: int = 0
+    stored: int = 0
+    duplicate: int = 0
+    dead: int = 0
+    in_log_frames: int = 0
+    in_log_events: int = 0
+    external_events: int = 0
+    expired_frames: int = 0
+    ids_checked: int = 0
+    documents_scanned: int = 0
+
+
+class Scope(Struct, frozen=True):
+    """What to look at: frames accepted `since` then; every document; ids of a `sample` only."""
+
+    since: datetime | None = None
+    every_document: bool = False
+    sample: int | None = None
+
+
+class Report(Struct, kw_only=True):
+    """The answer. `undecided_frames` are those of which only the log, which is away, can tell."""
+
+    clean: bool = False
+    stream: str
+    database: str
+    scope: Scope
+    began_at: datetime
+    took_s: float = 0.0
+    counts: Counts = field(default_factory=Counts)
+    log_error: str | None = None
+    undecided_frames: int = 0
+    findings_total: int = 0
+    findings_by_kind: dict[Kind, int] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+
+    def add(self, finding: Finding) -> None:
+        """Take a finding; from a number on they are only counted."""
+        self.findings_total += 1
+        self.findings_by_kind[finding.kind] = self.findings_by_kind.get(finding.kind, 0) + 1
+        if len(self.findings) < VERIFY_FINDINGS_MAX:
+            self.findings.append(finding)
+
+    @property
+    def exit_code(self) -> int:
+        """0 clean, 1 a finding, 3 not all could be looked at."""
+        if self.findings_total:
+            return EXIT_FINDING
+        return EXIT_UNAVAILABLE if self.log_error else EXIT_OK

@@ -1,0 +1,219 @@
+"""`evp verify`, on one page: nothing that was accepted is nowhere.
+
+    records → log → frames, outcomes → dead letters → events
+
+An event moves through log and store from left to right, and is read in the same
+order, so that none can slip past between two reads on a system that works. What
+looks lost is looked at again, after a while, before it is told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime
+
+from bson import ObjectId
+
+from evp.clock import from_ms, monotonic_s, now, to_ms
+from evp.frame import entry_ms
+from evp.limits import VERIFY_AGAIN_S, VERIFY_DOUBTS_MAX, VERIFY_UNREADABLE_MAX
+from evp.settings import Settings
+from evp.storage.buckets import BUCKET_MS
+from evp.storage.client import Database, close, connect, database, ping
+from evp.storage.evidence import (
+    FrameHeader,
+    earlier_frame_pages,
+    epoch_rows,
+    event_pages,
+    frame_pages,
+    frames_by_id,
+    unreadable_entries,
+)
+from evp.storage.lookup import portions
+from evp.verify import findings
+from evp.verify.documents import Documents
+from evp.verify.epochs import Epochs, Hole
+from evp.verify.judge import Judge
+from evp.verify.logview import LogView
+from evp.verify.report import Report, Scope
+from evp.verify.sample import Sample
+
+Progress = Callable[[str, int, int | None], None]
+"""Told what is looked at now, how much of it is done, and of how much if that is known."""
+
+
+async def verify(settings: Settings, scope: Scope, progress: Progress) -> Report:
+    """Look at everything in the scope and return what differs.
+
+    Works beside servers and workers, and changes nothing. With the log away,
+    what only the log can tell is counted as undecided. Raises StoreUnavailable,
+    and LogUnavailable if the log goes away while it is looked at.
+    """
+    client = connect(settings)
+    log = LogView(settings)
+    report = Report(stream=settings.stream, database=settings.mongo_db, scope=scope, began_at=now())
+    started_at_s = monotonic_s()
+    try:
+        db = database(client, settings.mongo_db)
+        await ping(db)
+        await _Verification(db, log, report, progress).run()
+    finally:
+        await log.close()
+        await close(client)
+    report.took_s = round(monotonic_s() - started_at_s, 3)
+    report.clean = not report.findings_total and report.log_error is None
+    return report
+
+
+class _Verification:
+    """One run."""
+
+    def __init__(self, db: Database, log: LogView, report: Report, progress: Progress) -> None:
+        self._db = db
+        self._log = log
+        self._report = report
+        self._scope = report.scope
+        self._progress = progress
+        self._epochs = Epochs()
+        self._judge = Judge(db, log, report.counts)
+        self._sample = Sample(report.scope.sample or 0)
+        self._doubts: list[ObjectId] = []
+        self._since = _start_of_bucket(report.scope.since)
+
+    async def run(self) -> None:
+        await self._read_records()
+        await self._read_log()
+        await self._read_frames()
+        await self._read_sample()
+        if self._since is not None:
+            await self._find_beginnings(self._since)
+        self._epochs.freeze()
+        await self._settle_doubts()
+        if self._scope.every_document:
+            await self._read_documents()
+        self._count()
+
+    async def _read_records(self) -> None:
+        # The log's come first: they leave it only when the store has them.
+        for one in await self._log.records():
+            self._epochs.record(one.srv, one.seq, one.events, None)
+        self._report.log_error = self._log.error
+        for row in await epoch_rows(self._db):
+            said_ms = None if row.seen_at is None else to_ms(row.seen_at)
+            self._epochs.record(row.srv, row.seq, row.events, said_ms)
+
+    async def _read_log(self) -> None:
+        async for page in self._log.pages():
+            for one in page:
+                if one.srv:
+                    at_ms = entry_ms(one.entry_id)
+                    self._epochs.saw(one.srv, one.seq, one.count, at_ms, early=True)
+            self._progress("log", self._log.frames, None)
+
+    async def _read_frames(self) -> None:
+        done = 0
+        expected = self._epochs.recorded[0] if self._since is None else None
+        with_ids = self._scope.sample is None
+        async for page in frame_pages(self._db, since=self._since, with_ids=with_ids):
+            self._saw(page)
+            unsettled, suspects = await self._judge.quick(page, with_ids=with_ids)
+            self._sample.offer(frame.frame_id for frame in page)
+            for frame in unsettled:
+                await self._tell(frame.frame_id, in_doubt=True)
+            for frame in suspects:
+                await self._tell(frame.frame_id)
+            done += len(page)
+            self._progress("frames", done, expected)
+
+    def _saw(self, page: list[FrameHeader]) -> None:
+        for frame in page:
+            if frame.srv:
+                at_ms = entry_ms(frame.entry_id)
+                early = at_ms < self._log.looked_at_ms
+                self._epochs.saw(frame.srv, frame.seq, frame.count, at_ms, early=early)
+
+    async def _read_sample(self) -> None:
+        """Look at the ids of the frames that were drawn."""
+        for portion in portions(self._sample.drawn):
+            page = list((await frames_by_id(self._db, portion)).values())
+            for frame in await self._judge.suspects(page):
+                await self._tell(frame.frame_id)
+
+    async def _tell(self, frame_id: ObjectId, *, in_doubt: bool = False) -> None:
+        """Look at a frame closely and tell what is wrong; if in doubt, later once more."""
+        faults = await self._judge.closely(frame_id)
+        if faults and in_doubt and len(self._doubts) < VERIFY_DOUBTS_MAX:
+            self._doubts.append(frame_id)
+            return
+        for fault in faults:
+            self._report.add(findings.of_fault(fault))
+
+    async def _find_beginnings(self, since: datetime) -> None:
+        """Find out at which number each epoch stood when the time began that is looked at."""
+        unclear = self._epochs.without_beginning(to_ms(since))
+        if not unclear:
+            return
+        async for page in earlier_frame_pages(self._db, since):
+            self._saw(page)
+            latest: dict[bytes, int] = {}
+            for frame in page:
+                if frame.srv in unclear:
+                    latest[frame.srv] = max(latest.get(frame.srv, 0), frame.seq)
+            for srv, seq in latest.items():
+                self._epochs.stood(srv, seq)
+                unclear.discard(srv)
+            if not unclear:
+                return
+
+    async def _settle_doubts(self) -> None:
+        """Look again at what may have been on its way, and tell what is still nowhere."""
+        holes = list(self._epochs.holes())
+        if holes and self._log.error is not None:
+            self._judge.undecided += sum(hole.frames for hole in holes)
+            holes = []
+        if not holes and not self._doubts:
+            return
+        self._progress("what is in doubt", 0, None)
+        await asyncio.sleep(VERIFY_AGAIN_S)
+        if holes:
+            await self._look_for(holes)
+            unreadable = await unreadable_entries(self._db, VERIFY_UNREADABLE_MAX)
+            for hole in self._epochs.holes():
+                self._report.add(findings.of_hole(hole, unreadable))
+        for frame_id in self._doubts:
+            for fault in await self._judge.closely(frame_id):
+                self._report.add(findings.of_fault(fault))
+
+    async def _look_for(self, holes: list[Hole]) -> None:
+        """Look through log and frames again, from where the first hole begins."""
+        async for headers in self._log.pages(counted=False):
+            for one in headers:
+                if one.srv:
+                    at_ms = entry_ms(one.entry_id)
+                    self._epochs.saw(one.srv, one.seq, one.count, at_ms, early=False)
+        after = [hole.gap.after_ms for hole in holes]
+        known = [one for one in after if one is not None]
+        # A hole at an epoch's beginning may be anywhere.
+        since = from_ms(min(known)) if len(known) == len(after) else None
+        async for page in frame_pages(self._db, since=_start_of_bucket(since), with_ids=False):
+            self._saw(page)
+
+    async def _read_documents(self) -> None:
+        documents, counts = Documents(self._db), self._report.counts
+        async for page in event_pages(self._db):
+            for stranger in await documents.strangers(page):
+                self._report.add(findings.of_stranger(stranger))
+            counts.documents_scanned += len(page)
+            self._progress("events", counts.documents_scanned, None)
+
+    def _count(self) -> None:
+        counts = self._report.counts
+        counts.epochs = len(self._epochs)
+        counts.recorded_frames, counts.recorded_events = self._epochs.recorded
+        counts.in_log_frames, counts.in_log_events = self._log.frames, self._log.events
+        self._report.undecided_frames = self._judge.undecided
+
+
+def _start_of_bucket(moment: datetime | None) -> datetime | None:
+    return None if moment is None else from_ms(to_ms(moment) // BUCKET_MS * BUCKET_MS)

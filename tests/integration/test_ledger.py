@@ -1,0 +1,211 @@
+"""The ledger of server processes: nothing is forgotten, nothing piles up, nobody waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from evp.server import ledger
+from evp.server.ledger import Ledger
+from evp.settings import Settings
+from evp.storage import ledger as storage_ledger
+from evp.storage.client import Database
+from evp.stream.client import Link
+from evp.stream.keys import Keys
+from evp.stream.ledger import Record, record_epochs, recorded_epochs
+from evp.stream.producer import Producer
+from tests.support.make import event, open_frame
+from tests.support.server import InProcess, request, serving
+from tests.support.servers import Server
+from tests.support.stores import MAY_LEAVE_SOCKETS, hanging
+from tests.support.streams import connected
+from tests.support.wait import until
+from tests.support.workers import changed, heard, said
+
+pytestmark = MAY_LEAVE_SOCKETS
+
+OFTEN_S = 0.02
+ONE = b'{"type": "t", "id": "1"}'
+
+
+@pytest.fixture(autouse=True)
+def _often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Record more often than a server does."""
+    for name in ("LEDGER_RECORD_S", "LEDGER_CARRY_S"):
+        monkeypatch.setattr(ledger, name, OFTEN_S)
+
+
+@pytest.fixture
+async def producer(settings: Settings, link: Link) -> AsyncIterator[Producer]:
+    """What a server process appends with."""
+    async with connected(settings) as producer:
+        yield producer
+
+
+async def rows(db: Database) -> dict[bytes, tuple[int, int]]:
+    """Return what the store has recorded."""
+    return {row["_id"]: (row["seq"], row["events"]) async for row in db["servers"].find()}
+
+
+async def in_log(link: Link, keys: Keys) -> set[bytes]:
+    """Return the epochs that the log has recorded."""
+    return {record.srv for record in await recorded_epochs(link, keys)}
+
+
+async def test_closed_epochs_pass_through_the_log(
+    producer: Producer, db: Database, link: Link, keys: Keys, settings: Settings
+) -> None:
+    """However many epochs are closed, the log keeps the open one only, and the store has all."""
+    book = Ledger(settings, db, producer)
+    book.start()
+    epochs = []
+    for number in range(30):
+        await producer.append(open_frame(event(number), event(100 + number)), 1)
+        epochs.append(producer._epoch.srv)
+        if number < 29:
+            producer._close_epoch()
+        await asyncio.sleep(OFTEN_S / 2)
+
+    async def only_the_open_one() -> bool:
+        return await in_log(link, keys) == {epochs[-1]} and producer.epochs()[0] == []
+
+    await until(only_the_open_one, what="the log has the open epoch only")
+    await book.close()
+    assert await in_log(link, keys) == set()
+    assert await rows(db) == dict.fromkeys(epochs, (1, 2))
+
+
+async def test_a_record_under_way_does_not_bring_an_epoch_back(
+    producer: Producer,
+    db: Database,
+    link: Link,
+    keys: Keys,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A record of the log that takes its time is over before what it says is removed."""
+    await producer.append(open_frame(event(0)), 1)
+    producer._close_epoch()
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slowly(*args: Any) -> None:
+        begun.set()
+        await go_on.wait()
+        await record_epochs(*args)
+
+    monkeypatch.setattr(ledger, "record_epochs", slowly)
+    book = Ledger(settings, db, producer)
+    telling_log = asyncio.create_task(book._tell_log())
+    await begun.wait()
+    telling_store = asyncio.create_task(book._tell_store())
+
+    async def is_recorded() -> bool:
+        return len(await rows(db)) == 1
+
+    await until(is_recorded, what="the store is told meanwhile")
+    go_on.set()
+    await asyncio.gather(telling_log, telling_store)
+    assert await in_log(link, keys) == set()
+    assert producer.epochs() == ([], [])
+
+
+async def test_what_the_dead_left_is_carried_to_the_store(
+    producer: Producer, db: Database, link: Link, keys: Keys, settings: Settings
+) -> None:
+    """What a process that was killed had recorded in the log gets into the store, and leaves."""
+    await producer.append(open_frame(event(0)), 1)
+    left = Record(b"gone" * 2, 7, 70)
+    await record_epochs(link, keys, [left])
+    await storage_ledger.record_servers(db, [(left.srv, 5, 50)])
+    book = Ledger(settings, db, producer)
+    book.start()
+
+    async def is_carried() -> bool:
+        mine = {producer._epoch.srv}
+        return await in_log(link, keys) == mine and mine <= (await rows(db)).keys()
+
+    await until(is_carried, what="the log has what runs only")
+    await book.close()
+    assert (await rows(db))[left.srv] == (7, 70)
+
+
+async def accepted_s(server: InProcess) -> float:
+    """Send an event that must be accepted; return how long that took."""
+    started_at_s = time.monotonic()
+    reply = await server.ask(request(ONE))
+    assert reply.status == 202, reply.body
+    return time.monotonic() - started_at_s
+
+
+async def test_the_store_hangs(
+    link: Link,
+    keys: Keys,
+    settings: Settings,
+    own_store_server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """While the store hangs, events are accepted at once and the log is told how far it got."""
+    monkeypatch.setattr(storage_ledger, "LEDGER_STORE_S_MAX", 0.5)
+    settings = changed(settings, mongo_url=own_store_server.url)
+    async with serving(settings) as server:
+        await until(server.is_ready, what="the server accepts")
+        await accepted_s(server)
+        with hanging(own_store_server):
+            took_s = [await accepted_s(server) for _ in range(20)]
+
+            async def is_told() -> bool:
+                return [one.seq for one in await recorded_epochs(link, keys)] == [21]
+
+            await until(is_told, what="the log knows of all of them")
+            server.stop()
+            await asyncio.wait_for(asyncio.shield(server.task), settings.shutdown_timeout_s + 2)
+    assert max(took_s) < 1
+    # It could not tell the store, so the log still knows.
+    assert [one.seq for one in await recorded_epochs(link, keys)] == [21]
+
+
+async def test_the_log_hangs(db: Database, settings: Settings, own_log_server: Server) -> None:
+    """While the log hangs the store is told all the same; afterwards events are accepted."""
+    settings = changed(settings, redis_url=own_log_server.url)
+    async with serving(settings) as server:
+        await until(server.is_ready, what="the server accepts")
+        await accepted_s(server)
+
+        async def is_told() -> bool:
+            return len(await rows(db)) == 1
+
+        await until(is_told, what="the store knows of it")
+        await db["servers"].delete_many({})
+        with hanging(own_log_server):
+            await until(is_told, what="the store is told again")
+        assert await accepted_s(server) < 10
+        assert len(await rows(db)) == 1
+
+
+async def test_a_fault_of_ours_does_not_end_it(
+    producer: Producer, db: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error that nobody expected is told, and the next record is made."""
+    await producer.append(open_frame(event(0)), 1)
+    original, faults = storage_ledger.record_servers, [ValueError("no"), ValueError("again")]
+
+    async def faulty(*args: Any) -> None:
+        if faults:
+            raise faults.pop()
+        await original(*args)
+
+    monkeypatch.setattr(ledger, "record_servers", faulty)
+    book = Ledger(settings, db, producer)
+
+    async def is_told() -> bool:
+        return len(await rows(db)) == 1
+
+    with heard() as lines:
+        book.start()
+        await until(is_told, what="the store is told")
+    await book.close()
+    assert len(said(lines, "unexpected error in the ledger")) == 2

@@ -1,0 +1,85 @@
+"""Folding to the end, sweeping at once, and counting what stands in the store by looking."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from evp.batch.outcome import ERASED
+from evp.clock import from_ms, now, now_ms, to_ms
+from evp.frame import MINUTE_MS
+from evp.storage import schema
+from evp.storage.client import Database
+from evp.storage.metrics import Metrics, metrics
+from evp.storage.rollups import fold
+from evp.storage.sweep import Swept, sweep
+
+FOLDS_MAX = 60
+SWEEPS_MAX = 20
+_FAR_MS = 4_000_000_000_000
+
+
+async def fold_all(db: Database) -> None:
+    """Fold, as time goes by, until nothing is due; fail if that never comes."""
+    at_ms = now_ms()
+    for _ in range(FOLDS_MAX):
+        await fold(db, at_ms)
+        if await db[schema.BUCKETS].find_one({"fold_at": {"$gte": from_ms(0)}}) is None:
+            return
+        at_ms += 60 * MINUTE_MS
+    raise AssertionError("some bucket is never done")
+
+
+async def sweep_all(db: Database, in_log: Sequence[bytes] = ()) -> list[Swept]:
+    """Sweep all that is due, and what will be; `in_log` are frame ids that the log has."""
+
+    async def ask(entries: Sequence[tuple[str, bytes]]) -> set[bytes]:
+        return {frame_id for _, frame_id in entries} & set(in_log)
+
+    for collection, field in (
+        (schema.OUTCOMES, "judge_at"),
+        (schema.BUCKETS, "unsettled_at"),
+        (schema.BUCKETS, "fold_at"),
+    ):
+        there = {field: {"$exists": True}}
+        await db[collection].update_many(there, {"$set": {field: from_ms(0)}})
+    await fold(db, now_ms())
+    swept = []
+    for _ in range(SWEEPS_MAX):
+        swept.append(await sweep(db, ask))
+        if not swept[-1].more:
+            return swept
+    raise AssertionError("a sweep always leaves something")
+
+
+async def erase(db: Database, id_: Any) -> None:
+    """Replace a document by what is left of an erased event."""
+    there = await db[schema.EVENTS].find_one({"_id": id_})
+    assert there is not None
+    kept = {name: there[name] for name in ("_id", "frame_id", "type", "source", "time")}
+    await db[schema.EVENTS].replace_one({"_id": id_}, kept | {ERASED: now()})
+
+
+async def counted(db: Database, step_ms: int) -> dict[tuple[int, str], int]:
+    """Return how many events stand in the store by step and type."""
+    found = await db[schema.EVENTS].find().to_list()
+    return dict(Counter((to_ms(one["time"]) // step_ms * step_ms, one["type"]) for one in found))
+
+
+def by_step(found: Metrics) -> dict[tuple[int, str], int]:
+    """Return metrics in the form of `counted`."""
+    return {
+        (point.start_ms, type_): count
+        for point in found.series
+        for type_, count in point.types.items()
+    }
+
+
+async def check_sums(db: Database) -> Metrics:
+    """Check that metrics say of every minute, hour and day what stands in the store."""
+    for step_ms in (MINUTE_MS, 60 * MINUTE_MS, 24 * 60 * MINUTE_MS):
+        found = await metrics(db, 0, _FAR_MS, step_ms)
+        assert by_step(found) == await counted(db, step_ms)
+        assert found.stored == found.types.total() == found.accepted.stored
+    return found

@@ -1,0 +1,105 @@
+"""Frames that are accepted and recorded as servers do it, and a look at what verify says."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+
+from evp.codec import Media, decode
+from evp.frame import OpenFrame
+from evp.settings import Settings
+from evp.storage.client import Database
+from evp.storage.ledger import record_servers
+from evp.stream.client import Link
+from evp.stream.keys import Keys
+from evp.stream.ledger import record_epochs, record_of
+from evp.stream.producer import Producer
+from evp.verify.report import Finding, Report, Scope
+from evp.verify.run import verify
+from tests.support.make import ADMISSION, event, open_frame
+from tests.support.streams import connected
+
+EVERYTHING = Scope(every_document=True)
+
+
+class Accepting:
+    """One server process: it appends frames, and records how far it got where it is told to."""
+
+    def __init__(self, settings: Settings, producer: Producer) -> None:
+        self._settings = settings
+        self._producer = producer
+
+    @property
+    def srv(self) -> str:
+        """Its open epoch."""
+        return self._producer._epoch.srv.hex()
+
+    async def frames(self, *frames: list[dict[str, Any]]) -> list[str]:
+        """Append one frame for each list of events; return their entry ids."""
+        return [await self._producer.append(open_frame(*events), 1) for events in frames]
+
+    async def singles(self, count: int, *, first: int = 0) -> list[str]:
+        """Append frames of one event each."""
+        return await self.frames(*([event(number)] for number in range(first, first + count)))
+
+    async def requests(self, *requests: list[dict[str, Any]]) -> str:
+        """Append one frame that holds several requests; return its entry id."""
+        frame = OpenFrame()
+        for events in requests:
+            decoded = decode(msgspec.json.encode(events), Media.ARRAY)
+            frame.add(decoded, ADMISSION, batch=True)
+        return await self._producer.append(frame, len(requests))
+
+    async def record_in_log(self) -> None:
+        """Record in the log how far it got."""
+        link = await Link.open(self._settings.redis_url)
+        try:
+            keys = Keys(self._settings.stream)
+            await record_epochs(link, keys, map(record_of, self._all()))
+        finally:
+            await link.close()
+
+    async def record_in_store(self, db: Database) -> None:
+        """Record in the store how far it got."""
+        rows = [(one.srv, one.acknowledged_seq, one.events) for one in self._all()]
+        await record_servers(db, rows)
+
+    def end_epoch(self) -> None:
+        """Begin a new epoch, as after an append of unknown outcome."""
+        self._producer._close_epoch()
+
+    def _all(self) -> list[Any]:
+        closed, open_ = self._producer.epochs()
+        return closed + open_
+
+
+@contextlib.asynccontextmanager
+async def accepting(settings: Settings) -> AsyncIterator[Accepting]:
+    """Give a server process's way into the log."""
+    async with connected(settings) as producer:
+        yield Accepting(settings, producer)
+
+
+async def look(settings: Settings, scope: Scope = EVERYTHING) -> Report:
+    """Verify."""
+    return await verify(settings, scope, lambda _what, _done, _expected: None)
+
+
+async def clean(settings: Settings, scope: Scope = EVERYTHING) -> Report:
+    """Verify; fail if anything differs."""
+    report = await look(settings, scope)
+    assert report.findings == []
+    assert (report.clean, report.exit_code, report.undecided_frames) == (True, 0, 0)
+    return report
+
+
+async def the_finding(settings: Settings, scope: Scope = EVERYTHING) -> Finding:
+    """Verify; return the only difference."""
+    report = await look(settings, scope)
+    assert (report.clean, report.exit_code, report.findings_total) == (False, 1, 1), report.findings
+    [finding] = report.findings
+    assert finding.meaning
+    return finding
