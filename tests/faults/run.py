@@ -77,7 +77,7 @@ class Run:
             EVP_LOG_RETENTION_BYTES=str(32 * 1024 * 1024),
         ) as system:
             await until_ready(system)
-            with loading(system, options.seed, events_per_s=options.events_per_s) as load:
+            async with loading(system, options.seed, events_per_s=options.events_per_s) as load:
                 faults = plan(options.seed, options.seconds)
                 self.done = await carry_out(system, faults, options.seconds, self.say)
                 healed_at_s = time.monotonic()

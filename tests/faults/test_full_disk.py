@@ -86,7 +86,7 @@ async def test_disk_fills_up(tmp_path: Path, engine: str) -> None:
         async with running_system(tmp_path, servers=1, workers=2) as system:
             await until_ready(system)
             victim = system.log if engine == "log" else system.store
-            with loading(system, events_per_s=3_000) as load:
+            async with loading(system, events_per_s=3_000) as load:
                 await load.until_accepted(30)
                 async with kept_running(victim):
                     filler = await asyncio.to_thread(fill, disk, ROOM_BYTES)

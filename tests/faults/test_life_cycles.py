@@ -66,7 +66,7 @@ async def test_two_hundred_starts_and_stops(tmp_path: Path) -> None:
     async with running_system(tmp_path, servers=1, workers=AT_ONCE) as system:
         await until_ready(system)
         workers = system.named("worker")
-        with loading(system, events_per_s=500, lanes=2, single_lanes=1) as load:
+        async with loading(system, events_per_s=500, lanes=2, single_lanes=1) as load:
             await load.until_accepted(20)
             started = len(workers)
             await asyncio.sleep(SETTLE_S)

@@ -73,7 +73,7 @@ async def test_log_emptied_under_load(
     async with running_system(tmp_path, servers=1, workers=2) as system:
         await until_ready(system)
         workers = system.named("worker")
-        with loading(system, events_per_s=2_000) as load:
+        async with loading(system, events_per_s=2_000) as load:
             await load.until_accepted(50)
             with workers[0].paused(), workers[1].paused():
                 # What waits in the log now is what can be lost.
@@ -108,7 +108,7 @@ async def test_accepted_before_the_group_is_back(tmp_path: Path) -> None:
         [worker] = system.named("worker")
         await asyncio.to_thread(worker.kill)
         await in_log(system, "FLUSHALL")
-        with loading(system, events_per_s=2_000) as load:
+        async with loading(system, events_per_s=2_000) as load:
             await load.until_accepted(50)
         worker.start()
         assert await until_drained(system, DRAINED_S_MAX) is not None

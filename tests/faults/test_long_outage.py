@@ -31,7 +31,7 @@ async def test_store_away(tmp_path: Path) -> None:
     """No event is lost or given up, workers don't grow, what was not taken was refused."""
     async with running_system(tmp_path, servers=1, workers=WORKERS) as system:
         await until_ready(system)
-        with loading(system, events_per_s=EVENTS_PER_S) as load:
+        async with loading(system, events_per_s=EVENTS_PER_S) as load:
             await load.until_accepted(50)
             workers = [
                 psutil.Process(one.process.pid) for one in system.named("worker") if one.process

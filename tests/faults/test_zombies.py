@@ -29,7 +29,7 @@ async def test_worker_that_comes_back(tmp_path: Path) -> None:
     async with running_system(tmp_path, servers=1, workers=WORKERS) as system:
         await until_ready(system)
         zombie = system.named("worker")[0]
-        with loading(system, events_per_s=2_000) as load:
+        async with loading(system, events_per_s=2_000) as load:
             await load.until_accepted(50)
             with zombie.paused():
                 await asyncio.sleep(PAUSE_S)
@@ -48,7 +48,7 @@ async def test_claim_stale_beside_workers(tmp_path: Path) -> None:
         await until_ready(system)
         zombie = system.named("worker")[0]
         passes = claimed = 0
-        with loading(system, events_per_s=2_000) as load:
+        async with loading(system, events_per_s=2_000) as load:
             await load.until_accepted(50)
             with zombie.paused():
                 ends_at_s = asyncio.get_running_loop().time() + PAUSE_S

@@ -148,6 +148,7 @@ class Lane:
         self._events = events
         self._again = again
         self._next = 0
+        self._time = ""
         self._wire: Wire | None = None
         urls = clients.plan.urls
         self._urls: Iterator[str] = itertools.cycle(urls[len(name) % len(urls) :] + urls)
@@ -175,13 +176,14 @@ class Lane:
         await self._hang_up()
 
     def _make(self, *, refused: bool = False, first: int | None = None) -> Made:
-        """Return a request with new events; with `first`, with a known id and another content."""
+        """Return a request with new events; with `first`, with the last id and another content."""
         at = self._next if first is None else first
         if first is None:
             self._next += self._events
+            self._time = datetime.now(UTC).isoformat(timespec="milliseconds")
         events, digests = [], []
         for number in range(at, at + self._events):
-            event = _event(self._name, number, conflicting=first is not None)
+            event = _event(self._name, number, self._time, conflicting=first is not None)
             digests.append(content_digest(_TYPE, event["subject"], event["data"]))
             events.append(event)
         if refused:
@@ -245,15 +247,15 @@ class Lane:
             await asyncio.wait_for(self._clients.stop.wait(), max(0.0, wait_s))
 
 
-def _event(prefix: str, number: int, *, conflicting: bool) -> dict[str, Any]:
-    """Return an event. Its content follows from its id, but for one that is to conflict."""
+def _event(prefix: str, number: int, time_: str, *, conflicting: bool) -> dict[str, Any]:
+    """Return an event; one that is to conflict differs in its content alone."""
     return {
         "id": f"{prefix}-{number}",
         "type": _TYPE,
         "source": "faults",
         "subject": f"user_{number % 1000}",
         # The same on each attempt: id and time make the event.
-        "time": _minute_of(number),
+        "time": time_,
         "data": {
             "n": number,
             "path": f"/products/{number % 97}",
@@ -263,10 +265,6 @@ def _event(prefix: str, number: int, *, conflicting: bool) -> dict[str, Any]:
             "twice": conflicting,
         },
     }
-
-
-def _minute_of(number: int) -> str:
-    return f"2026-01-{number // 1440 % 28 + 1:02}T{number // 60 % 24:02}:{number % 60:02}:00.123Z"
 
 
 async def main(plan: Plan) -> None:

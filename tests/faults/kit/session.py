@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +58,8 @@ class Load:
             await asyncio.sleep(0.2)
 
 
-@contextlib.contextmanager
-def loading(system: System, seed: int = 1, **plan: Any) -> Iterator[Load]:
+@contextlib.asynccontextmanager
+async def loading(system: System, seed: int = 1, **plan: Any) -> AsyncIterator[Load]:
     """Send events in a process of its own; at the end what was begun is finished."""
     folder = system.folder
     load = Load(folder / "clients.log")
@@ -90,7 +90,8 @@ def loading(system: System, seed: int = 1, **plan: Any) -> Iterator[Load]:
     try:
         yield load
         process.terminate()
-        if process.wait(START_S_MAX) != 0:
+        # The proxies run in this loop: it must not wait.
+        if await asyncio.to_thread(process.wait, START_S_MAX) != 0:
             raise RuntimeError(f"the load failed: see {output_path}")
     finally:
         process.kill()
