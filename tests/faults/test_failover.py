@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from evp.errors import LogUnavailable
 from evp.settings import Settings
 from evp.storage import schema
 from evp.storage.client import Database
@@ -247,6 +248,11 @@ async def test_entry_id_that_is_issued_again(pair: Pair, on_pair: Settings, db: 
     await pair.fail_over()
     await append_events(on_pair, 1, first=2)
     carrier, stop = carrier_of(on_pair, reader, db), asyncio.Event()
+    with pytest.raises(LogUnavailable):
+        await reader.ack(before)
+    again = await reader.read(10)
+    assert [one.entry_id for one in again] == [f"{FAR_FUTURE_MS}-1"]
+    # What was written is of the old primary; acked, it would take the other one with it.
     assert not await carrier.carry(before, stop)
     assert await stored(db) == once(2)
     again = await reader.read(10)
