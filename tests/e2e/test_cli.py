@@ -18,7 +18,7 @@ from tests.support.make import event, ndjson
 from tests.support.up import EVP, Up
 from tests.support.wait import WAIT_S_MAX, until_now
 
-COMMANDS = ("up", "serve", "work", "send", "stats", "health", "config")
+COMMANDS = ("up", "serve", "work", "send", "stats", "verify", "health", "config")
 
 
 def ask(up: Up, *arguments: str) -> Finished:
