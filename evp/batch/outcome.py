@@ -36,6 +36,7 @@ class Outcome(Struct, kw_only=True):
     dead: list[int]
     summary: Summary
     accepted_ms: int
+    external: bool = False
 
     @property
     def count(self) -> int:
@@ -68,6 +69,7 @@ def judge(frame: Frame, inserted: Container[int], found: Mapping[bytes, Any]) ->
         dead=dead,
         summary=frame.summary if complete else _summary_of(frame, mine.values()),
         accepted_ms=frame.accepted_ms,
+        external=frame.external,
     )
 
 

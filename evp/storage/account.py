@@ -27,21 +27,30 @@ class Totals(Struct):
     duplicate: int = 0
     dead: int = 0
     frames: int = 0
+    external: int = 0
+    """Events of plain entries, which are in the other sums as well."""
 
 
 async def totals(db: Database) -> Totals:
     """Return the sums over all outcomes, which reads each of them. Raises StoreUnavailable."""
     sums = {name: {"$sum": f"${name}"} for name in ("stored", "duplicate")}
     dead = {"$sum": {"$size": "$dead"}}
-    pipeline = [{"$group": {"_id": None, **sums, "dead": dead, "frames": {"$sum": 1}}}]
+    # One row for evp's own frames, one for plain entries.
+    by = {"$ifNull": ["$external", False]}
+    pipeline = [{"$group": {"_id": by, **sums, "dead": dead, "frames": {"$sum": 1}}}]
     try:
         rows = await (await db[OUTCOMES].aggregate(pipeline)).to_list()
     except PyMongoError as error:
         raise unavailable(error) from error
-    if not rows:
-        return Totals()
-    row = rows[0]
-    return Totals(row["stored"], row["duplicate"], row["dead"], row["frames"])
+    found = Totals()
+    for row in rows:
+        found.stored += row["stored"]
+        found.duplicate += row["duplicate"]
+        found.dead += row["dead"]
+        found.frames += row["frames"]
+        if row["_id"]:
+            found.external = row["stored"] + row["duplicate"] + row["dead"]
+    return found
 
 
 async def stored_per_s(db: Database) -> float:

@@ -4,7 +4,7 @@
 |---|---|---|---|
 | `events` | UUID (`evp.identity`) | the events (`evp.documents`); clustered on `_id` | |
 | `frames` | frame id | header, written before the events and never changed: `srv`, `seq`, `n`, `ids` (16 bytes each, in one binary), `bucket` (of 10 s, by the log's time), `entry`, `external` | `bucket` |
-| `outcomes` | frame id | the account: `stored`, `duplicate`, `dead` (indexes), `cells`, `sources`, `first_ms`, `last_ms`, `accepted_at`, `settled_at`; `open` while it is judged again | |
+| `outcomes` | frame id | the account: `stored`, `duplicate`, `dead` (indexes), `cells`, `sources`, `first_ms`, `last_ms`, `accepted_at`, `settled_at`, `external`; `open` while it is judged again | |
 | `rollups` | `<level>:<bucket>:<minute>` | sums over the frames of closed buckets | |
 | `buckets` | start of 10 s, a date | which rollups are due: `dirty` and `done`, versions | |
 | `dead_letters` | `<frame id>:<index>` or hash | what can't be stored: `event` or `payload`, `reason`, `detail`, `frame_id`, `index`, `event_id`, `attempts`, `first_at`, `last_at` | |

@@ -53,7 +53,7 @@ async def settled_among(db: Database, frame_ids: Sequence[ObjectId]) -> set[Obje
 def document_of(outcome: Outcome) -> Document:
     """Return an outcome as it stands in the store."""
     summary = outcome.summary
-    return {
+    document = {
         "_id": outcome.frame_id,
         "stored": outcome.stored,
         "duplicate": outcome.duplicate,
@@ -66,6 +66,9 @@ def document_of(outcome: Outcome) -> Document:
         "accepted_at": from_ms(outcome.accepted_ms),
         "settled_at": now(),
     }
+    if outcome.external:
+        document["external"] = True
+    return document
 
 
 async def _settle_anew(db: Database, mine: Outcome) -> None:

@@ -12,9 +12,10 @@ from typing import Any
 
 from msgspec import Struct
 
+from evp.limits import BACKLOG_ENTRIES_MAX
 from evp.stream.client import Link, LogRefused, Reply
 from evp.stream.keys import Keys
-from evp.stream.scripts import POSITION
+from evp.stream.scripts import BACKLOG, POSITION
 
 
 class ConsumerFacts(Struct):
@@ -82,6 +83,17 @@ async def log_facts(link: Link, keys: Keys) -> LogFacts:
         groups=groups,
         at_ms=at_ms,
     )
+
+
+async def backlog_events(link: Link, keys: Keys, group: str) -> int | None:
+    """Return how many events a group has not done with, at most; all if there is no such group.
+
+    Plain entries have no running count: None if there are so many of them in
+    front that it can't be told at once. Raises LogUnavailable.
+    """
+    arguments = (group, BACKLOG_ENTRIES_MAX)
+    events = int(await link.script(BACKLOG, (keys.stream, keys.counters), arguments))
+    return events if events >= 0 else None
 
 
 async def _group(

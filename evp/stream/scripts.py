@@ -96,3 +96,33 @@ for i = 1, #fields, 2 do
 end
 return {found[1][1], at, n}
 """)
+
+BACKLOG: Final = Script("""
+-- How many events of the stream a group is not known to have done with, at most.
+-- KEYS stream, counters.  ARGV group, how many entries to look at.
+-- Answer: a number; -1 if none of those entries has a running count.
+if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+local first = '-'
+for _, facts in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
+  local group = {}
+  for i = 1, #facts, 2 do group[facts[i]] = facts[i + 1] end
+  if group['name'] == ARGV[1] then
+    local pending = redis.call('XPENDING', KEYS[1], ARGV[1])
+    first = pending[1] > 0 and pending[2] or '(' .. group['last-delivered-id']
+  end
+end
+for _ = 1, ARGV[2] do
+  local entry = redis.call('XRANGE', KEYS[1], first, '+', 'COUNT', 1)[1]
+  if not entry then return 0 end
+  local at, n
+  for i = 1, #entry[2], 2 do
+    if entry[2][i] == 'at' then at = tonumber(entry[2][i + 1]) end
+    if entry[2][i] == 'n' then n = tonumber(entry[2][i + 1]) end
+  end
+  if at and n then
+    return tonumber(redis.call('HGET', KEYS[2], 'events') or '0') - at + n
+  end
+  first = '(' .. entry[1]
+end
+return -1
+""")

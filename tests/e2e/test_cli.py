@@ -112,7 +112,9 @@ def test_stats_watch(up: Up) -> None:
         assert watching.stop(signal.SIGINT).code == 130
     assert "Traceback" not in watching.text
     for look in looks(watching.text):
-        assert {"stream", "group", "log", "rates", "totals", "store_error"} == set(look)
+        assert {
+            "stream", "group", "log", "rates", "totals", "balance", "store_error",
+        } == set(look)  # fmt: skip
 
 
 def test_stats_while_the_log_is_away(up: Up) -> None:

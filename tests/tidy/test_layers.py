@@ -16,7 +16,7 @@ LAYERS: tuple[tuple[str, str], ...] = (
     ("rules of batches, no I/O either", "batch"),
     ("this machine: files, signals", "running configuration signals"),
     ("adapters: one for each other side", "stream storage http"),
-    ("services", "server worker stats verify sender demo"),
+    ("services", "balance server worker stats verify sender demo"),
     ("processes", "supervise engines"),
     ("views: structs in, renderables out", "views"),
     ("the edge", "cli"),
