@@ -88,10 +88,7 @@ async def feed(server: InProcess, stop: asyncio.Event) -> int:
 async def test_clean_under_load(
     db: Database, link: Link, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While events are accepted, stored, acked and trimmed, every look finds all of them.
-
-    The order of reading alone does it: no frame is ever missing at the first look.
-    """
+    """While events are accepted, stored, acked and trimmed, every first look finds all of them."""
 
     async def fail(*_args: object) -> None:
         raise AssertionError("a frame was missing at the first look")
