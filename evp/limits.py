@@ -141,8 +141,8 @@ DEAD_LETTER_SHOWN_BYTES_MAX = 4 * KIB
 #: A look whether the store is there, and how long its answer is kept.
 STORE_PING_S_MAX = 1.0
 STORE_PING_KEEP_S = 3.0
-#: A server process needs the store for its ledger and for looking whether it is there.
-SERVER_STORE_CONNECTIONS_MAX = 2
+#: A server process needs the store for its ledger, its balance, and to look whether it is there.
+SERVER_STORE_CONNECTIONS_MAX = 3
 #: Server selection and waiting for a pooled connection, milliseconds.
 STORE_SELECT_MS_MAX = 5_000
 STORE_QUEUE_MS_MAX = 2_000
@@ -200,6 +200,11 @@ SWEEP_ENTRIES_MAX = 200
 #: An outcome that is not final, or has dead letters, is judged again within this.
 JUDGE_AGAIN_MS_MIN = 10_000
 JUDGE_AGAIN_MS_MAX = 24 * 3600 * 1000
+#: A server process looks at the balance only when it is asked for its health, again after at
+#: least so many times what the last look took, and gives a look up after this, seconds.
+BALANCE_COST_FACTOR = 100
+BALANCE_KEEP_S = 15.0
+BALANCE_S_MAX = 20.0
 #: `evp verify` holds so many frames at a time, and so many ids; one frame may have more.
 VERIFY_PAGE_FRAMES = 1_000
 VERIFY_PAGE_EVENTS = 20_000

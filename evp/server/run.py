@@ -15,6 +15,7 @@ from collections.abc import Generator
 
 import uvicorn
 
+from evp.balance import look_once
 from evp.errors import EngineFailed, Refusal
 from evp.limits import KEEP_ALIVE_S, SERVER_STORE_CONNECTIONS_MAX
 from evp.logs import get
@@ -53,7 +54,7 @@ async def serve(settings: Settings, listener: socket.socket, signals: Signals) -
     ledger = Ledger(settings, db, acceptor)
     keys = Keys(settings.api_keys)
     draining = asyncio.Event()
-    check = HealthCheck(acceptor, lambda: ping(db))
+    check = HealthCheck(acceptor, lambda: ping(db), lambda: look_once(settings, db))
     server = Server(
         uvicorn.Config(
             build_app(acceptor, keys, check, draining),
@@ -86,6 +87,7 @@ async def serve(settings: Settings, listener: socket.socket, signals: Signals) -
         await asyncio.wait({ending, stopping}, return_when=asyncio.FIRST_COMPLETED)
         await end(ending, stopping, sweeping)
         await ledger.stop()
+        await check.close()
         for task in (ending, stopping, sweeping):
             if not task.cancelled() and task.exception() is not None:
                 _log.error("unexpected error", exc_info=task.exception())

@@ -192,6 +192,7 @@ def _held(header: Mapping[str, Any]) -> Held:
         header["_id"],
         [ids[start : start + _ID_BYTES] for start in range(0, len(ids), _ID_BYTES)],
         entry_ms(header["entry"]),
+        external=bool(header.get("external")),
     )
 
 

@@ -296,3 +296,19 @@ local pin = lowest(groups, KEYS[1], KEYS[4], KEYS[3])
 return {redis.call('ZCARD', KEYS[5]), now, pin.told}
 """
 )
+
+UNSETTLED: Final = Script(
+    _FLOORS
+    + """
+-- How many events a group has not done with, at most; all of them if there is no such group.
+-- KEYS stream, counters, index.  ARGV group.  Answer: a number, as text.
+local first = '0-0'
+if redis.call('TYPE', KEYS[1]).ok == 'stream' then
+  for _, group in ipairs(floors(KEYS[1], {})) do
+    if group.name == ARGV[1] then first = group.floor end
+  end
+end
+local last = position(KEYS[3], KEYS[2], '+')
+return string.format('%.0f', last.events - position(KEYS[3], KEYS[2], first).events)
+"""
+)
