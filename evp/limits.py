@@ -69,6 +69,8 @@ REOPEN_SHARE = 0.8
 DONE_SHARE_OF_MARK = 0.5
 #: Of what is free below the mark, what all servers may append between two looks.
 LOOK_SHARE = 0.5
+#: So much of the mark at most is left free when it gives no server a whole frame any more.
+LAST_SHARE_MAX = 0.1
 #: How often a server process looks how full the log is.
 BACKLOG_LOOK_S = 0.25
 #: A server process that has not looked for so long does not count.

@@ -16,6 +16,7 @@ from typing import Any
 
 from evp.codec import Media
 from evp.errors import Refusal
+from evp.limits import KIB
 from evp.server.accept import Acceptor
 from evp.server.answer import Answer, on_the_wire
 from evp.server.connection import Connection
@@ -23,6 +24,8 @@ from evp.server.keys import Keys
 from evp.server.request import BATCH_PATH, EVENT_PATH, body_bytes_max, media_of
 
 _NOT_PLAIN = frozenset((b"content-encoding", b"transfer-encoding", b"expect", b"upgrade"))
+#: A small body that will be refused is read all the same: that is cheaper than a new connection.
+_READ_IF_REFUSED_BYTES_MAX = 64 * KIB
 
 
 class PlainCycle:
@@ -122,7 +125,7 @@ class IngestProtocol(Connection):
                 key = value
             elif name in _NOT_PLAIN:
                 return None
-        if length is None or not length.isdigit() or int(length) > body_bytes_max(self.url):
+        if length is None or not length.isdigit() or not self._is_wanted(int(length)):
             return None
         if self.parser.get_method() != b"POST" or self.parser.get_http_version() != "1.1":
             return None
@@ -131,6 +134,14 @@ class IngestProtocol(Connection):
             return media_of(self.url, content_type)
         except Refusal:
             return None
+
+    def _is_wanted(self, size_bytes: int) -> bool:
+        """Return whether a body is to be read; not if it is too large, or large and refused."""
+        if size_bytes <= _READ_IF_REFUSED_BYTES_MAX:
+            return True
+        if size_bytes > body_bytes_max(self.url):
+            return False
+        return self.acceptor.refusal_of(size_bytes) is None
 
     def _respond(self, cycle: PlainCycle, answer: Answer) -> None:
         cycle.response_complete = True
