@@ -33,6 +33,14 @@ TIME_AHEAD_MS_MAX = 24 * 3600 * 1000
 API_KEY_BYTES_MAX = 256
 #: Request line and headers of one HTTP request.
 HEADER_BYTES_MAX = 32 * KIB
+#: Connections of one server process, as far as it may open so many files.
+CONNECTIONS_MAX = 4_096
+#: Files that a server process needs for anything else.
+FILES_KEPT = 64
+#: Connections beyond that are told so, up to as many more; further ones are cut at once.
+CONNECTIONS_REFUSED_MAX = 32
+#: Bodies of which a part has come, all connections of a server process together.
+BODIES_BYTES_MAX = 128 * MIB
 #: A connection without a request, seconds.
 KEEP_ALIVE_S = 75
 #: A request that started must be read whole within this, seconds.
