@@ -33,6 +33,14 @@ TIME_AHEAD_MS_MAX = 24 * 3600 * 1000
 API_KEY_BYTES_MAX = 256
 #: Request line and headers of one HTTP request.
 HEADER_BYTES_MAX = 32 * KIB
+#: Connections of one server process, as far as it may open so many files.
+CONNECTIONS_MAX = 4_096
+#: Files that a server process needs for anything else.
+FILES_KEPT = 64
+#: Connections beyond that are told so, up to as many more; further ones are cut at once.
+CONNECTIONS_REFUSED_MAX = 32
+#: Bodies of which a part has come, all connections of a server process together.
+BODIES_BYTES_MAX = 128 * MIB
 #: A connection without a request, seconds.
 KEEP_ALIVE_S = 75
 #: A request that started must be read whole within this, seconds.
@@ -75,6 +83,8 @@ REOPEN_SHARE = 0.8
 DONE_SHARE_OF_MARK = 0.5
 #: Of what is free below the mark, what all servers may append between two looks.
 LOOK_SHARE = 0.5
+#: So much of the mark at most is left free when it gives no server a whole frame any more.
+LAST_SHARE_MAX = 0.1
 #: How often a server process looks how full the log is.
 BACKLOG_LOOK_S = 0.25
 #: A server process that has not looked for so long does not count.

@@ -26,6 +26,7 @@ from evp.server.health import HealthCheck
 from evp.server.keys import Keys
 from evp.server.ledger import Ledger
 from evp.server.protocol import protocol_class
+from evp.server.request import Bodies
 from evp.settings import Settings
 from evp.signals import Signals, end
 from evp.storage.client import close, connect, database, ping
@@ -53,12 +54,13 @@ async def serve(settings: Settings, listener: socket.socket, signals: Signals) -
     acceptor = Acceptor(settings)
     ledger = Ledger(settings, db, acceptor)
     keys = Keys(settings.api_keys)
+    bodies = Bodies()
     draining = asyncio.Event()
     check = HealthCheck(acceptor, lambda: ping(db), lambda: look_once(settings, db))
     server = Server(
         uvicorn.Config(
-            build_app(acceptor, keys, check, draining),
-            http=protocol_class(acceptor, keys),
+            build_app(acceptor, keys, bodies, check, draining),
+            http=protocol_class(acceptor, keys, bodies),
             ws="none",
             lifespan="off",
             log_config=None,

@@ -40,6 +40,14 @@ redis.pcall('HINCRBY', KEYS[2], 'bytes', ARGV[3])
 return entry
 """)
 
+PROBE: Final = Script("""
+-- How many elements an answer to XAUTOCLAIM has.  KEYS a key to try it with.
+redis.call('XGROUP', 'CREATE', KEYS[1], 'probe', '0', 'MKSTREAM')
+local elements = #redis.call('XAUTOCLAIM', KEYS[1], 'probe', 'probe', 0, '0')
+redis.call('DEL', KEYS[1])
+return elements
+""")
+
 CREATE_GROUP: Final = Script("""
 -- Register a group's name, then create it at the beginning of the stream.
 -- KEYS stream, groups.  ARGV group.  Answer: 1 if it was created, 0 if it was there.
