@@ -16,10 +16,10 @@ $(READY): requirements/dev.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-.PHONY: help up test lint type format cov docs lock faults bench clean
+.PHONY: help up test lint type format cov docs lock faults faults-slice faults-suite bench clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 up: $(READY) ## run everything on this machine and send 10,000 events through it; Ctrl-C ends it
 	@$(BIN)/evp up --demo 10000
@@ -43,7 +43,15 @@ cov: $(READY) ## run the tests and report what they don't cover (at least 90 % o
 docs: $(READY) ## write docs/SETTINGS.md and docs/CLI.md anew from the code
 	@$(BIN)/python scripts/docs.py
 
-faults: $(READY) ## kill and starve processes under load, at full size (about six minutes)
+SEED ?= $(shell date +%s)
+
+faults: $(READY) ## ten minutes of random faults under load, then the proof that nothing was lost (SEED=n)
+	@$(BIN)/python -m tests.faults.run --seconds 600 --seed $(SEED)
+
+faults-slice: $(READY) ## one minute of it (SEED=n)
+	@$(BIN)/python -m tests.faults.run --seconds 60 --seed $(SEED)
+
+faults-suite: $(READY) ## each fault by itself, at full size (about an hour; names: -k)
 	@$(BIN)/python -m pytest -s tests/faults
 
 bench: $(READY) ## compare evp with bare inserts and a plain ASGI app (needs wrk; about three minutes)

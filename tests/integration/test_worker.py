@@ -26,7 +26,7 @@ from evp.worker.journal import Journal
 from evp.worker.loop import Worker
 from evp.worker.parts import leave
 from tests.support.make import SRV, event, open_frame
-from tests.support.relay import relaying
+from tests.support.proxy import proxying
 from tests.support.servers import Server
 from tests.support.stores import (
     MAY_LEAVE_SOCKETS,
@@ -376,14 +376,14 @@ async def test_log_flushed_while_working(
 
 async def test_lost_reply_is_read_again(db: Database, link: Link, settings: Settings) -> None:
     """Entries whose delivery got lost on the way come again at once, by the same name."""
-    async with relaying(settings.redis_url) as relay:
-        async with working(changed(settings, redis_url=relay.url)):
+    async with proxying(settings.redis_url) as proxy:
+        async with working(changed(settings, redis_url=proxy.url)):
             await append_events(settings, 3)
             await until_drained(settings)
-            relay.lose_answer_to(b"XREADGROUP", holding=b"docs")
+            proxy.drop_reply("XREADGROUP", holding=b"docs")
             await append_events(settings, 3, first=3)
             await until_drained(settings)
-        assert relay.lost == 1
+        assert proxy.lost == 1
     await exactly(db, 6)
 
 
@@ -392,10 +392,10 @@ async def test_burst_does_not_end_on_a_lost_reply(
 ) -> None:
     """That a read failed does not mean that nothing is left."""
     await append_events(settings, 5)
-    async with relaying(settings.redis_url) as relay:
-        relay.lose_answer_to(b"XREADGROUP", holding=b"docs")
-        await drain(changed(settings, redis_url=relay.url, read_count=10))
-        assert relay.lost == 1
+    async with proxying(settings.redis_url) as proxy:
+        proxy.drop_reply("XREADGROUP", holding=b"docs")
+        await drain(changed(settings, redis_url=proxy.url, read_count=10))
+        assert proxy.lost == 1
     assert await is_drained(settings)
     await exactly(db, 5)
 
@@ -404,15 +404,15 @@ async def test_lost_ack_comes_again_and_counts_once(
     db: Database, link: Link, settings: Settings
 ) -> None:
     """A frame whose ack got lost is recognised as settled and acked again."""
-    async with relaying(settings.redis_url) as relay:
-        relay.lose_answer_to(b"XACK")
+    async with proxying(settings.redis_url) as proxy:
+        proxy.drop_reply("XACK")
         with heard() as lines:
-            async with working(changed(settings, redis_url=relay.url)):
+            async with working(changed(settings, redis_url=proxy.url)):
                 await append_events(settings, 3)
                 await until_drained(settings)
                 await append_events(settings, 2, first=3)
                 await until_drained(settings)
-        assert relay.lost == 1
+        assert proxy.lost == 1
     assert said(lines, "the log was lost; the batch comes again")
     [stopped] = said(lines, "stopped")
     assert stopped["stored"] == 5

@@ -32,12 +32,12 @@ READY_S_MAX = 30.0
 class Server:
     """An engine of a test's own, on a port and a folder that stay the same."""
 
-    def __init__(self, engine: Engine, *extra: str) -> None:
+    def __init__(self, engine: Engine, *extra: str, without: str = "") -> None:
         self.url = engine.url
         self.port = engine.port
         self._log_path = engine.folder.parent / f"{engine.folder.name}.log"
         self._child = engine.child("engine", self._log_path, os.environ)
-        self._extra = extra
+        self._command = [one for one in (*self._child.command, *extra) if one != without]
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -46,7 +46,7 @@ class Server:
         tether = [sys.executable, "-m", "evp.engines.tether", *tie]
         with self._log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                [*tether, *self._child.command, *self._extra],
+                [*tether, *self._command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -78,6 +78,12 @@ class Server:
         """End it at once, as `kill -9` does."""
         self._end(signal.SIGKILL)
 
+    @property
+    def pid(self) -> int:
+        """Process id of the engine."""
+        assert self._process is not None
+        return self._process.pid
+
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
         """Stop it from running for a while; its connections stay open."""
@@ -102,6 +108,14 @@ def own_log(folder: Path, *extra: str) -> Server:
 def own_store(folder: Path, *extra: str) -> Server:
     """Return a store of a test's own."""
     return Server(store_engine(find_store(), folder / "store"), *extra)
+
+
+def obedient_store(folder: Path) -> Server:
+    """Return a store of a test's own that obeys fault commands, as a member of a replica set."""
+    binary = find_store()
+    is_mongod = binary.kind == "mongod"
+    flags = ["--setParameter", "enableTestCommands=1"] if is_mongod else ["--enable-test-commands"]
+    return Server(store_engine(binary, folder / "store"), *flags, without="--standalone")
 
 
 @contextlib.contextmanager

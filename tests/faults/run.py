@@ -1,0 +1,170 @@
+"""A fault run: load on a whole system, faults by a seed, and the proof that nothing was lost.
+
+    python -m tests.faults.run --seed 1 --seconds 600
+
+Prints what was done and found. Exit 0 if nothing is wrong, 1 if something is.
+Everything it starts ends with it; the folder stays if something was wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import msgspec
+import uvloop
+
+from tests.faults.kit.checker import Findings, check_liveness, quantile_s
+from tests.faults.kit.history import History
+from tests.faults.kit.schedule import carry_out, plan
+from tests.faults.kit.session import (
+    complaints_of_verify,
+    examine,
+    loading,
+    until_drained,
+    until_ready,
+)
+from tests.faults.kit.system import running_system
+from tests.faults.kit.verbs import SERVERS, WORKERS
+
+AFTER_S = 10.0
+"""The load goes on so long after the last fault: somebody must be accepted."""
+_SHOWN = 5
+
+
+class Options(msgspec.Struct):
+    """What the command line says."""
+
+    seed: int
+    seconds: float
+    events_per_s: float
+    folder: Path
+    keep: bool
+
+
+class Run:
+    """One run: `go` returns what was found."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.done: Counter[str] = Counter()
+        self._began_at_s = time.monotonic()
+        self._trail = (options.folder / "faults.log").open("w")
+
+    def say(self, text: str) -> None:
+        """Write a line, with the seconds since the start, to the trail."""
+        self._trail.write(f"{time.monotonic() - self._began_at_s:7.2f} {text}\n")
+        self._trail.flush()
+
+    async def go(self) -> Findings:
+        """Run load and faults, wait until all has come to rest, check."""
+        options = self.options
+        async with running_system(
+            options.folder,
+            servers=len(SERVERS),
+            workers=len(WORKERS),
+            seed=options.seed,
+            obedient=True,
+            EVP_LOG_RETENTION_S="30",
+            EVP_LOG_RETENTION_BYTES=str(32 * 1024 * 1024),
+        ) as system:
+            await until_ready(system)
+            async with loading(system, options.seed, events_per_s=options.events_per_s) as load:
+                faults = plan(options.seed, options.seconds)
+                self.done = await carry_out(system, faults, options.seconds, self.say)
+                healed_at_s = time.monotonic()
+                self.say("healed")
+                await asyncio.sleep(AFTER_S)
+            self.say("load ended")
+            drained_at_s = await until_drained(system)
+            self.say("not drained" if drained_at_s is None else "drained")
+            sent = await asyncio.to_thread(load.so_far)
+            findings = await examine(system, sent)
+            findings.complaints += [
+                *system.complaints,
+                *check_liveness(sent.ok_at_s, healed_at_s, drained_at_s),
+                *await asyncio.to_thread(complaints_of_verify, system),
+            ]
+            lost = sum(proxy.lost for proxy in system.network.proxies.values())
+            self._print(sent, findings, lost)
+            return findings
+
+    def _print(self, sent: History, findings: Findings, replies_lost: int) -> None:
+        lines = [f"seed {self.options.seed}, {self.options.seconds:g} s, commit {_commit()}"]
+        lines.append(f"\nfaults: {self.done.total()}")
+        lines += [f"  {verb:<24} {count:>5}" for verb, count in sorted(self.done.items())]
+        lines.append(f"  {'(replies lost)':<24} {replies_lost:>5}")
+        lines.append("\nrequests")
+        lines += [f"  {told:<24} {count:>9,}" for told, count in sorted(sent.codes.items())]
+        lines.append("\nevents")
+        lines += [f"  {name:<24} {count:>9,}" for name, count in findings.sizes.items()]
+        lines.append(f"  {'recovered':<24} {findings.recovered:>9,}")
+        lines.append(f"  {'not recovered':<24} {findings.not_recovered:>9,}")
+        for name, ids in findings.wrong.items():
+            shown = f"  {', '.join(sorted(ids)[:_SHOWN])}" if ids else ""
+            lines.append(f"  {name:<24} {len(ids):>9,}{shown}")
+        stale = findings.stale_s
+        p50, p99, longest = (quantile_s(stale, share) for share in (0.5, 0.99, 1.0))
+        lines.append(
+            f"\nfrom 202 until stored, {len(stale):,} events: "
+            f"p50 {p50:.2f} s, p99 {p99:.2f} s, max {longest:.2f} s"
+        )
+        lines += [f"WRONG: {complaint}" for complaint in findings.complaints]
+        lines.append("\nnothing is wrong" if findings.clean else "\nSOMETHING IS WRONG")
+        say("\n".join(lines))
+
+
+def say(text: str) -> None:
+    """Print."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def _commit() -> str:
+    done = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+    return done.stdout.strip() or "unknown"
+
+
+async def main(options: Options) -> Findings:
+    """Run; SIGTERM ends it as Ctrl-C does, with nothing left."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await Run(options).go()
+
+
+def parse(arguments: list[str]) -> Options:
+    """Return what the command line says."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults.run", description=__doc__)
+    parser.add_argument("--seed", type=int, default=int(time.time()) % 100_000)
+    parser.add_argument("--seconds", type=float, default=600.0)
+    parser.add_argument("--events-per-s", type=float, default=5_000.0)
+    parser.add_argument("--folder", type=Path, help="where all data goes (default: a new one)")
+    parser.add_argument("--keep", action="store_true", help="keep the folder in any case")
+    given = parser.parse_args(arguments)
+    folder = given.folder or Path(tempfile.mkdtemp(prefix="evp-faults-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return Options(given.seed, given.seconds, given.events_per_s, folder, given.keep)
+
+
+if __name__ == "__main__":
+    chosen = parse(sys.argv[1:])
+    say(f"seed {chosen.seed}; everything is in {chosen.folder}")
+    result = uvloop.run(main(chosen))
+    if result.clean and not chosen.keep:
+        shutil.rmtree(chosen.folder)
+    sys.exit(0 if result.clean else 1)
