@@ -42,6 +42,7 @@ from evp.limits import (
 )
 
 VERSION = b"1"
+SRV_BYTES = 8
 SOURCE_OTHER = "other"
 MINUTE_MS = 60_000
 
@@ -51,7 +52,6 @@ _ID_END = _ID_START + 16
 _CARRIER_PREFIX = b"\x04d\x00"
 _CHECKED = (b"id", b"srv", b"seq", b"n", b"sum", b"docs")
 _DOCUMENT = 0x03
-_SRV_BYTES = 8
 
 NOT_CARRIERS = (ValueError, IndexError, struct.error, BSONError)
 """What reading bytes that are no carriers can raise."""
@@ -205,7 +205,7 @@ def read_frame(entry_id: str, fields: dict[bytes, bytes]) -> Frame:
         raise CorruptFrame(f"entry {entry_id}: no such number: {seq}")
     if len(ids) != count:
         raise CorruptFrame(f"entry {entry_id}: {len(ids)} documents, not {count}")
-    if len(srv) != _SRV_BYTES or count > FRAME_EVENTS_MAX or not _adds_up(summary, count):
+    if len(srv) != SRV_BYTES or count > FRAME_EVENTS_MAX or not _adds_up(summary, count):
         raise CorruptFrame(f"entry {entry_id}: its numbers don't fit each other")
     return Frame(
         entry_id, frame_id, srv, seq, ids, documents, summary, entry_ms(entry_id), len(docs)

@@ -6,6 +6,7 @@
 | `reason` | one of `REASONS` |
 | `detail`, `error` | what was said about it, and the code or class that said so |
 | `stream`, `group`, `entry` | where it was read: stream, consumer group, entry id |
+| `srv`, `seq` | which frame an entry says it was, where it can be read; its gap in the numbers is no loss |
 | `frame_id`, `index`, `event_id` | which event of which frame; an entry's letter lacks them |
 | `type`, `source` | of the event, where they can be read |
 | `event` | the event as a document, where the store can hold it within another one |
@@ -30,8 +31,8 @@ from pymongo.errors import BulkWriteError
 
 from evp.batch.raw import as_it_is, depth_of, text_of
 from evp.clock import now
-from evp.errors import FrameError, InvalidEntry, StoreUnavailable
-from evp.frame import Frame
+from evp.errors import CorruptFrame, FrameError, InvalidEntry, StoreUnavailable
+from evp.frame import SRV_BYTES, Frame
 from evp.limits import (
     ATTRIBUTE_CHARS_MAX,
     DEAD_LETTER_PART_BYTES,
@@ -40,6 +41,7 @@ from evp.limits import (
     EVENT_BYTES_MAX,
     NESTING_MAX,
 )
+from evp.plain import fields_of
 from evp.storage.client import Database, Document
 from evp.storage.failures import Failure, failures_of
 from evp.storage.schema import DEAD_LETTER_PARTS, DEAD_LETTERS
@@ -66,6 +68,7 @@ REASONS = {
 #: A store allows some 180 levels; one that is nested more deeply is kept as bytes.
 _EVENT_DEPTH_MAX = 2 * NESTING_MAX
 _ID_BYTES = 16
+_SEQ_DIGITS_MAX = 16
 
 
 class Origin(Struct, frozen=True):
@@ -114,9 +117,22 @@ def letter_of_entry(origin: Origin, entry_id: str, payload: bytes, error: FrameE
     """
     where = f"{origin.stream}\0{entry_id}\0".encode()
     held: Document = {"_id": blake2b(where + payload, digest_size=_ID_BYTES).hexdigest()}
+    held |= _numbers_in(payload)
     if isinstance(error, InvalidEntry) and len(payload) > EVENT_BYTES_MAX:
         held["payload"] = payload[:EVENT_BYTES_MAX]
     return _letter(held, payload, origin, entry_id, failure_of_entry(error))
+
+
+def _numbers_in(payload: bytes) -> Document:
+    """Return which frame of which epoch an entry says it is, if it says so; nothing is checked."""
+    try:
+        fields = fields_of(payload)
+    except CorruptFrame:
+        return {}
+    srv, seq = fields.get(b"srv", b""), fields.get(b"seq", b"")
+    if len(srv) != SRV_BYTES or not seq.isdigit() or len(seq) > _SEQ_DIGITS_MAX:
+        return {}
+    return {"srv": srv, "seq": int(seq)}
 
 
 def failure_of_entry(error: FrameError) -> Failure:

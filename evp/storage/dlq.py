@@ -39,7 +39,7 @@ STATES = {
 _NEWEST_MS = 1_000
 _NARROWER = 16
 _UNREAD = {"event": 0, "payload": 0}
-_FINAL = ("dead", "open", "provisional")
+_LISTING = ("dead", "open")
 
 
 class Filters(Struct, frozen=True, kw_only=True):
@@ -252,8 +252,8 @@ async def _letters(db: Database, rows: Sequence[Document]) -> list[Letter]:
     frame_ids = {row["frame_id"] for row in rows if "frame_id" in row}
     dead: dict[ObjectId, set[int]] = {}
     for ids in portions(sorted(frame_ids)):
-        for outcome in await db[OUTCOMES].find({"_id": {"$in": ids}}, _FINAL).to_list():
-            if not outcome.get("open") and not outcome.get("provisional"):
+        for outcome in await db[OUTCOMES].find({"_id": {"$in": ids}}, _LISTING).to_list():
+            if not outcome.get("open"):
                 dead[outcome["_id"]] = set(outcome["dead"])
     return [_letter(row, _state(row, dead)) for row in rows]
 

@@ -82,11 +82,12 @@ class StoredEvent(Struct, gc=False):
 
 
 class UnreadableEntry(Struct, gc=False):
-    """A dead letter of a log entry that was no frame: its id, its entry, its first bytes."""
+    """A dead letter of a log entry that was no frame, and which frame the entry said it was."""
 
     letter_id: str
     entry_id: str
-    payload: bytes
+    srv: bytes
+    seq: int
 
 
 async def epoch_rows(db: Database) -> list[EpochRow]:
@@ -245,8 +246,10 @@ def letter_id(frame_id: ObjectId, index: int) -> str:
 async def unreadable_entries(db: Database, most: int) -> list[UnreadableEntry]:
     """Return dead letters of entries that were no frames, up to `most`. Raises StoreUnavailable."""
     with _reaching():
-        rows = await db[DEAD_LETTERS].find({"reason": _UNREADABLE}, limit=most).to_list()
-    return [UnreadableEntry(row["_id"], row["entry"], row.get("payload", b"")) for row in rows]
+        query = {"reason": _UNREADABLE, "seq": {"$exists": True}}
+        fields = ("entry", "srv", "seq")
+        rows = await db[DEAD_LETTERS].find(query, fields, limit=most).to_list()
+    return [UnreadableEntry(row["_id"], row["entry"], row["srv"], row["seq"]) for row in rows]
 
 
 async def event_pages(db: Database) -> AsyncIterator[list[StoredEvent]]:

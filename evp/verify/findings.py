@@ -72,12 +72,7 @@ def _is_in(hole: Hole, letter: UnreadableEntry) -> bool:
 
     What is damaged may be these two fields as well; then the hole stays one.
     """
-    start = letter.payload.find(b"3:srv8:" + hole.srv + b"3:seq")
-    if start < 0:
-        return False
-    length, _, rest = letter.payload[start + len(b"3:srv8:3:seq") + len(hole.srv) :].partition(b":")
-    seq = rest[: int(length)] if length.isdigit() else b""
-    return seq.isdigit() and hole.gap.first <= int(seq) <= hole.gap.last
+    return letter.srv == hole.srv and hole.gap.first <= letter.seq <= hole.gap.last
 
 
 def _texts(ids: Iterable[Any]) -> list[str]:

@@ -19,7 +19,7 @@ from evp.clock import monotonic_s, now
 from evp.dlq import Account, Listing
 from evp.errors import CorruptFrame, InvalidEntry, NoSuchLetter, StoreUnavailable
 from evp.frame import Frame, read_frame
-from evp.limits import DEAD_LETTER_PART_BYTES, DEAD_LETTERS_PAGE_MAX
+from evp.limits import DEAD_LETTER_PART_BYTES, DEAD_LETTERS_PAGE_MAX, EVENT_BYTES_MAX
 from evp.plain import payload_of
 from evp.settings import Settings
 from evp.storage import replay, schema
@@ -365,7 +365,9 @@ async def test_only_what_the_settled_outcome_lists_counts(db: Database, writer: 
     await outcomes.update_one(one, {"$set": {"open": True}})
     assert (await listed(db)).counted == 0
     assert [row.state for row in (await listed(db, *STATES)).letters] == [SETTLING]
-    await outcomes.update_one(one, {"$unset": {"open": ""}, "$set": {"dead": []}})
+    await outcomes.update_one(one, {"$unset": {"open": ""}, "$set": {"provisional": True}})
+    assert (await listed(db)).counted == 1
+    await outcomes.update_one(one, {"$set": {"dead": []}})
     assert (await listed(db)).counted == 0
     assert [row.state for row in (await listed(db, *STATES)).letters] == [DELIVERED]
     await outcomes.delete_one(one)
@@ -556,6 +558,34 @@ async def test_rate_is_kept(db: Database, writer: Writer, replayer: Replayer) ->
     await dlq.replay(db, Filters(), replayer, account, lambda _: None, **rates)
     assert account.done == 6
     assert monotonic_s() - started_at_s >= 6 / 20.0
+
+
+async def test_letter_that_another_replay_delivered(
+    db: Database, writer: Writer, replayer: Replayer
+) -> None:
+    """A letter that is gone when its turn comes was delivered; one that was cut can't be."""
+    await refuse_all(db)
+    await writer.write([frame_of(event(0))])
+    [letter] = (await listed(db)).letters
+    await take_all(db)
+    assert await replayer.deliver([letter]) == []
+    assert await replayer.deliver([letter]) == []
+    await writer.bury("s", [("1-0", b"y" * (EVENT_BYTES_MAX + 1), InvalidEntry("too large"))])
+    [refused] = await replayer.deliver((await listed(db)).letters)
+    assert (refused.reason, "not all of it was kept" in refused.detail) == ("invalid_entry", True)
+
+
+async def test_letter_that_is_purged_during_its_replay(
+    db: Database, writer: Writer, replayer: Replayer
+) -> None:
+    """What was given up meanwhile stays given up: its letter is neither removed nor filled."""
+    frame = await conflict(writer)
+    [letter] = (await listed(db)).letters
+    await purged(db)
+    [refused] = await replayer.deliver([letter])
+    assert refused.id == f"{frame.frame_id}:1"
+    assert "purged_at" in await the_one(db, schema.DEAD_LETTERS)
+    assert await account_of(db, frame) == (1, 0, [1])
 
 
 # Purging

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from bson import Binary, ObjectId
 
+from evp import dlq
 from evp.clock import from_ms, now
 from evp.errors import LogUnavailable, StoreUnavailable
 from evp.frame import entry_ms
@@ -17,6 +18,7 @@ from evp.identity import canonical, event_id
 from evp.settings import Settings
 from evp.storage import evidence
 from evp.storage.client import Database
+from evp.storage.dlq import Filters
 from evp.stream.client import Link
 from evp.stream.keys import Keys
 from evp.verify import run
@@ -105,6 +107,9 @@ async def test_duplicates_and_dead_letters(
     await drain(settings)
     counts = (await clean(settings)).counts
     assert (counts.events, counts.stored, counts.duplicate, counts.dead) == (6, 3, 2, 1)
+    await dlq.purge(db, Filters(), dlq.Account(), lambda _: None)
+    assert "event" not in await the_one(db, "dead_letters")
+    assert (await clean(settings)).counts == counts
 
 
 async def test_plain_entries(
@@ -396,6 +401,10 @@ async def test_damaged_entry(
     finding = await the_finding(settings)
     assert (finding.kind, finding.first_seq, finding.events) == (Kind.DAMAGED, 2, 1)
     assert (finding.dead_letter, finding.entry_id) == (letter["_id"], letter["entry"])
+    # That its bytes were given up changes nothing about what is known.
+    await dlq.purge(db, Filters(), dlq.Account(), lambda _: None)
+    assert "payload" not in await the_one(db, "dead_letters")
+    assert await the_finding(settings) == finding
 
 
 async def test_where_epochs_are_recorded(
