@@ -21,8 +21,10 @@ from evp.identity import canonical
 from evp.limits import DURABILITY_CHECK_S, RECONNECT_LONGEST_S
 from evp.logs import get
 from evp.server.answer import Answer
+from evp.server.backpressure import BacklogPart, Backpressure
 from evp.server.problem import fault, problem
 from evp.settings import Settings
+from evp.stream.client import LogFull
 from evp.stream.flusher import Flusher
 from evp.stream.keys import Keys
 from evp.stream.producer import Epoch, Producer
@@ -45,6 +47,7 @@ class Acceptor:
         )
         admission = Admission(settings.default_source, settings.time_in_id)
         self._flusher = Flusher(self._producer, admission)
+        self._backpressure = Backpressure(settings, self._flusher)
         self._refusal: Refusal | None = Refusal("log_unavailable", "the log is not connected yet")
         self._closing = False
         self._label = b""
@@ -53,8 +56,19 @@ class Acceptor:
 
     @property
     def refusal(self) -> Refusal | None:
-        """Why nothing can be accepted now; None if it can."""
+        """Why nothing can be accepted here; None if it can, or only has to wait for the backlog."""
         return self._refusal
+
+    @property
+    def backlog(self) -> BacklogPart:
+        """What waits in the log, and whether more may be added."""
+        return self._backpressure.part()
+
+    def refusal_of(self, size_bytes: int) -> Refusal | None:
+        """Return why a body of this size can't be taken now; None if it can."""
+        if self._refusal is None and size_bytes <= self._flusher.room_bytes:
+            return None
+        return self._refusal or self._backpressure.refusal()
 
     @property
     def durability(self) -> str:
@@ -67,9 +81,8 @@ class Acceptor:
         Never raises. `respond` must not raise either; whoever has gone by then
         ignores the answer.
         """
-        closed = self._refusal or self._flusher.refusal
-        if closed is not None:
-            respond(problem(closed))
+        if self._refusal is not None or len(body) > self._flusher.room_bytes:
+            respond(problem(self._refusal or self._backpressure.refusal()))
             return
         try:
             if media is Media.EVENT:
@@ -114,6 +127,9 @@ class Acceptor:
 
     def _failed(self, error: LogUnavailable) -> Answer:
         """Return the answer to a request whose frame the log did not acknowledge."""
+        if isinstance(error, LogFull):
+            self._backpressure.overflowed()
+            return problem(self._backpressure.refusal())
         self._watch.set()
         if isinstance(error, AckUnknown):
             detail = "the log did not confirm it; send the same event again, with id and time"
@@ -124,6 +140,7 @@ class Acceptor:
         """Connect and keep connected. Does not fail: `refusal` says what is wrong."""
         self._flusher.start()
         await self._look()
+        self._backpressure.start()
         self._tasks = [asyncio.create_task(self._stay_connected(), name="log watch")]
 
     def refuse_new(self) -> None:
@@ -157,6 +174,7 @@ class Acceptor:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._backpressure.close()
 
     async def _stay_connected(self) -> None:
         """Look at the log's settings now and then, and at once when an append failed."""
@@ -176,6 +194,8 @@ class Acceptor:
         before = self._refusal
         try:
             durability = await self._producer.connect()
+            if before is not None:
+                await self._backpressure.look()
         except LogUnavailable as error:
             now: Refusal | None = _refusal_of(error)
         else:

@@ -45,6 +45,9 @@ async def ingest(request: AnyRequest, state: State) -> Response[bytes]:
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > body_bytes_max(path):
             raise too_large(path)
+        closed = acceptor.refusal_of(int(length) if length.isdigit() else 0)
+        if closed is not None:
+            raise closed
         body = await _read(request, path)
     except Refusal as refusal:
         answer = problem(refusal)

@@ -1,7 +1,9 @@
 """How the server is: what /api/health tells, and what readiness depends on.
 
 Readiness and accepting never depend on the store: while MongoDB is away, events
-go on into the log.
+go on into the log. A backlog that is full is no reason to be not ready either:
+every other server would be as little, and a balancer that has none left answers
+worse than a 503 which says when to come back. It makes health degraded.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from evp.clock import monotonic_s
 from evp.errors import StoreUnavailable
 from evp.limits import STORE_PING_KEEP_S, STORE_PING_S_MAX
 from evp.server.accept import Acceptor
+from evp.server.backpressure import BacklogPart
 
 Ping = Callable[[], Awaitable[Any]]
 """Asks the store whether it is there; raises StoreUnavailable."""
@@ -37,6 +40,7 @@ class Health(Struct):
     version: str
     uptime_s: int
     log: Part
+    backlog: BacklogPart
     store: Part
 
 
@@ -60,9 +64,10 @@ class HealthCheck:
             durability=self._acceptor.durability or UNSET,
         )
         store = await self._store_part()
-        status = "down" if not log.ok else "ok" if store.ok else "degraded"
+        backlog = self._acceptor.backlog
+        status = "down" if not log.ok else "ok" if store.ok and backlog.ok else "degraded"
         uptime_s = int(monotonic_s() - self._started_at_s)
-        return Health(status, evp.__version__, uptime_s, log, store)
+        return Health(status, evp.__version__, uptime_s, log, backlog, store)
 
     async def _store_part(self) -> Part:
         async with self._asking:

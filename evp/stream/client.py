@@ -21,6 +21,7 @@ from redis.exceptions import (
     ClusterDownError,
     MasterDownError,
     NoScriptError,
+    OutOfMemoryError,
     ReadOnlyError,
     RedisError,
     ResponseError,
@@ -45,7 +46,18 @@ _LOCAL = ("127.0.0.1", "::1", "localhost")
 
 
 class LogRefused(LogUnavailable):
-    """Raised on an error reply: the log understood the command and did not do it."""
+    """Raised on an error reply: the log understood a command and did not do it.
+
+    `number` is the place of that command among those that were sent in one go.
+    """
+
+    def __init__(self, text: str, number: int = 0) -> None:
+        super().__init__(text)
+        self.number = number
+
+
+class LogFull(LogRefused):
+    """Raised when the log has no memory left for a command that needs some."""
 
 
 class Link:
@@ -125,9 +137,9 @@ class Link:
             # Cancelled: the reply is still to come, so nobody may use this connection again.
             await self.close()
             raise
-        for reply in replies:
+        for number, reply in enumerate(replies):
             if isinstance(reply, ResponseError):
-                await self._raise(reply)
+                await self._raise(reply, number)
         return replies
 
     async def script(
@@ -161,7 +173,7 @@ class Link:
         except ResponseError as error:
             return error
 
-    async def _raise(self, reply: ResponseError) -> None:
+    async def _raise(self, reply: ResponseError, number: int) -> None:
         text = str(reply)
         if text.startswith("NOGROUP"):
             raise GroupLost(text)
@@ -170,7 +182,8 @@ class Link:
             self._loaded.clear()
         elif isinstance(reply, _WRONG_SERVER) or text.startswith(_WRONG_SERVER_CODES):
             await self.close()
-        raise LogRefused(f"the log at {self._name} refused: {text}")
+        refused = LogFull if isinstance(reply, OutOfMemoryError) else LogRefused
+        raise refused(f"the log at {self._name} refused: {text}", number)
 
 
 def _text(error: BaseException) -> str:

@@ -3,11 +3,16 @@
 Load makes frames bigger; a lone event waits for nobody. Requests of a frame
 share its fate. A request that goes away takes nothing with it: its callback is
 called all the same and finds nobody to answer.
+
+How much may wait is bounded, in frames and in bytes, and so is what may be added
+until somebody has looked again how full the log is (`allow`). All of it comes
+down to one number, `room_bytes`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import deque
 from collections.abc import Callable
 
@@ -15,7 +20,7 @@ from evp.codec import Decoded
 from evp.documents import Admission, Documents
 from evp.errors import AckUnknown, LogUnavailable, Refusal
 from evp.frame import OpenFrame
-from evp.limits import FRAMES_WAITING_MAX
+from evp.limits import FRAMES_WAITING_BYTES_MAX, FRAMES_WAITING_MAX
 from evp.logs import get
 from evp.stream.producer import Producer
 
@@ -31,6 +36,13 @@ class Flusher:
     def __init__(self, producer: Producer, admission: Admission) -> None:
         self._producer = producer
         self._admission = admission
+        self.added_bytes = 0
+        """What was ever added, in bytes of documents."""
+        self.answered_bytes = 0
+        """What of it was answered."""
+        self.room_bytes = FRAMES_WAITING_BYTES_MAX
+        """How large a request may be that is added now; below 0 none may."""
+        self._limit_bytes = sys.maxsize
         self._frame = OpenFrame()
         self._waiting: list[Done] = []
         self._closed_frames: deque[tuple[OpenFrame, list[Done]]] = deque()
@@ -43,13 +55,10 @@ class Flusher:
         """Start flushing; needs a running loop."""
         self._task = asyncio.create_task(self._run(), name="flusher")
 
-    @property
-    def refusal(self) -> Refusal | None:
-        """Why nothing can be added now; None if it can."""
-        if len(self._closed_frames) < FRAMES_WAITING_MAX:
-            return None
-        detail = "more is waiting for the log than it takes"
-        return Refusal("backlog_full", detail, retry_after_s=1)
+    def allow(self, limit_bytes: int) -> None:
+        """Say up to which `added_bytes` requests may be added; without a word there is no end."""
+        self._limit_bytes = limit_bytes
+        self._measure()
 
     def add(self, decoded: Decoded, done: Done, *, batch: bool) -> tuple[Documents, int]:
         """Put the events of one request into the open frame; `done` is called exactly once.
@@ -57,12 +66,16 @@ class Flusher:
         Returns their documents and the index of the first one in its frame.
         Raises Refusal; then nothing was added and `done` is never called.
         """
-        if self.refusal is not None:
-            raise self.refusal
+        if self.room_bytes < 0:
+            detail = "more is waiting for the log than it takes"
+            raise Refusal("backlog_full", detail, retry_after_s=1)
         frame = self._frame
-        first = frame.count
+        first, before_bytes = frame.count, frame.size_bytes
         made = frame.add(decoded, self._admission, batch=batch)
         self._waiting.append(done)
+        size_bytes = frame.size_bytes - before_bytes
+        self.added_bytes += size_bytes
+        self.room_bytes -= size_bytes
         if frame.full:
             self._close_frame()
         self._idle.clear()
@@ -87,6 +100,7 @@ class Flusher:
             if not self._closed_frames:
                 self._close_frame()
             frame, waiting = self._closed_frames.popleft()
+            self._measure()
             result: str | LogUnavailable
             try:
                 result = await self._producer.append(frame, len(waiting))
@@ -95,6 +109,8 @@ class Flusher:
             except Exception as error:  # noqa: BLE001 - whoever waits must be answered, and the next frame sent
                 _log.error("unexpected error in an append", exc_info=error)
                 result = AckUnknown(f"unexpected error: {type(error).__name__}")
+            self.answered_bytes += frame.size_bytes
+            self._measure()
             for done in waiting:
                 done(result)
             if not self._closed_frames and not self._waiting:
@@ -105,3 +121,11 @@ class Flusher:
         self._closed_frames.append((self._frame, self._waiting))
         self._frame = OpenFrame()
         self._waiting = []
+        self._measure()
+
+    def _measure(self) -> None:
+        if len(self._closed_frames) >= FRAMES_WAITING_MAX:
+            self.room_bytes = -1
+        else:
+            may_wait_bytes = self.answered_bytes + FRAMES_WAITING_BYTES_MAX
+            self.room_bytes = min(self._limit_bytes, may_wait_bytes) - self.added_bytes

@@ -1,10 +1,11 @@
 """Appending frames: one pinned connection, one epoch, one frame under way.
 
 Every frame carries `srv` (this epoch's random id) and `seq` (1, 2, 3, …).
-Anything but a positive reply closes the epoch at its last acknowledged number:
-the next frame starts a new one at 1, and no number is ever used twice. So a
-number up to the recorded one that is nowhere to be found is a loss, and nothing
-else is.
+An append of unknown outcome closes the epoch at its last acknowledged number: the
+next frame starts a new one at 1. One that was refused, as by a log that is full,
+leaves nothing behind, and its number goes to the next frame. So no two frames of
+the log have the same number, and one up to the recorded one that is nowhere to be
+found is a loss, and nothing else is.
 """
 
 from __future__ import annotations
@@ -77,8 +78,8 @@ class Producer:
     async def append(self, frame: OpenFrame, requests: int) -> str:
         """Append a frame and return its entry id once the log has it on disk.
 
-        Raises LogUnavailable if the frame was certainly not appended, and
-        AckUnknown if nobody can tell.
+        Raises LogUnavailable if the frame was certainly not appended (LogFull: for
+        want of memory), and AckUnknown if nobody can tell.
         """
         async with self._link_free:
             link, durability = self._link, self._durability
@@ -88,6 +89,8 @@ class Producer:
             seq = epoch.acknowledged_seq + 1
             try:
                 entry = await self._send(link, durability, frame, epoch.srv, seq, requests)
+            except LogRefused:
+                raise  # The frame is not there, and nobody else has its number.
             except BaseException:
                 self._close_epoch()
                 raise
@@ -114,8 +117,8 @@ class Producer:
             for local, remote in counts:
                 durability.confirm(local, remote)
         except LogRefused as error:
-            if not wait:
-                raise  # The script itself was refused: the frame is not there.
+            if error.number == 0:
+                raise  # It is the script that was refused.
             raise AckUnknown(str(error)) from error
         except LogUnavailable as error:
             raise AckUnknown(str(error)) from error

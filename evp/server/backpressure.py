@@ -1,0 +1,168 @@
+"""Back-pressure: a server process adds to the log only what it has room for.
+
+    look, four times a second ─▶ full? ─▶ nothing is taken, and clients are told when to come back
+                                  │ no
+                                  └────▶ this process's share of what is free, until the next look
+
+All servers together append between two looks at most half of what is free below
+the mark, so however many there are, and however late they look, they don't pass
+the log's memory together. A request that is larger than what is left of the share
+is refused. Nothing here costs a request more than a comparison with one number
+(`Flusher.room_bytes`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import sys
+
+from msgspec import UNSET, Struct, UnsetType
+
+from evp.batch.retry import Backoff
+from evp.clock import monotonic_s
+from evp.errors import LogUnavailable, Refusal
+from evp.limits import BACKLOG_LOOK_S, LOOK_SHARE, RECONNECT_LONGEST_S
+from evp.logs import get
+from evp.server.overload import Overload
+from evp.settings import Settings
+from evp.stream.backlog import Pin, backlog, leave
+from evp.stream.client import Link
+from evp.stream.flusher import Flusher
+from evp.stream.keys import Keys
+from evp.stream.memory import memory
+
+_NOTHING = -1
+_log = get("evp.accept")
+
+
+class BacklogPart(Struct, omit_defaults=True):
+    """What waits in the log, as health tells it; what is not known is left out.
+
+    `pinned_by` is the group that is furthest behind, if anything waits for it.
+    """
+
+    ok: bool
+    detail: str | UnsetType = UNSET
+    used_bytes: int | UnsetType = UNSET
+    mark_bytes: int | UnsetType = UNSET
+    events: int | UnsetType = UNSET
+    drained_events_per_s: float | UnsetType = UNSET
+    servers: int | UnsetType = UNSET
+    pinned_by: Pin | UnsetType = UNSET
+
+
+class Backpressure:
+    """Looks how full the log is, and tells the flusher of this process how much it may take."""
+
+    def __init__(self, settings: Settings, flusher: Flusher) -> None:
+        self._url = settings.redis_url
+        self._keys = Keys(settings.stream)
+        self._server = secrets.token_hex(8)
+        self._flusher = flusher
+        self._overload = Overload(settings.backlog_max)
+        self._link: Link | None = None
+        self._turn = asyncio.Lock()
+        self._blind = "nobody has looked yet how full the log is"
+        self._task: asyncio.Task[None] | None = None
+        flusher.allow(_NOTHING)
+
+    def start(self) -> None:
+        """Begin to look again and again."""
+        self._task = asyncio.create_task(self._watch(), name="backlog watch")
+
+    async def look(self) -> None:
+        """Look now. Raises LogUnavailable; what was allowed before then stays, and runs out."""
+        async with self._turn:
+            # What is answered by now is in the memory that is seen; the rest may not be.
+            seen_bytes = self._flusher.answered_bytes
+            try:
+                link = await self._dialled()
+                found = await memory(link), await backlog(link, self._keys, self._server)
+            except LogUnavailable as error:
+                self._blind = f"nobody can tell how full the log is: {error}"
+                raise
+            self._blind = ""
+            was_full = self._overload.full
+            self._overload.note(monotonic_s(), *found)
+            self._flusher.allow(self._limit_bytes(seen_bytes))
+            if self._overload.full != was_full:
+                self._tell()
+
+    def overflowed(self) -> None:
+        """Take nothing more until the next look: the log had no memory left for a frame."""
+        self._overload.full = True
+        self._flusher.allow(_NOTHING)
+
+    def refusal(self) -> Refusal:
+        """Return why a request can't be taken that is larger than the flusher's room."""
+        overload = self._overload
+        if overload.full:
+            return Refusal("backlog_full", overload.why(), retry_after_s=overload.retry_after_s())
+        if self._blind:
+            return Refusal("log_unavailable", self._blind, retry_after_s=1)
+        detail = "more is waiting for the log, or is sent at once, than it takes now"
+        return Refusal("backlog_full", detail, retry_after_s=overload.retry_after_s())
+
+    def part(self) -> BacklogPart:
+        """Return what health tells."""
+        overload = self._overload
+        part = BacklogPart(ok=not overload.full and not self._blind)
+        if not part.ok:
+            part.detail = self._blind or overload.why()
+        if overload.memory is not None:
+            part.used_bytes = overload.memory.used_bytes
+            part.mark_bytes = overload.memory.mark_bytes or UNSET
+        if overload.backlog is not None:
+            pin = overload.backlog.pin
+            part.events = pin.events
+            part.servers = overload.backlog.servers
+            part.pinned_by = pin if pin.events else UNSET
+            part.drained_events_per_s = round(overload.drained.events_per_s, 1)
+        return part
+
+    async def close(self) -> None:
+        """Look no more; the others need not count this process any longer."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        async with self._turn:
+            if self._link is not None:
+                with contextlib.suppress(LogUnavailable):
+                    await leave(self._link, self._keys, self._server)
+                await self._link.close()
+                self._link = None
+
+    def _limit_bytes(self, seen_bytes: int) -> int:
+        """Return up to which of the flusher's bytes this process may go until the next look."""
+        overload = self._overload
+        if overload.full:
+            return _NOTHING
+        if overload.memory is None or overload.memory.mark_bytes is None:
+            return sys.maxsize
+        servers = overload.backlog.servers if overload.backlog is not None else 0
+        free_bytes = overload.memory.mark_bytes - overload.memory.used_bytes
+        return seen_bytes + int(free_bytes * LOOK_SHARE / max(1, servers))
+
+    def _tell(self) -> None:
+        if self._overload.full:
+            _log.warning("backlog full: not accepting", reason=self._overload.why())
+        else:
+            _log.info("backlog has drained: accepting", reason=self._overload.why())
+
+    async def _watch(self) -> None:
+        backoff = Backoff(longest_s=RECONNECT_LONGEST_S)
+        while True:
+            try:
+                await self.look()
+            except LogUnavailable:
+                await asyncio.sleep(backoff.next_s())
+            else:
+                backoff.reset()
+                await asyncio.sleep(BACKLOG_LOOK_S)
+
+    async def _dialled(self) -> Link:
+        if self._link is None or not self._link.is_open:
+            self._link = await Link.open(self._url)
+        return self._link

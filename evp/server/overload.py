@@ -1,0 +1,123 @@
+"""Whether the log is too full to add to it, and when to come back. No I/O.
+
+Two levels count, as far as they are known: used memory against the mark, and the
+backlog in events against BACKLOG_MAX. At either one it is full, and stays so
+until both are down to a share of it: what drains a little is not refilled at
+once.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import deque
+from collections.abc import Callable
+
+from msgspec import Struct
+
+from evp.limits import BACKLOG_RETRY_S_MAX, DRAIN_WINDOW_S, REOPEN_SHARE
+from evp.stream.backlog import Backlog
+from evp.stream.memory import Memory
+
+
+class Drained(Struct, frozen=True):
+    """What the slowest group has done, a second."""
+
+    events_per_s: float = 0.0
+    bytes_per_s: float = 0.0
+
+
+class DrainRate:
+    """How fast the slowest group works, over a sliding window."""
+
+    def __init__(self) -> None:
+        self._looks: deque[tuple[float, int, int]] = deque()
+
+    def note(self, at_s: float, events_done: int, bytes_done: int) -> None:
+        """Take note of how far the group is; less than before means that it began again."""
+        looks = self._looks
+        if looks and (events_done < looks[-1][1] or bytes_done < looks[-1][2]):
+            looks.clear()
+        looks.append((at_s, events_done, bytes_done))
+        # The look before the window is kept: it is where the window begins.
+        while len(looks) > 1 and looks[1][0] <= at_s - DRAIN_WINDOW_S:
+            looks.popleft()
+
+    def rate(self) -> Drained:
+        """Return the rate over the window, 0 where nothing is known."""
+        if not self._looks:
+            return Drained()
+        (from_s, events_before, bytes_before), (to_s, events, size_bytes) = (
+            self._looks[0],
+            self._looks[-1],
+        )
+        if to_s <= from_s:
+            return Drained()
+        took_s = to_s - from_s
+        return Drained((events - events_before) / took_s, (size_bytes - bytes_before) / took_s)
+
+
+class Overload:
+    """The state of one log, from look to look."""
+
+    def __init__(
+        self, backlog_events_max: int | None, draw: Callable[[], float] = random.random
+    ) -> None:
+        self.full = False
+        self.memory: Memory | None = None
+        self.backlog: Backlog | None = None
+        self._backlog_events_max = backlog_events_max
+        self._draining = DrainRate()
+        self._draw = draw
+
+    @property
+    def drained(self) -> Drained:
+        """The rate at which the log drains."""
+        return self._draining.rate()
+
+    def note(self, at_s: float, memory: Memory | None, backlog: Backlog) -> None:
+        """Take note of a look; `memory` is None where the log hides it."""
+        self.memory, self.backlog = memory, backlog
+        self._draining.note(at_s, backlog.events_done, backlog.bytes_done)
+        shares = [level / most for level, most, _ in self._levels()]
+        if any(share >= 1 for share in shares):
+            self.full = True
+        elif all(share <= REOPEN_SHARE for share in shares):
+            self.full = False
+
+    def why(self) -> str:
+        """Return what is full, and who holds it up, for people."""
+        told = []
+        memory, backlog, events_max = self.memory, self.backlog, self._backlog_events_max
+        if memory is not None and memory.mark_bytes:
+            used, mark = memory.used_bytes / 2**20, memory.mark_bytes / 2**20
+            told.append(f"the log uses {used:,.1f} MiB of memory, its mark is {mark:,.1f} MiB")
+        if backlog is not None:
+            if events_max is not None:
+                told.append(f"{backlog.pin.events:,} events wait, BACKLOG_MAX is {events_max:,}")
+            told.append(str(backlog.pin))
+        return "; ".join(told)
+
+    def retry_after_s(self) -> int:
+        """Return when to come back: when it has drained, by the rate so far, and a bit apart.
+
+        Up to half as much again is drawn, so that not all come back at once.
+        """
+        waits_s = [1.0]
+        for level, most, rate in self._levels():
+            excess = level - REOPEN_SHARE * most
+            if excess > 0:
+                waits_s.append(excess / rate if rate > 0 else math.inf)
+        wait_s = max(waits_s) * (1 + self._draw() / 2)
+        return math.ceil(min(wait_s, BACKLOG_RETRY_S_MAX))
+
+    def _levels(self) -> list[tuple[int, int, float]]:
+        """Return (level, most, rate a second at which it falls) of what is known."""
+        levels: list[tuple[int, int, float]] = []
+        drained = self.drained
+        if self.memory is not None and self.memory.mark_bytes:
+            levels.append((self.memory.used_bytes, self.memory.mark_bytes, drained.bytes_per_s))
+        if self.backlog is not None and self._backlog_events_max is not None:
+            pin = self.backlog.pin
+            levels.append((pin.events, self._backlog_events_max, drained.events_per_s))
+        return levels
