@@ -23,6 +23,7 @@ from evp.storage.dlq import (
     DEAD,
     DELIVERED,
     PURGED,
+    REOPENED,
     SETTLING,
     Letter,
     bodies,
@@ -40,6 +41,7 @@ _NOT_WHOLE = "not all of it was kept"
 _CONFLICT = Failure(ID_CONFLICT, "another event with the same source, id and time is stored")
 _LEFT_ALONE = {
     SETTLING: Failure(SETTLING, "its frame is not settled; try again once it is"),
+    REOPENED: Failure(REOPENED, "its frame is judged again by somebody else; try again"),
     PURGED: Failure(PURGED, "it was purged meanwhile"),
 }
 
@@ -116,7 +118,7 @@ class Replayer:
         """Return what became of letters; an outcome that others replace just now is waited for."""
         states = await look_again(self._db, letters)
         for _ in range(_LOOKS_MAX):
-            if SETTLING not in states.values():
+            if REOPENED not in states.values():
                 break
             await asyncio.sleep(_LOOK_S)
             states = await look_again(self._db, letters)
