@@ -132,6 +132,10 @@ class Proxy:
         """Hold everything back that goes these ways, on connections that stay open."""
         self.change(Weather(swallowing=frozenset(ways)))
 
+    def lead_to(self, url: str) -> None:
+        """Let new connections go to another engine; open ones stay where they are."""
+        self._engine = urlsplit(url)
+
     def reset(self) -> None:
         """Cut every connection that is open."""
         for pair in list(self._pairs):
