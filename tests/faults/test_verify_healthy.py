@@ -34,12 +34,12 @@ def verified(up: Up, *flags: str) -> dict[str, object]:
 def test_a_hundred_looks(tmp_path: Path) -> None:
     """Events flow, workers and servers are killed and come back, and every look is clean."""
     flags = ("--serve-processes", "2", "--work-processes", "2")
-    pace = Pace(events_max=10_000_000, pause_s=0.02)
+    pace = Pace(events_max=10_000_000, batch_events=2, pause_s=0.05)
     with (
         running_up(tmp_path, *flags) as up,
         feeding(up.http_url, up.api_key, SOURCE, pace) as feed,
     ):
-        feed.wait_accepted(1_000, within_s=60)
+        feed.wait_accepted(500, within_s=60)
         for number in range(RUNS):
             verified(up, *SCOPES[number % len(SCOPES)])
             if number % KILL_EVERY == KILL_EVERY - 1:

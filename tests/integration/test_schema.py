@@ -314,7 +314,10 @@ async def test_only_workers_heard_of_lately_count(db: Database) -> None:
 async def test_records_of_a_server_only_grow(db: Database) -> None:
     """A late record of an epoch does not take back a newer one."""
     await ledger.record_servers(db, [(b"one", 5, 50), (b"two", 1, 1)])
+    [first] = await db[schema.SERVERS].find({"_id": b"one"}).to_list()
     await ledger.record_servers(db, [(b"one", 4, 40)])
+    [again] = await db[schema.SERVERS].find({"_id": b"one"}).to_list()
+    assert again["first_at"] == first["first_at"] <= again["seen_at"]
     await ledger.record_servers(db, [])
     rows = {bytes(one["_id"]): one for one in await documents(db, schema.SERVERS)}
     assert {srv: (one["seq"], one["events"]) for srv, one in rows.items()} == {

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from evp import balance
+from evp import balance, stats
 from evp.errors import LogUnavailable
 from evp.limits import HEARTBEAT_S, TOTALS_COST_FACTOR, WORKER_SILENT_S
 from evp.settings import Settings
