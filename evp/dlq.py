@@ -7,7 +7,7 @@ any moment, run twice, and run beside workers.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
 from typing import Any
 
 from msgspec import Struct, field
@@ -19,11 +19,12 @@ from evp.limits import DEAD_LETTERS_COUNTED_MAX, DEAD_LETTERS_NAMED_MAX
 from evp.storage import dlq
 from evp.storage.client import Database
 from evp.storage.dead_letters import REASONS
-from evp.storage.dlq import DEAD, DELIVERED, STATES, Filters, Letter
+from evp.storage.dlq import DEAD, DELIVERED, REOPENED, STATES, Filters, Letter
 from evp.storage.replay import Refused, Replayer
 
-WORTH_CHANGING = frozenset((DEAD, DELIVERED))
-"""States of letters that replay and purge take; what is settling or purged they leave alone."""
+TO_REPLAY = frozenset((DEAD, DELIVERED, REOPENED))
+TO_PURGE = frozenset((DEAD, DELIVERED))
+"""States of letters that are taken; those that settle may yet be stored without anyone's help."""
 
 
 class Listing(Struct):
@@ -111,14 +112,16 @@ async def show(db: Database, letter_id: str) -> Shown:
     raise NoSuchLetter(f"no dead letter has the id {letter_id!r}; `evp dlq list` shows them")
 
 
-async def select(db: Database, filters: Filters, *, dry_run: bool) -> Account:
+async def select(
+    db: Database, filters: Filters, states: Collection[str], *, dry_run: bool
+) -> Account:
     """Return an account that tells how many letters there are to change, all of them counted.
 
     Raises StoreUnavailable.
     """
     account = Account(dry_run=dry_run)
     found: set[str] = set()
-    async for letters in dlq.walk(db, filters, WORTH_CHANGING):
+    async for letters in dlq.walk(db, filters, states):
         account.selected += len(letters)
         for one in letters:
             _count(account.by_reason, one)
@@ -147,7 +150,8 @@ async def replay(
         account.done += len(letters) - len(refused)
         account.refuse(refused)
 
-    await _each_portion(db, filters, account, notify, deliver, letters_per_s)
+    letters = dlq.walk(db, filters, TO_REPLAY)
+    await _each_portion(letters, account, notify, deliver, letters_per_s)
 
 
 async def purge(db: Database, filters: Filters, account: Account, notify: Notify) -> None:
@@ -161,28 +165,37 @@ async def purge(db: Database, filters: Filters, account: Account, notify: Notify
         await dlq.remove(db, [one for one in letters if one.state == DELIVERED])
         account.done += len(letters)
 
-    await _each_portion(db, filters, account, notify, give_up, None)
+    await _each_portion(dlq.walk(db, filters, TO_PURGE), account, notify, give_up, None)
 
 
 async def _each_portion(
-    db: Database,
-    filters: Filters,
+    pages: AsyncIterator[list[Letter]],
     account: Account,
     notify: Notify,
-    change: Callable[[list[Letter]], Awaitable[None]],
+    change: Callable[[list[Letter]], Coroutine[Any, Any, None]],
     letters_per_s: float | None,
 ) -> None:
     """Change letters portion by portion, no more a second than `letters_per_s`."""
     started_at_s, changed = monotonic_s(), 0
-    async for page in dlq.walk(db, filters, WORTH_CHANGING):
+    async for page in pages:
         for portion in dlq.portions_of(page, letters_per_s):
-            await change(portion)
+            await _to_its_end(change(portion))
             notify(account)
             changed += len(portion)
             if letters_per_s is not None:
                 ahead_s = changed / letters_per_s - (monotonic_s() - started_at_s)
                 await asyncio.sleep(max(0.0, ahead_s))
     account.finished = True
+
+
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Await work that is not left half done: told to end, it ends first."""
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
 
 
 def _count(by_reason: dict[str, int], letter: Letter) -> None:

@@ -66,6 +66,7 @@ STATUS_BY_CODE: dict[str, int] = {
     "backlog_full": 503,
     "log_not_durable": 503,
     "log_unavailable": 503,
+    "server_busy": 503,
     "shutting_down": 503,
 }
 """The stable `code` of every problem+json answer, and its HTTP status."""

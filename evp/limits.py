@@ -33,6 +33,14 @@ TIME_AHEAD_MS_MAX = 24 * 3600 * 1000
 API_KEY_BYTES_MAX = 256
 #: Request line and headers of one HTTP request.
 HEADER_BYTES_MAX = 32 * KIB
+#: Connections of one server process, as far as it may open so many files.
+CONNECTIONS_MAX = 4_096
+#: Files that a server process needs for anything else.
+FILES_KEPT = 64
+#: Connections beyond that are told so, up to as many more; further ones are cut at once.
+CONNECTIONS_REFUSED_MAX = 32
+#: Bodies of which a part has come, all connections of a server process together.
+BODIES_BYTES_MAX = 128 * MIB
 #: A connection without a request, seconds.
 KEEP_ALIVE_S = 75
 #: A request that started must be read whole within this, seconds.
@@ -75,6 +83,8 @@ REOPEN_SHARE = 0.8
 DONE_SHARE_OF_MARK = 0.5
 #: Of what is free below the mark, what all servers may append between two looks.
 LOOK_SHARE = 0.5
+#: So much of the mark at most is left free when it gives no server a whole frame any more.
+LAST_SHARE_MAX = 0.1
 #: How often a server process looks how full the log is.
 BACKLOG_LOOK_S = 0.25
 #: A server process that has not looked for so long does not count.
@@ -141,8 +151,8 @@ DEAD_LETTER_SHOWN_BYTES_MAX = 4 * KIB
 #: A look whether the store is there, and how long its answer is kept.
 STORE_PING_S_MAX = 1.0
 STORE_PING_KEEP_S = 3.0
-#: A server process needs the store for its ledger and for looking whether it is there.
-SERVER_STORE_CONNECTIONS_MAX = 2
+#: A server process needs the store for its ledger, its balance, and to look whether it is there.
+SERVER_STORE_CONNECTIONS_MAX = 3
 #: Server selection and waiting for a pooled connection, milliseconds.
 STORE_SELECT_MS_MAX = 5_000
 STORE_QUEUE_MS_MAX = 2_000
@@ -200,6 +210,11 @@ SWEEP_ENTRIES_MAX = 200
 #: An outcome that is not final, or has dead letters, is judged again within this.
 JUDGE_AGAIN_MS_MIN = 10_000
 JUDGE_AGAIN_MS_MAX = 24 * 3600 * 1000
+#: A server process looks at the balance only when it is asked for its health, again after at
+#: least so many times what the last look took, and gives a look up after this, seconds.
+BALANCE_COST_FACTOR = 100
+BALANCE_KEEP_S = 15.0
+BALANCE_S_MAX = 20.0
 #: `evp verify` holds so many frames at a time, and so many ids; one frame may have more.
 VERIFY_PAGE_FRAMES = 1_000
 VERIFY_PAGE_EVENTS = 20_000

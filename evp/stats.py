@@ -6,11 +6,13 @@ import asyncio
 
 from msgspec import Struct
 
+from evp import balance
+from evp.balance import Balance
 from evp.clock import monotonic_s
 from evp.errors import StoreUnavailable
 from evp.limits import TOTALS_COST_FACTOR
 from evp.settings import Settings
-from evp.storage.account import Totals, stored_per_s, totals
+from evp.storage.account import Totals, stored_per_s
 from evp.storage.client import close, connect, database
 from evp.stream.client import Link
 from evp.stream.info import LogFacts, log_facts
@@ -28,7 +30,7 @@ class Rates(Struct):
 
 
 class Stats(Struct):
-    """One look. `store_error` tells why `totals` are missing or old."""
+    """One look. `store_error` tells why totals and balance are missing or old."""
 
     stream: str
     group: str
@@ -36,6 +38,7 @@ class Stats(Struct):
     rates: Rates
     totals: Totals | None = None
     store_error: str | None = None
+    balance: Balance | None = None
 
 
 class Collector:
@@ -49,6 +52,7 @@ class Collector:
         self._link: Link | None = None
         self._before: LogFacts | None = None
         self._totals: Totals | None = None
+        self._balance: Balance | None = None
         self._sum_again_at_s = 0.0
 
     async def look(self) -> Stats:
@@ -65,12 +69,12 @@ class Collector:
         try:
             async with asyncio.timeout(STORE_LOOK_S_MAX):
                 stats.rates.stored_per_s = await stored_per_s(self._db)
-                await self._sum()
+                await self._sum(self._link)
         except StoreUnavailable as error:
             stats.store_error = str(error)
         except TimeoutError:
             stats.store_error = f"the store did not answer within {STORE_LOOK_S_MAX:g} s"
-        stats.totals = self._totals
+        stats.totals, stats.balance = self._totals, self._balance
         return stats
 
     async def close(self) -> None:
@@ -79,12 +83,13 @@ class Collector:
             await self._link.close()
         await close(self._client)
 
-    async def _sum(self) -> None:
+    async def _sum(self, link: Link) -> None:
         """Sum the outcomes, unless that was done a short while ago for what it costs."""
         started_at_s = monotonic_s()
         if started_at_s < self._sum_again_at_s:
             return
-        self._totals = await totals(self._db)
+        group = self._settings.consumer_group
+        self._balance, self._totals = await balance.look(link, self._db, self._keys, group)
         took_s = monotonic_s() - started_at_s
         self._sum_again_at_s = monotonic_s() + TOTALS_COST_FACTOR * took_s
 

@@ -47,6 +47,7 @@ class Outcome(Struct, kw_only=True):
     accepted_ms: int
     missing: list[int] = []
     provisional: bool = False
+    external: bool = False
 
     @property
     def count(self) -> int:
@@ -60,6 +61,7 @@ class Held(Struct, frozen=True):
     frame_id: ObjectId
     ids: list[bytes]
     accepted_ms: int
+    external: bool = False
 
 
 def judge(frame: Frame, inserted: Container[int], found: Mapping[bytes, Any]) -> Outcome:
@@ -91,6 +93,7 @@ def judge(frame: Frame, inserted: Container[int], found: Mapping[bytes, Any]) ->
             else summary_of([frame.documents[index] for index in mine.values()], frame.accepted_ms)
         ),
         accepted_ms=frame.accepted_ms,
+        external=frame.external,
     )
 
 
@@ -134,6 +137,7 @@ def judge_by_ids(
         summary=summary_of(mine.values(), held.accepted_ms),
         accepted_ms=held.accepted_ms,
         missing=missing,
+        external=held.external,
     )
 
 

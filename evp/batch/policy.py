@@ -2,11 +2,16 @@
 
 Frames are never split, and a batch has at least one, so the bounds are targets
 that one frame may pass. Reading is done in frames; how many make a batch is
-learnt from the frames seen so far.
+learnt from the frames seen so far. The next ones may be far bigger, so a batch is
+written in portions: what the store must take at once stays bounded, whatever
+was read.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
+from evp.frame import Frame
 from evp.limits import READ_BYTES_TARGET, READ_FRAMES_MAX
 
 #: The weight of the newest frame in the mean.
@@ -40,3 +45,14 @@ class ReadSize:
         by_events = self._events_target / max(self._mean_events, 1.0)
         by_bytes = READ_BYTES_TARGET / max(self._mean_bytes, 1.0)
         return max(1, min(round(by_events), int(by_bytes), READ_FRAMES_MAX))
+
+    def portions(self, frames: Sequence[Frame]) -> Iterator[Sequence[Frame]]:
+        """Return the frames by portions of `events_target` events at most, or of one frame."""
+        first = events = 0
+        for place, frame in enumerate(frames):
+            if place > first and events + frame.count > self._events_target:
+                yield frames[first:place]
+                first, events = place, 0
+            events += frame.count
+        if frames:
+            yield frames[first:]

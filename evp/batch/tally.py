@@ -24,13 +24,17 @@ _SLOT_LAST = 64
 
 
 class Tally(Struct):
-    """Sums over some frames. `latency` counts events by slot (`slot_of`), `cells` by start, ms."""
+    """Sums over some frames. `latency` counts events by slot (`slot_of`), `cells` by start, ms.
+
+    `external` events, of plain entries, are in the other sums as well.
+    """
 
     frames: int = 0
     stored: int = 0
     duplicate: int = 0
     dead: int = 0
     missing: int = 0
+    external: int = 0
     cells: dict[int, Counter[str]] = field(default_factory=dict)
     sources: Counter[str] = field(default_factory=Counter)
     latency: Counter[int] = field(default_factory=Counter)
@@ -42,6 +46,8 @@ class Tally(Struct):
         self.duplicate += outcome["duplicate"]
         self.dead += len(outcome["dead"])
         self.missing += len(outcome.get("missing", ()))
+        if outcome.get("external"):
+            self.external += outcome["stored"] + outcome["duplicate"] + len(outcome["dead"])
         self.sources.update(dict(outcome["sources"]))
         for minute, type_, count in outcome["cells"]:
             self.add_cell(minute * MINUTE_MS, [(type_, count)])
@@ -63,6 +69,7 @@ class Tally(Struct):
         self.duplicate += account["duplicate"]
         self.dead += account["dead"]
         self.missing += account["missing"]
+        self.external += account["external"]
         self.sources.update(dict(account["sources"]))
         self.latency.update(dict(account["latency"]))
 
@@ -74,6 +81,7 @@ class Tally(Struct):
             "duplicate": self.duplicate,
             "dead": self.dead,
             "missing": self.missing,
+            "external": self.external,
             "sources": [list(pair) for pair in bounded(self.sources).items()],
             "latency": [list(pair) for pair in self.latency.items()],
         }

@@ -42,7 +42,7 @@ def list_(
     limit: Annotated[int, typer.Option(min=0, max=10_000, help="Show so many.")] = 20,
     everything: Annotated[
         bool,
-        typer.Option("--all", help="Also those that don't count: purged, settling, delivered."),
+        typer.Option("--all", help="Also those that don't count: purged, settling and so on."),
     ] = False,
     json: Json = False,
 ) -> None:
@@ -116,7 +116,7 @@ def replay(
         replayer = Replayer(db, admission, settings.write_timeout_ms)
         await service.replay(db, filters, replayer, account, notify, letters_per_s=rate)
 
-    options = Options(dry_run, yes, json)
+    options = Options(service.TO_REPLAY, dry_run, yes, json)
     raise typer.Exit(change(settings, filters, "replay", "delivered", work, options=options))
 
 
@@ -146,5 +146,5 @@ def purge(
     async def work(db: Database, account: Account, notify: Notify) -> None:
         await service.purge(db, filters, account, notify)
 
-    options = Options(dry_run, yes, json)
+    options = Options(service.TO_PURGE, dry_run, yes, json)
     raise typer.Exit(change(start(), filters, "purge", "purged", work, options=options))

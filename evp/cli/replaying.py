@@ -36,8 +36,9 @@ Work = Callable[[Database, Account, Notify], Coroutine[Any, Any, None]]
 
 
 class Options(msgspec.Struct, frozen=True):
-    """What `replay` and `purge` have in common."""
+    """What `replay` and `purge` have in common; `states` of letters are those they take."""
 
+    states: frozenset[str]
     dry_run: bool
     yes: bool
     json: bool
@@ -106,7 +107,9 @@ def change(
     """Count letters, ask, change them with progress, report; return the exit code."""
     if not (options.yes or options.dry_run or sys.stdin.isatty()):
         raise UsageError(f"nobody can be asked here: --yes says that {what} is meant")
-    account: Account = with_store(settings, lambda db: select(db, filters, dry_run=options.dry_run))
+    account: Account = with_store(
+        settings, lambda db: select(db, filters, options.states, dry_run=options.dry_run)
+    )
     if not options.json and (options.dry_run or not options.yes):
         Output().print(selection_view(account, what))
     if not account.selected or options.dry_run:

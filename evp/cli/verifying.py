@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from datetime import datetime, timedelta
 
@@ -13,6 +14,7 @@ from evp.cli.output import Output
 from evp.clock import now
 from evp.errors import UsageError
 from evp.settings import Settings
+from evp.signals import end
 from evp.verify.report import Report, Scope
 from evp.verify.run import verify
 from evp.views.verify import render
@@ -63,7 +65,13 @@ async def verified(settings: Settings, scope: Scope) -> Report:
             total = None if expected is None else max(expected, done)
             bar.update(task, description=what, completed=done, total=total)
 
-        return await verify(settings, scope, progress)
+        running = asyncio.create_task(verify(settings, scope, progress))
+        try:
+            await asyncio.wait({running})
+        finally:
+            # A call to the store may miss that it is cancelled, and Ctrl-C would wait for it.
+            await end(running)
+        return running.result()
 
 
 def print_report(report: Report, *, json: bool) -> None:

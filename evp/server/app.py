@@ -20,7 +20,14 @@ from evp.server.answer import Answer
 from evp.server.health import Health, HealthCheck
 from evp.server.keys import Keys
 from evp.server.problem import fault, problem
-from evp.server.request import BATCH_PATH, EVENT_PATH, body_bytes_max, media_of, too_large
+from evp.server.request import (
+    BATCH_PATH,
+    EVENT_PATH,
+    Bodies,
+    body_bytes_max,
+    media_of,
+    too_large,
+)
 
 _CLOSE = ((b"connection", b"close"),)
 
@@ -48,7 +55,7 @@ async def ingest(request: AnyRequest, state: State) -> Response[bytes]:
         closed = acceptor.refusal_of(int(length) if length.isdigit() else 0)
         if closed is not None:
             raise closed
-        body = await _read(request, path)
+        body = await _read(request, path, state.bodies)
     except Refusal as refusal:
         answer = problem(refusal)
         # The body may still be on its way; nothing after it could be told apart.
@@ -92,13 +99,19 @@ async def health(state: State) -> Response[Health]:
 
 
 def build_app(
-    acceptor: Acceptor, keys: Keys, check: HealthCheck, draining: asyncio.Event
+    acceptor: Acceptor, keys: Keys, bodies: Bodies, check: HealthCheck, draining: asyncio.Event
 ) -> Litestar:
     """Return the ASGI app. `draining` is set when the server is about to stop."""
     return Litestar(
         route_handlers=[ingest, live, ready, health],
         state=State(
-            {"acceptor": acceptor, "api_keys": keys, "health": check, "draining": draining},
+            {
+                "acceptor": acceptor,
+                "api_keys": keys,
+                "bodies": bodies,
+                "health": check,
+                "draining": draining,
+            },
             deep_copy=False,
         ),
         exception_handlers={HTTPException: _http_error, Exception: _unexpected},
@@ -109,19 +122,26 @@ def build_app(
     )
 
 
-async def _read(request: AnyRequest, path: bytes) -> bytes:
-    """Return the body. Raises Refusal as soon as it is too large, _ClientGone."""
+async def _read(request: AnyRequest, path: bytes, bodies: Bodies) -> bytes:
+    """Return the body. Raises Refusal as soon as it or all together are too large, _ClientGone."""
     most = body_bytes_max(path)
     body = bytearray()
-    while True:
-        message = await request.receive()
-        if message["type"] != "http.request":
-            raise _ClientGone
-        body += message["body"]
-        if len(body) > most:
-            raise too_large(path)
-        if not message["more_body"]:
-            return bytes(body)
+    held_bytes = 0
+    try:
+        while True:
+            message = await request.receive()
+            if message["type"] != "http.request":
+                raise _ClientGone
+            part = message["body"]
+            bodies.hold(len(part))
+            held_bytes += len(part)
+            body += part
+            if len(body) > most:
+                raise too_large(path)
+            if not message["more_body"]:
+                return bytes(body)
+    finally:
+        bodies.release(held_bytes)
 
 
 def _refuse_encoding(encoding: bytes | None) -> None:

@@ -100,9 +100,9 @@ class Backpressure:
         overload = self._overload
         if overload.full:
             return Refusal("backlog_full", overload.why(), retry_after_s=overload.retry_after_s())
-        if self._blind:
+        if overload.backlog is None:
             return Refusal("log_unavailable", self._blind, retry_after_s=1)
-        detail = "more is waiting for the log, or is sent at once, than it takes now"
+        detail = f"more is sent at once than the log takes now; {self._blind or overload.why()}"
         return Refusal("backlog_full", detail, retry_after_s=overload.retry_after_s())
 
     def part(self) -> BacklogPart:

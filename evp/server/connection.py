@@ -1,4 +1,4 @@
-"""One HTTP connection within bounds: what beside a body may come, how long it may take, the end.
+"""One HTTP connection within bounds: how many, what beside a body may come, how long, the end.
 
 A subclass of uvicorn's httptools protocol. Requests on a connection are
 answered in the order they came; one that can't be read is the last one.
@@ -7,6 +7,7 @@ answered in the order they came; one that can't be read is the last one.
 from __future__ import annotations
 
 import asyncio
+import resource
 from typing import Any
 
 import httptools
@@ -15,15 +16,26 @@ from uvicorn.server import ServerState
 
 from evp.clock import monotonic_s
 from evp.errors import Refusal
-from evp.limits import HEADER_BYTES_MAX, KEEP_ALIVE_S, LINGER_S_MAX, REQUEST_READ_S_MAX
+from evp.limits import (
+    CONNECTIONS_MAX,
+    CONNECTIONS_REFUSED_MAX,
+    FILES_KEPT,
+    HEADER_BYTES_MAX,
+    KEEP_ALIVE_S,
+    LINGER_S_MAX,
+    REQUEST_READ_S_MAX,
+)
 from evp.server.answer import Answer, on_the_wire
 from evp.server.problem import fault, problem
 
 _SWEEP_S = 1.0
+_PROBES = b"/api/"
 
 
 class Connection(HttpToolsProtocol):
     """A connection that counts, keeps time, and ends so that its last answer is seen."""
+
+    connections_max = CONNECTIONS_MAX
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -39,6 +51,15 @@ class Connection(HttpToolsProtocol):
         self._ended = False
         self._last_words = b""
         self._hung_up_at_s: float | None = None
+        self._surplus = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin; one too many is answered only if it asks how the server is."""
+        super().connection_made(transport)
+        surplus = len(self.connections) - self.connections_max
+        self._surplus = surplus > 0
+        if surplus > CONNECTIONS_REFUSED_MAX:
+            transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """Parse what came in; answer what is no HTTP."""
@@ -126,6 +147,9 @@ class Connection(HttpToolsProtocol):
             raise _not_http()
         if not self.url.startswith(b"/"):
             self.url = _origin_form(self.url)
+        if self._surplus and not self.url.startswith(_PROBES):
+            detail = f"this server has {self.connections_max} connections open"
+            raise Refusal("server_busy", detail, retry_after_s=1)
         super().on_headers_complete()
         self.cycle.transport = _Closing(self)
         self._in_head = False
@@ -243,6 +267,14 @@ def _origin_form(target: bytes) -> bytes:
     """Return path and query of a target that is a whole address, as proxies send it."""
     parts = httptools.parse_url(target)
     return (parts.path or b"/") + (b"?" + parts.query if parts.query else b"")
+
+
+def connections_max() -> int:
+    """Return how many connections this process can hold: each takes a file."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files == resource.RLIM_INFINITY:
+        return CONNECTIONS_MAX
+    return max(1, min(CONNECTIONS_MAX, files - FILES_KEPT - CONNECTIONS_REFUSED_MAX))
 
 
 async def sweep(state: ServerState) -> None:

@@ -3,7 +3,8 @@
 Two levels count, as far as they are known: used memory against the mark, and the
 backlog in events against BACKLOG_MAX. At either one it is full, and stays so
 until both are down to a share of it: what drains a little is not refilled at
-once.
+once. Memory counts as full a bit below the mark, where what is left gives no
+server a whole frame until the next look.
 """
 
 from __future__ import annotations
@@ -12,10 +13,18 @@ import math
 import random
 from collections import deque
 from collections.abc import Callable
+from typing import NamedTuple
 
 from msgspec import Struct
 
-from evp.limits import BACKLOG_RETRY_S_MAX, DRAIN_WINDOW_S, REOPEN_SHARE
+from evp.limits import (
+    BACKLOG_RETRY_S_MAX,
+    DRAIN_WINDOW_S,
+    FRAME_BYTES_CLOSE,
+    LAST_SHARE_MAX,
+    LOOK_SHARE,
+    REOPEN_SHARE,
+)
 from evp.stream.backlog import Backlog
 from evp.stream.memory import Memory
 
@@ -79,10 +88,10 @@ class Overload:
         """Take note of a look; `memory` is None where the log hides it."""
         self.memory, self.backlog = memory, backlog
         self._draining.note(at_s, backlog.events_done, backlog.bytes_done)
-        shares = [level / most for level, most, _ in self._levels()]
-        if any(share >= 1 for share in shares):
+        levels = self._levels()
+        if any(one.now >= one.full for one in levels):
             self.full = True
-        elif all(share <= REOPEN_SHARE for share in shares):
+        elif all(one.now <= one.drained for one in levels):
             self.full = False
 
     def why(self) -> str:
@@ -104,20 +113,34 @@ class Overload:
         Up to half as much again is drawn, so that not all come back at once.
         """
         waits_s = [1.0]
-        for level, most, rate in self._levels():
-            excess = level - REOPEN_SHARE * most
+        for one in self._levels():
+            excess = one.now - one.drained
             if excess > 0:
-                waits_s.append(excess / rate if rate > 0 else math.inf)
+                waits_s.append(excess / one.falls_per_s if one.falls_per_s > 0 else math.inf)
         wait_s = max(waits_s) * (1 + self._draw() / 2)
         return math.ceil(min(wait_s, BACKLOG_RETRY_S_MAX))
 
-    def _levels(self) -> list[tuple[int, int, float]]:
-        """Return (level, most, rate a second at which it falls) of what is known."""
-        levels: list[tuple[int, int, float]] = []
-        drained = self.drained
-        if self.memory is not None and self.memory.mark_bytes:
-            levels.append((self.memory.used_bytes, self.memory.mark_bytes, drained.bytes_per_s))
-        if self.backlog is not None and self._backlog_events_max is not None:
-            pin = self.backlog.pin
-            levels.append((pin.events, self._backlog_events_max, drained.events_per_s))
+    def _levels(self) -> list[_Level]:
+        """Return the levels that are known."""
+        levels: list[_Level] = []
+        memory, backlog, rate = self.memory, self.backlog, self.drained
+        if memory is not None and memory.mark_bytes and backlog is not None:
+            mark = memory.mark_bytes
+            frames = FRAME_BYTES_CLOSE * backlog.servers / LOOK_SHARE
+            full = mark - min(frames, LAST_SHARE_MAX * mark)
+            drained = REOPEN_SHARE * mark
+            levels.append(_Level(memory.used_bytes, full, drained, rate.bytes_per_s))
+        events_max = self._backlog_events_max
+        if backlog is not None and events_max is not None:
+            drained = REOPEN_SHARE * events_max
+            levels.append(_Level(backlog.pin.events, events_max, drained, rate.events_per_s))
         return levels
+
+
+class _Level(NamedTuple):
+    """How high something stands, where it is full and where drained, and how fast it falls."""
+
+    now: float
+    full: float
+    drained: float
+    falls_per_s: float

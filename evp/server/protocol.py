@@ -16,13 +16,16 @@ from typing import Any
 
 from evp.codec import Media
 from evp.errors import Refusal
+from evp.limits import KIB
 from evp.server.accept import Acceptor
 from evp.server.answer import Answer, on_the_wire
-from evp.server.connection import Connection
+from evp.server.connection import Connection, connections_max
 from evp.server.keys import Keys
-from evp.server.request import BATCH_PATH, EVENT_PATH, body_bytes_max, media_of
+from evp.server.request import BATCH_PATH, EVENT_PATH, Bodies, body_bytes_max, media_of
 
 _NOT_PLAIN = frozenset((b"content-encoding", b"transfer-encoding", b"expect", b"upgrade"))
+#: A small body that will be refused is read all the same: that is cheaper than a new connection.
+_READ_IF_REFUSED_BYTES_MAX = 64 * KIB
 
 
 class PlainCycle:
@@ -31,17 +34,21 @@ class PlainCycle:
     __slots__ = (
         "body",
         "disconnected",
+        "held_bytes",
         "keep_alive",
         "media",
         "message_event",
         "more_body",
         "response_complete",
+        "size_bytes",
     )
 
-    def __init__(self, media: Media, *, keep_alive: bool) -> None:
+    def __init__(self, media: Media, size_bytes: int, *, keep_alive: bool) -> None:
         self.media = media
+        self.size_bytes = size_bytes
         self.keep_alive = keep_alive
         self.body: list[bytes] = []
+        self.held_bytes = 0
         self.more_body = True
         self.disconnected = False
         self.response_complete = False
@@ -59,10 +66,11 @@ _NOBODY_WAITS = _Nobody()
 
 
 class IngestProtocol(Connection):
-    """One connection. `acceptor` and `keys` are set on a subclass for each server."""
+    """One connection. What it needs of its server is set on a subclass for each server."""
 
     acceptor: Acceptor
     keys: Keys
+    bodies: Bodies
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -75,23 +83,34 @@ class IngestProtocol(Connection):
             (self.url == EVENT_PATH or self.url == BATCH_PATH)  # noqa: PLR1714 - measured
             and (cycle is None or cycle.response_complete)
             and not self.flow.write_paused
+            and not self._surplus
         ):
-            media = self._plain_media()
-            if media is not None:
+            plain = self._plain_cycle()
+            if plain is not None:
                 self._in_head = False
-                self._plain = self.cycle = PlainCycle(
-                    media, keep_alive=self.parser.should_keep_alive()
-                )
+                self._plain = self.cycle = plain
                 return
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         """Collect the body."""
-        if self._plain is None:
+        cycle = self._plain
+        if cycle is None:
             super().on_body(body)
         else:
             self._silent = False
-            self._plain.body.append(body)
+            if len(body) != cycle.size_bytes:
+                # A small one mostly comes in one piece, and waits for nothing.
+                self.bodies.hold(len(body))
+                cycle.held_bytes += len(body)
+            cycle.body.append(body)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget what has come of a body."""
+        if self._plain is not None:
+            self.bodies.release(self._plain.held_bytes)
+            self._plain = None
+        super().connection_lost(exc)
 
     def on_message_complete(self) -> None:
         """Hand a plain request to the acceptor."""
@@ -102,6 +121,8 @@ class IngestProtocol(Connection):
         self._reading_since_s = None
         self._plain = None
         cycle.more_body = False
+        if cycle.held_bytes:
+            self.bodies.release(cycle.held_bytes)
         body = cycle.body[0] if len(cycle.body) == 1 else b"".join(cycle.body)
         cycle.body = []
 
@@ -110,8 +131,8 @@ class IngestProtocol(Connection):
 
         self.acceptor.accept(body, cycle.media, respond)
 
-    def _plain_media(self) -> Media | None:
-        """Return the media of a plain request, None for every other one."""
+    def _plain_cycle(self) -> PlainCycle | None:
+        """Return the cycle of a plain request, None for every other one."""
         key = content_type = length = None
         for name, value in self.headers:
             if name == b"content-type":
@@ -122,15 +143,24 @@ class IngestProtocol(Connection):
                 key = value
             elif name in _NOT_PLAIN:
                 return None
-        if length is None or not length.isdigit() or int(length) > body_bytes_max(self.url):
+        if length is None or not length.isdigit() or not self._is_wanted(int(length)):
             return None
         if self.parser.get_method() != b"POST" or self.parser.get_http_version() != "1.1":
             return None
         try:
             self.keys.name_of(key)
-            return media_of(self.url, content_type)
+            media = media_of(self.url, content_type)
         except Refusal:
             return None
+        return PlainCycle(media, int(length), keep_alive=self.parser.should_keep_alive())
+
+    def _is_wanted(self, size_bytes: int) -> bool:
+        """Return whether a body is to be read; not if it is too large, or large and refused."""
+        if size_bytes <= _READ_IF_REFUSED_BYTES_MAX:
+            return True
+        if size_bytes > body_bytes_max(self.url):
+            return False
+        return self.acceptor.refusal_of(size_bytes) is None
 
     def _respond(self, cycle: PlainCycle, answer: Answer) -> None:
         cycle.response_complete = True
@@ -149,6 +179,12 @@ class IngestProtocol(Connection):
             self._speak_last()
 
 
-def protocol_class(acceptor: Acceptor, keys: Keys) -> type[IngestProtocol]:
+def protocol_class(acceptor: Acceptor, keys: Keys, bodies: Bodies) -> type[IngestProtocol]:
     """Return the protocol of one server, for `uvicorn.Config(http=…)`."""
-    return type("BoundIngestProtocol", (IngestProtocol,), {"acceptor": acceptor, "keys": keys})
+    shared = {
+        "acceptor": acceptor,
+        "keys": keys,
+        "bodies": bodies,
+        "connections_max": connections_max(),
+    }
+    return type("BoundIngestProtocol", (IngestProtocol,), shared)

@@ -1,4 +1,4 @@
-"""What of a request decides how it is read: path, media type, length.
+"""What of a request decides how it is read: path, media type, length, and what else is being read.
 
 Both HTTP layers ask here, so that a request is treated alike by either.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from evp.codec import Media
 from evp.errors import Refusal
-from evp.limits import BATCH_BODY_BYTES_MAX, SINGLE_BODY_BYTES_MAX
+from evp.limits import BATCH_BODY_BYTES_MAX, BODIES_BYTES_MAX, SINGLE_BODY_BYTES_MAX
 
 EVENT_PATH = b"/events"
 BATCH_PATH = b"/events/batch"
@@ -45,3 +45,20 @@ def body_bytes_max(path: bytes) -> int:
 def too_large(path: bytes) -> Refusal:
     """Return the refusal of a body that is larger."""
     return Refusal("body_too_large", f"a body may have {body_bytes_max(path)} bytes here")
+
+
+class Bodies:
+    """The bodies of one server process of which a part has come: so many bytes at most."""
+
+    def __init__(self) -> None:
+        self.held_bytes = 0
+
+    def hold(self, size_bytes: int) -> None:
+        """Count a part of a body. Raises Refusal `server_busy` if there are too many already."""
+        if self.held_bytes + size_bytes > BODIES_BYTES_MAX:
+            raise Refusal("server_busy", "too many bodies are on their way", retry_after_s=1)
+        self.held_bytes += size_bytes
+
+    def release(self, size_bytes: int) -> None:
+        """Count parts no longer: the body was taken, or its client has gone."""
+        self.held_bytes -= size_bytes

@@ -15,6 +15,7 @@ from collections.abc import Generator
 
 import uvicorn
 
+from evp.balance import look_once
 from evp.errors import EngineFailed, Refusal
 from evp.limits import KEEP_ALIVE_S, SERVER_STORE_CONNECTIONS_MAX
 from evp.logs import get
@@ -25,6 +26,7 @@ from evp.server.health import HealthCheck
 from evp.server.keys import Keys
 from evp.server.ledger import Ledger
 from evp.server.protocol import protocol_class
+from evp.server.request import Bodies
 from evp.settings import Settings
 from evp.signals import Signals, end
 from evp.storage.client import close, connect, database, ping
@@ -52,12 +54,13 @@ async def serve(settings: Settings, listener: socket.socket, signals: Signals) -
     acceptor = Acceptor(settings)
     ledger = Ledger(settings, db, acceptor)
     keys = Keys(settings.api_keys)
+    bodies = Bodies()
     draining = asyncio.Event()
-    check = HealthCheck(acceptor, lambda: ping(db))
+    check = HealthCheck(acceptor, lambda: ping(db), lambda: look_once(settings, db))
     server = Server(
         uvicorn.Config(
-            build_app(acceptor, keys, check, draining),
-            http=protocol_class(acceptor, keys),
+            build_app(acceptor, keys, bodies, check, draining),
+            http=protocol_class(acceptor, keys, bodies),
             ws="none",
             lifespan="off",
             log_config=None,
@@ -86,6 +89,7 @@ async def serve(settings: Settings, listener: socket.socket, signals: Signals) -
         await asyncio.wait({ending, stopping}, return_when=asyncio.FIRST_COMPLETED)
         await end(ending, stopping, sweeping)
         await ledger.stop()
+        await check.close()
         for task in (ending, stopping, sweeping):
             if not task.cancelled() and task.exception() is not None:
                 _log.error("unexpected error", exc_info=task.exception())

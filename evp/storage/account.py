@@ -29,6 +29,8 @@ class Totals(Struct):
     dead: int = 0
     frames: int = 0
     missing: int = 0
+    external: int = 0
+    """Events of plain entries, which are in the other sums as well."""
 
 
 async def totals(db: Database) -> Totals:
@@ -37,7 +39,14 @@ async def totals(db: Database) -> Totals:
     Raises StoreUnavailable.
     """
     tally = await accepted(db)
-    return Totals(tally.stored, tally.duplicate, tally.dead, tally.frames, tally.missing)
+    return Totals(
+        stored=tally.stored,
+        duplicate=tally.duplicate,
+        dead=tally.dead,
+        frames=tally.frames,
+        missing=tally.missing,
+        external=tally.external,
+    )
 
 
 async def stored_per_s(db: Database) -> float:

@@ -7,7 +7,7 @@ stored afterwards, says nothing.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from hashlib import sha256
 from typing import Any
@@ -27,11 +27,13 @@ from evp.storage.schema import DEAD_LETTER_PARTS, DEAD_LETTERS, OUTCOMES
 
 DEAD = "dead"
 SETTLING = "settling"
+REOPENED = "reopened"
 DELIVERED = "delivered"
 PURGED = "purged"
 STATES = {
     DEAD: "its event is not stored",
     SETTLING: "its frame is not settled: a worker, or the sweep, will say",
+    REOPENED: "its frame is judged again, or whoever began to has died: a replay ends it",
     DELIVERED: "its event is stored after all: the letter says nothing any more",
     PURGED: "it was given up for good",
 }
@@ -39,7 +41,7 @@ STATES = {
 _NEWEST_MS = 1_000
 _NARROWER = 16
 _UNREAD = {"event": 0, "payload": 0}
-_FINAL = ("dead", "open", "provisional")
+_LISTING = ("dead", "open")
 
 
 class Filters(Struct, frozen=True, kw_only=True):
@@ -250,22 +252,24 @@ def _age(row: Document) -> tuple[float, str]:
 
 async def _letters(db: Database, rows: Sequence[Document]) -> list[Letter]:
     frame_ids = {row["frame_id"] for row in rows if "frame_id" in row}
-    dead: dict[ObjectId, set[int]] = {}
+    dead: dict[ObjectId, set[int] | None] = {}
     for ids in portions(sorted(frame_ids)):
-        for outcome in await db[OUTCOMES].find({"_id": {"$in": ids}}, _FINAL).to_list():
-            if not outcome.get("open") and not outcome.get("provisional"):
-                dead[outcome["_id"]] = set(outcome["dead"])
+        for outcome in await db[OUTCOMES].find({"_id": {"$in": ids}}, _LISTING).to_list():
+            dead[outcome["_id"]] = None if outcome.get("open") else set(outcome["dead"])
     return [_letter(row, _state(row, dead)) for row in rows]
 
 
-def _state(row: Document, dead: dict[ObjectId, set[int]]) -> str:
+def _state(row: Document, dead: Mapping[ObjectId, set[int] | None]) -> str:
+    """Return a letter's state; `dead` are the indexes that outcomes list, None if it is open."""
     if "purged_at" in row:
         return PURGED
     if "frame_id" not in row:
         return DEAD
-    listed = dead.get(row["frame_id"])
-    if listed is None:
+    if row["frame_id"] not in dead:
         return SETTLING
+    listed = dead[row["frame_id"]]
+    if listed is None:
+        return REOPENED
     return DEAD if row["index"] in listed else DELIVERED
 
 

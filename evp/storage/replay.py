@@ -6,6 +6,7 @@ the store has then, and remove only a letter that no longer counts.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from bson import ObjectId
@@ -21,6 +22,8 @@ from evp.storage.dead_letters import Origin, failure_of_entry
 from evp.storage.dlq import (
     DEAD,
     DELIVERED,
+    PURGED,
+    REOPENED,
     SETTLING,
     Letter,
     bodies,
@@ -32,9 +35,15 @@ from evp.storage.failures import Failure
 from evp.storage.sweep import judge_again
 from evp.storage.writer import Writer
 
+_LOOKS_MAX = 20
+_LOOK_S = 0.05
 _NOT_WHOLE = "not all of it was kept"
 _CONFLICT = Failure(ID_CONFLICT, "another event with the same source, id and time is stored")
-_NOT_SETTLED = Failure(SETTLING, "its frame is not settled; try again once it is")
+_LEFT_ALONE = {
+    SETTLING: Failure(SETTLING, "its frame is not settled; try again once it is"),
+    REOPENED: Failure(REOPENED, "its frame is judged again by somebody else; try again"),
+    PURGED: Failure(PURGED, "it was purged meanwhile"),
+}
 
 
 class Refused(Struct):
@@ -61,21 +70,29 @@ class Replayer:
         kept = await bodies(self._db, letters)
         whole = [one for one in letters if one.id in kept and kept[one.id].is_whole(one)]
         ids = {one.id for one in whole}
-        refused = {
-            one.id: Failure(one.reason, f"{_NOT_WHOLE}: {one.payload_bytes} bytes were received")
-            for one in letters
-            if one.id not in ids
-        }
+        refused = await self._not_whole([one for one in letters if one.id not in ids])
         events = [one for one in whole if one.frame_id is not None]
         refused |= await self._events(events, [kept[one.id].raw for one in events])
         for one in whole:
             if one.frame_id is None:
                 refused |= await self._entry(one, kept[one.id].raw)
         for one in letters:
-            if one.id in refused and refused[one.id] is not _NOT_SETTLED:
+            if one.id in refused and refused[one.id].reason not in _LEFT_ALONE:
                 await refuse_again(self._db, one, refused[one.id])
         await remove(self._db, [one for one in letters if one.id not in refused])
         return [Refused(id_, one.reason, one.detail) for id_, one in refused.items()]
+
+    async def _not_whole(self, letters: Sequence[Letter]) -> dict[str, Failure]:
+        """Return why letters can't be delivered; one that is gone by now was, by another replay."""
+        states = await look_again(self._db, letters) if letters else {}
+        return {
+            one.id: _LEFT_ALONE.get(
+                states[one.id],
+                Failure(one.reason, f"{_NOT_WHOLE}: {one.payload_bytes} bytes were received"),
+            )
+            for one in letters
+            if one.id in states
+        }
 
     async def _events(self, letters: Sequence[Letter], raw: Sequence[bytes]) -> dict[str, Failure]:
         """Insert events and judge their frames; return by letter why some are dead still."""
@@ -85,15 +102,27 @@ class Replayer:
         failures = await writer.deliver([RawBSONDocument(one) for one in raw])
         frame_ids = {ObjectId(one.frame_id) for one in letters}
         await judge_again(self._db, sorted(frame_ids))
-        states = await look_again(self._db, letters)
+        states = await self._states(letters)
         refused: dict[str, Failure] = {}
         for place, one in enumerate(letters):
+            # Another replay may have delivered it, and removed the letter.
+            state = states.get(one.id, DELIVERED)
             failure = failures.get(place, _CONFLICT)
-            if states.get(one.id) == DEAD:
+            if state == DEAD:
                 refused[one.id] = failure if failure.reason else _CONFLICT
-            elif states.get(one.id) != DELIVERED:
-                refused[one.id] = _NOT_SETTLED
+            elif state in _LEFT_ALONE:
+                refused[one.id] = _LEFT_ALONE[state]
         return refused
+
+    async def _states(self, letters: Sequence[Letter]) -> dict[str, str]:
+        """Return what became of letters; an outcome that others replace just now is waited for."""
+        states = await look_again(self._db, letters)
+        for _ in range(_LOOKS_MAX):
+            if REOPENED not in states.values():
+                break
+            await asyncio.sleep(_LOOK_S)
+            states = await look_again(self._db, letters)
+        return states
 
     async def _entry(self, letter: Letter, raw: bytes) -> dict[str, Failure]:
         """Read an entry by the present rules and write it; return why if it is no frame still."""

@@ -92,6 +92,8 @@ def document_of(outcome: Outcome) -> Document:
         "accepted_at": from_ms(outcome.accepted_ms),
         "settled_at": at,
     }
+    if outcome.external:
+        document["external"] = True
     if outcome.provisional:
         document |= {"provisional": True, "missing": outcome.missing}
     if outcome.provisional or outcome.dead:

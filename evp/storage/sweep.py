@@ -110,7 +110,9 @@ async def _judge_one(db: Database, frame_id: ObjectId) -> bool | None:
     outcome = await _judge(db, _held(header), there)
     if there is None:
         return await _insert(db, outcome)
-    nothing_new = _same_account(there, outcome) or (was_final and outcome.missing)
+    nothing_new = (
+        was_final and (outcome.missing or outcome.dead == there["dead"])
+    ) or _same_account(there, outcome)
     if nothing_new and not there.get("open"):
         since: datetime = there.get("judged_at") or there["settled_at"]
         seen = {"_id": frame_id, "judge_at": there.get("judge_at")}
@@ -127,9 +129,13 @@ async def _judge(db: Database, held: Held, there: Document | None) -> Outcome:
     letters = {letter["index"]: letter for letter in await by_frame.to_list()}
     compared = {held.ids[index] for index in {*letters, *(listed or ())}}
     found = await _look_up(db, compared, None)
-    found |= await _look_up(db, set(held.ids) - compared, _COUNTED)
     outcome = judge_by_ids(held, found, letters, listed)
-    outcome.provisional = there is None or not is_final(there)
+    is_provisional = there is None or not is_final(there)
+    if is_provisional or (there and outcome.dead != there["dead"]):
+        # A final outcome changes only by its dead; they alone are looked up most of the time.
+        found |= await _look_up(db, set(held.ids) - compared, _COUNTED)
+        outcome = judge_by_ids(held, found, letters, listed)
+    outcome.provisional = is_provisional
     return outcome
 
 
@@ -186,6 +192,7 @@ def _held(header: Mapping[str, Any]) -> Held:
         header["_id"],
         [ids[start : start + _ID_BYTES] for start in range(0, len(ids), _ID_BYTES)],
         entry_ms(header["entry"]),
+        external=bool(header.get("external")),
     )
 
 

@@ -4,6 +4,9 @@
 `appendfsync always` a reply to XADD already means that the disk has it.
 Otherwise, or where replicas must have it too, WAITAOF goes with each append and
 its two counts are checked: a time-out is no error, only a smaller count.
+
+Whether a server can do what evp needs is asked of the server, never read off its
+version: Valkey 9.1 says it is Redis 7.2.4.
 """
 
 from __future__ import annotations
@@ -12,7 +15,10 @@ from msgspec import Struct
 
 from evp.errors import LogNotDurable
 from evp.limits import DURABLE_WAIT_MS_MAX
-from evp.stream.client import Link, LogRefused
+from evp.stream.client import Link, LogFull, LogRefused
+from evp.stream.keys import Keys
+from evp.stream.memory import info_fields
+from evp.stream.scripts import PROBE
 
 FSYNC = "fsync"
 DECLARED = "declared"
@@ -46,6 +52,7 @@ async def examine(link: Link, policy: str, replicas: int) -> Durability:
     Raises LogNotDurable, which names the wrong setting and its mend, and
     LogUnavailable.
     """
+    await _refuse_replica(link)
     if policy == MEMORY:
         return Durability(MEMORY)
     if policy == DECLARED:
@@ -66,6 +73,43 @@ async def examine(link: Link, policy: str, replicas: int) -> Durability:
     return found
 
 
+async def require_commands(link: Link, keys: Keys) -> None:
+    """Refuse a server that is too old. Raises LogNotDurable and LogUnavailable.
+
+    It must know WAITAOF, and its XAUTOCLAIM must tell which pending entries were
+    deleted: otherwise a loss would go unseen. What is tried is written, so that a
+    WAITAOF afterwards has something to wait for.
+    """
+    try:
+        rows = await link.call("COMMAND", "INFO", *_REQUIRED)
+    except LogRefused:
+        pass  # Hidden: what is missing is refused when it is used.
+    else:
+        missing = [name for name, row in zip(_REQUIRED, rows, strict=True) if not row]
+        if missing:
+            raise LogNotDurable(f"the log does not know {' and '.join(missing)}: {_NEWER}")
+    try:
+        elements = await link.script(PROBE, (keys.probe,), ())
+    except LogFull:
+        return  # It was asked before it was full.
+    if elements != _XAUTOCLAIM_ELEMENTS:
+        raise LogNotDurable(f"the log's XAUTOCLAIM does not tell what was deleted: {_NEWER}")
+
+
+async def _refuse_replica(link: Link) -> None:
+    """Raise LogNotDurable if the server follows another: what it takes is dropped some day."""
+    try:
+        role, *rest = await link.call("ROLE")
+    except LogRefused:
+        return  # Hidden. A replica that follows the rules refuses every append anyway.
+    if role == b"slave":
+        primary = f"{rest[0].decode()}:{rest[1]}"
+        raise LogNotDurable(f"the log is a replica of {primary}: set REDIS_URL to the primary")
+
+
+_REQUIRED = ("WAITAOF", "XAUTOCLAIM")
+_XAUTOCLAIM_ELEMENTS = 3
+_NEWER = "use Redis 7.2 or Valkey 8, or newer"
 _MEND = "set appendonly yes and appendfsync always, or vouch for it with DURABILITY=declared"
 
 
@@ -76,23 +120,20 @@ async def _settings(link: Link) -> dict[str, str]:
         texts = [item.decode() for item in flat]
         return dict(zip(texts[::2], texts[1::2], strict=True))
     except LogRefused:
-        memory = _fields(await link.call("INFO", "memory"))
-        persistence = _fields(await link.call("INFO", "persistence"))
+        memory = info_fields(await link.call("INFO", "memory"))
+        persistence = info_fields(await link.call("INFO", "persistence"))
     settings = {"appendonly": "yes" if persistence.get("aof_enabled") == "1" else "no"}
     if "maxmemory_policy" in memory:
         settings["maxmemory-policy"] = memory["maxmemory_policy"]
     return settings
 
 
-def _fields(info: bytes) -> dict[str, str]:
-    pairs = (line.partition(":") for line in info.decode().splitlines() if ":" in line)
-    return {name: value for name, _, value in pairs}
-
-
 def _refuse(settings: dict[str, str]) -> None:
     """Raise LogNotDurable for the first setting under which an accepted event can be lost."""
     if settings.get("appendonly") != "yes":
         raise LogNotDurable(f"the log keeps nothing on disk (appendonly is not yes): {_MEND}")
+    if settings.get("appendfsync") == "no":
+        raise LogNotDurable("the log leaves it to the system when to sync: set appendfsync always")
     if settings.get("no-appendfsync-on-rewrite", "no") != "no":
         raise LogNotDurable(
             "the log stops syncing while it rewrites its file: set no-appendfsync-on-rewrite no"

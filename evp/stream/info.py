@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from evp.stream.client import Link, LogRefused, Reply
 from evp.stream.keys import Keys
-from evp.stream.scripts import POSITION
+from evp.stream.scripts import POSITION, UNSETTLED
 
 
 class ConsumerFacts(Struct):
@@ -82,6 +82,15 @@ async def log_facts(link: Link, keys: Keys) -> LogFacts:
         groups=groups,
         at_ms=at_ms,
     )
+
+
+async def backlog_events(link: Link, keys: Keys, group: str) -> int:
+    """Return how many events a group has not done with, at most; all if there is no such group.
+
+    Plain entries are not counted. Raises LogUnavailable.
+    """
+    stream = (keys.stream, keys.counters, keys.index)
+    return int(await link.script(UNSETTLED, stream, (group,)))
 
 
 async def _group(

@@ -6,6 +6,7 @@
 | `{evp:events}:groups` | set | names of groups that were registered before they were created |
 | `{evp:events}:counters` | hash | what was accepted: `events`, `frames`, `bytes`, `requests` |
 | `{evp:events}:index` | stream | for each frame, by entry id, `events` and `bytes` before it |
+| `{evp:events}:probe` | stream | gone as soon as made: what the server can do is tried with it |
 | `{evp:events}:servers` | hash | server epoch (hex) → `<last acknowledged seq> <events so far>` |
 | `{evp:events}:serving` | sorted set | server process → its last look, ms by the log's clock |
 | `{evp:events}:slot:<group>:<name>` | string, expires | who holds this consumer name |
@@ -21,13 +22,14 @@ from __future__ import annotations
 class Keys:
     """The keys of one stream."""
 
-    __slots__ = ("counters", "groups", "index", "servers", "serving", "stream")
+    __slots__ = ("counters", "groups", "index", "probe", "servers", "serving", "stream")
 
     def __init__(self, stream: str) -> None:
         self.stream = stream
         self.groups = f"{{{stream}}}:groups"
         self.counters = f"{{{stream}}}:counters"
         self.index = f"{{{stream}}}:index"
+        self.probe = f"{{{stream}}}:probe"
         self.servers = f"{{{stream}}}:servers"
         self.serving = f"{{{stream}}}:serving"
 

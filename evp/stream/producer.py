@@ -20,7 +20,7 @@ from evp.errors import AckUnknown, LogUnavailable
 from evp.frame import OpenFrame
 from evp.limits import DURABLE_WAIT_MS_MAX
 from evp.stream.client import Argument, Link, LogRefused
-from evp.stream.durability import Durability, examine
+from evp.stream.durability import Durability, examine, require_commands
 from evp.stream.keys import Keys
 from evp.stream.scripts import APPEND
 
@@ -67,13 +67,22 @@ class Producer:
         async with self._link_free:
             if self._link is None or not self._link.is_open:
                 self._durability = None
-                self._link = await Link.open(self._url)
+                self._link = await self._dial()
             try:
                 self._durability = await examine(self._link, self._policy, self._replicas)
             except LogUnavailable:
                 self._durability = None
                 raise
             return self._durability
+
+    async def _dial(self) -> Link:
+        link = await Link.open(self._url)
+        try:
+            await require_commands(link, self._keys)
+        except BaseException:
+            await link.close()
+            raise
+        return link
 
     async def append(self, frame: OpenFrame, requests: int) -> str:
         """Append a frame and return its entry id once the log has it on disk.

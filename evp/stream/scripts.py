@@ -40,6 +40,14 @@ redis.pcall('HINCRBY', KEYS[2], 'bytes', ARGV[3])
 return entry
 """)
 
+PROBE: Final = Script("""
+-- How many elements an answer to XAUTOCLAIM has.  KEYS a key to try it with.
+redis.call('XGROUP', 'CREATE', KEYS[1], 'probe', '0', 'MKSTREAM')
+local elements = #redis.call('XAUTOCLAIM', KEYS[1], 'probe', 'probe', 0, '0')
+redis.call('DEL', KEYS[1])
+return elements
+""")
+
 CREATE_GROUP: Final = Script("""
 -- Register a group's name, then create it at the beginning of the stream.
 -- KEYS stream, groups.  ARGV group.  Answer: 1 if it was created, 0 if it was there.
@@ -294,5 +302,21 @@ if redis.call('TYPE', KEYS[1]).ok == 'stream' then
 end
 local pin = lowest(groups, KEYS[1], KEYS[4], KEYS[3])
 return {redis.call('ZCARD', KEYS[5]), now, pin.told}
+"""
+)
+
+UNSETTLED: Final = Script(
+    _FLOORS
+    + """
+-- How many events a group has not done with, at most; all of them if there is no such group.
+-- KEYS stream, counters, index.  ARGV group.  Answer: a number, as text.
+local first = '0-0'
+if redis.call('TYPE', KEYS[1]).ok == 'stream' then
+  for _, group in ipairs(floors(KEYS[1], {})) do
+    if group.name == ARGV[1] then first = group.floor end
+  end
+end
+local last = position(KEYS[3], KEYS[2], '+')
+return string.format('%.0f', last.events - position(KEYS[3], KEYS[2], first).events)
 """
 )

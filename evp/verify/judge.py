@@ -90,12 +90,8 @@ class Judge:
 
     async def _suspects(self, settled: Sequence[tuple[FrameHeader, Settled]]) -> list[FrameHeader]:
         """Return the settled frames of which something was not found in a quick look."""
-        # Letters before documents: a letter that is replayed goes when its event is stored.
-        places = [(frame.frame_id, index) for frame, outcome in settled for index in outcome.dead]
-        letters = await lettered(self._db, places)
-        wanted = [id_ for pair in settled for id_ in _to_be_stored(*pair)]
-        there = await stored_ids(self._db, wanted)
-        self._counts.ids_checked += len(wanted)
+        letters, there = await self._evidence(settled)
+        self._counts.ids_checked += sum(len(_to_be_stored(*pair)) for pair in settled)
         return [
             frame
             for frame, outcome in settled
@@ -104,52 +100,82 @@ class Judge:
             or any(letter_id(frame.frame_id, index) not in letters for index in outcome.dead)
         ]
 
-    async def closely(self, frame_id: ObjectId) -> list[Fault]:
-        """Return what is wrong with a frame, which may be nothing.
+    async def closely(self, frame_ids: Sequence[ObjectId]) -> list[Fault]:
+        """Return what is wrong with frames that look wrong, which may be nothing.
 
         Raises StoreUnavailable, and LogUnavailable if the log was there before.
         """
         faults: list[Fault] = []
-        before: Settled | None = None
+        before: dict[ObjectId, Settled | None] = dict.fromkeys(frame_ids)
         for _ in range(_LOOKS_MAX):
-            faults, outcome = await self._look(frame_id)
-            # An outcome that changes says that somebody works on the frame.
-            if not faults or outcome == before:
+            found, outcomes = await self._look(list(before))
+            changed = {}
+            for fault in found:
+                frame_id = fault.frame.frame_id
+                outcome = outcomes.get(frame_id)
+                # An outcome that changes says that somebody works on the frame.
+                if outcome == before[frame_id]:
+                    faults.append(fault)
+                else:
+                    changed[frame_id] = outcome
+            if not changed:
                 break
-            before = outcome
+            before = changed
         return faults
 
-    async def _look(self, frame_id: ObjectId) -> tuple[list[Fault], Settled | None]:
-        frame = (await frames_by_id(self._db, [frame_id])).get(frame_id)
-        if frame is None or frame.expired:
-            return [], None
+    async def _look(
+        self, frame_ids: Sequence[ObjectId]
+    ) -> tuple[list[Fault], dict[ObjectId, Settled]]:
+        """Return what is wrong now, and the outcomes it was judged by."""
+        frames = list((await frames_by_id(self._db, frame_ids)).values())
         # An entry leaves the log when its frame is settled, so the log comes first.
-        in_log = await self._log.has(frame)
-        outcome = (await outcomes_by_id(self._db, [frame_id])).get(frame_id)
-        if outcome is not None and outcome.expired:
-            return [], outcome
-        if outcome is not None and outcome.final:
-            return await self._look_at_settled(frame, outcome), outcome
-        lost = [] if in_log else await self._nowhere(frame)
-        if lost and in_log is None:
-            self.undecided += 1
-            return [], outcome
-        return [Fault(Kind.ENTRY_LOST, frame, lost)] if lost else [], outcome
+        in_log = {one.frame_id: await self._log.has(one) for one in frames}
+        outcomes = await outcomes_by_id(self._db, frame_ids)
+        faults: list[Fault] = []
+        settled: list[tuple[FrameHeader, Settled]] = []
+        for frame in frames:
+            outcome = outcomes.get(frame.frame_id)
+            if _is_expired(frame, outcome):
+                continue
+            if outcome is not None and outcome.final:
+                settled.append((frame, outcome))
+            elif not in_log[frame.frame_id] and (lost := await self._nowhere(frame)):
+                if in_log[frame.frame_id] is None:
+                    self.undecided += 1
+                else:
+                    faults.append(Fault(Kind.ENTRY_LOST, frame, lost))
+        return faults + await self._look_at_settled(settled), outcomes
 
-    async def _look_at_settled(self, frame: FrameHeader, outcome: Settled) -> list[Fault]:
-        letters = await lettered(self._db, [(frame.frame_id, index) for index in outcome.dead])
-        there = await stored_ids(self._db, _to_be_stored(frame, outcome))
-        dead = set(outcome.dead)
-        missing = [
-            index
-            for index, id_ in enumerate(frame.event_ids)
-            if index not in dead and id_ not in there
-        ]
-        unlettered = [one for one in outcome.dead if letter_id(frame.frame_id, one) not in letters]
-        faults = [] if _adds_up(frame, outcome) else [Fault(Kind.COUNTS_WRONG, frame, [])]
-        faults += [Fault(Kind.EVENT_MISSING, frame, missing)] if missing else []
-        faults += [Fault(Kind.LETTER_MISSING, frame, unlettered)] if unlettered else []
+    async def _look_at_settled(self, settled: Sequence[tuple[FrameHeader, Settled]]) -> list[Fault]:
+        letters, there = await self._evidence(settled)
+        faults: list[Fault] = []
+        for frame, outcome in settled:
+            dead = set(outcome.dead)
+            missing = [
+                index
+                for index, id_ in enumerate(frame.event_ids)
+                if index not in dead and id_ not in there
+            ]
+            unlettered = [
+                index for index in outcome.dead if letter_id(frame.frame_id, index) not in letters
+            ]
+            if not _adds_up(frame, outcome):
+                faults.append(Fault(Kind.COUNTS_WRONG, frame, []))
+            if missing:
+                faults.append(Fault(Kind.EVENT_MISSING, frame, missing))
+            if unlettered:
+                faults.append(Fault(Kind.LETTER_MISSING, frame, unlettered))
         return faults
+
+    async def _evidence(
+        self, settled: Sequence[tuple[FrameHeader, Settled]]
+    ) -> tuple[set[str], set[bytes]]:
+        """Return the dead letters and the documents there are of settled frames."""
+        # Letters before documents: a letter that is replayed goes when its event is stored.
+        places = [(frame.frame_id, index) for frame, outcome in settled for index in outcome.dead]
+        letters = await lettered(self._db, places)
+        wanted = [id_ for pair in settled for id_ in _to_be_stored(*pair)]
+        return letters, await stored_ids(self._db, wanted)
 
     async def _nowhere(self, frame: FrameHeader) -> list[int]:
         """Return which events of a frame are neither stored nor kept as a dead letter."""

@@ -10,7 +10,7 @@ looks lost is looked at again, after a while, before it is told.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from bson import ObjectId
@@ -119,10 +119,8 @@ class _Verification:
             self._saw(page)
             unsettled, suspects = await self._judge.quick(page, with_ids=with_ids)
             self._sample.offer(frame.frame_id for frame in page)
-            for frame in unsettled:
-                await self._tell(frame.frame_id, in_doubt=True)
-            for frame in suspects:
-                await self._tell(frame.frame_id)
+            await self._tell(unsettled, in_doubt=True)
+            await self._tell(suspects)
             done += len(page)
             self._progress("frames", done, expected)
 
@@ -137,17 +135,17 @@ class _Verification:
         """Look at the ids of the frames that were drawn."""
         for portion in portions(self._sample.drawn):
             page = list((await frames_by_id(self._db, portion)).values())
-            for frame in await self._judge.suspects(page):
-                await self._tell(frame.frame_id)
+            await self._tell(await self._judge.suspects(page))
 
-    async def _tell(self, frame_id: ObjectId, *, in_doubt: bool = False) -> None:
-        """Look at a frame closely and tell what is wrong; if in doubt, later once more."""
-        faults = await self._judge.closely(frame_id)
-        if faults and in_doubt and len(self._doubts) < VERIFY_DOUBTS_MAX:
-            self._doubts.append(frame_id)
+    async def _tell(self, frames: Sequence[FrameHeader], *, in_doubt: bool = False) -> None:
+        """Look at frames closely and tell what is wrong; of those in doubt later once more."""
+        if not frames:
             return
-        for fault in faults:
-            self._report.add(findings.of_fault(fault))
+        for fault in await self._judge.closely([one.frame_id for one in frames]):
+            if in_doubt and len(self._doubts) < VERIFY_DOUBTS_MAX:
+                self._doubts.append(fault.frame.frame_id)
+            else:
+                self._report.add(findings.of_fault(fault))
 
     async def _find_beginnings(self, since: datetime) -> None:
         """Find out at which number each epoch stood when the time began that is looked at."""
@@ -181,8 +179,8 @@ class _Verification:
             unreadable = await unreadable_entries(self._db, VERIFY_UNREADABLE_MAX)
             for hole in self._epochs.holes():
                 self._report.add(findings.of_hole(hole, unreadable))
-        for frame_id in self._doubts:
-            for fault in await self._judge.closely(frame_id):
+        for portion in portions(self._doubts):
+            for fault in await self._judge.closely(portion):
                 self._report.add(findings.of_fault(fault))
 
     async def _look_for(self, holes: list[Hole]) -> None:

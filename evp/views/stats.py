@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from evp.balance import Balance
 from evp.stats import Stats
 from evp.stream.info import GroupFacts
 from evp.views.tables import plain_table
@@ -20,6 +21,8 @@ def render(stats: Stats) -> RenderableType:
             f"{_stored(stats)}"
         ),
     ]
+    if stats.balance is not None:
+        parts.append(_balance(stats.balance))
     if stats.store_error:
         parts.append(Text(stats.store_error, style="yellow"))
     if log.groups:
@@ -47,6 +50,18 @@ def _stored(stats: Stats) -> str:
         f"stored {totals.stored:,} ({stats.rates.stored_per_s:,.0f}/s)   "
         f"duplicate {totals.duplicate:,}   dead {totals.dead:,}"
     )
+
+
+def _balance(balance: Balance) -> Text:
+    settled = balance.stored + balance.duplicate + balance.dead - balance.external
+    text = (
+        f"balance: {balance.accepted:,} acknowledged, {settled:,} settled, "
+        f"{balance.in_log:,} in the log"
+    )
+    if balance.unaccounted:
+        text += f", {balance.unaccounted:,} unaccounted for: run `evp verify`"
+        return Text(text, style="red")
+    return Text(text)
 
 
 def _group_row(group: GroupFacts, stats: Stats) -> dict[str, str]:

@@ -43,7 +43,7 @@ def _verdict(report: Report) -> Text:
         what = ", ".join(f"{n:,} {kind}" for kind, n in sorted(report.findings_by_kind.items()))
         return Text(f"{where}: {what}", style="bold red")
     if not report.clean:
-        return Text(f"{where}: nothing wrong in the store; not all could be looked at")
+        return Text(f"{where}: no fault in the store")
     scope = report.scope
     limits = []
     if scope.since is not None:

@@ -8,6 +8,8 @@ it for forgotten; what was taken over all the same is left to whoever has it.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 from evp.batch.policy import ReadSize
 from evp.batch.retry import Backoff
@@ -24,6 +26,8 @@ from evp.storage.isolation import Witness
 from evp.storage.writer import Writer
 from evp.stream.consumer import Consumer, Delivery
 from evp.worker.journal import Journal
+
+Step = Callable[[list[Delivery]], Awaitable[None]]
 
 
 class Carrier:
@@ -77,7 +81,9 @@ class Carrier:
         return acked
 
     async def _carry(self, batch: list[Delivery], stop: asyncio.Event) -> bool:
-        backoff, steps = Backoff(), [self._set_aside_unreadable, self._write]
+        backoff = Backoff()
+        write: Step = partial(self._write, done=set())
+        steps: list[Step] = [self._set_aside_unreadable, write]
         while steps:
             try:
                 await steps[0](batch)
@@ -96,17 +102,20 @@ class Carrier:
         )
         return True
 
-    async def _write(self, batch: list[Delivery]) -> None:
+    async def _write(self, batch: list[Delivery], done: set[str]) -> None:
+        """Write what is not `done`, in portions: an outage costs the one in hand, not all."""
         frames: list[Frame] = []
         suspects: list[Frame] = []
         for one in batch:
-            if one.frame is not None:
+            if one.frame is not None and one.entry_id not in done:
                 few = one.times <= self._deliveries_max
                 (frames if few else suspects).append(one.frame)
-        written = await self._writer.write(frames) if frames else []
+        for portion in self._read_size.portions(frames):
+            await self._journal.wrote(await self._writer.write(portion))
+            done.update(frame.entry_id for frame in portion)
         for frame in suspects:
-            written.append(await self._writer.write_alone(frame, self._witness))
-        await self._journal.wrote(written)
+            await self._journal.wrote([await self._writer.write_alone(frame, self._witness)])
+            done.add(frame.entry_id)
 
     async def _set_aside_unreadable(self, batch: list[Delivery]) -> None:
         """Keep corrupt entries as dead letters; count lost ones; leave those of a newer evp."""

@@ -18,7 +18,7 @@ from tests.support.make import event, ndjson
 from tests.support.up import EVP, Up
 from tests.support.wait import WAIT_S_MAX, until_now
 
-COMMANDS = ("up", "serve", "work", "send", "stats", "health", "config")
+COMMANDS = ("up", "serve", "work", "send", "stats", "verify", "health", "config")
 
 
 def ask(up: Up, *arguments: str) -> Finished:
@@ -112,7 +112,9 @@ def test_stats_watch(up: Up) -> None:
         assert watching.stop(signal.SIGINT).code == 130
     assert "Traceback" not in watching.text
     for look in looks(watching.text):
-        assert {"stream", "group", "log", "rates", "totals", "store_error"} == set(look)
+        assert {
+            "stream", "group", "log", "rates", "totals", "balance", "store_error",
+        } == set(look)  # fmt: skip
 
 
 def test_stats_while_the_log_is_away(up: Up) -> None:

@@ -23,7 +23,7 @@ SLACK = 3
 SEED = 8
 SETTLE_S = 5.0
 """By then a worker has dialled everything that it needs."""
-_NO_EXPIRY = -1
+_STAYS = -1
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -55,7 +55,7 @@ async def held(system: System) -> Held:
         psutil.Process(system.log.pid).num_fds(),
         psutil.Process(system.store.pid).num_fds(),
         # What expires by itself is not left behind.
-        sum(one == _NO_EXPIRY for one in left_s),
+        sum(one == _STAYS for one in left_s),
         len(psutil.Process(os.getpid()).children(recursive=True)),
     )
 

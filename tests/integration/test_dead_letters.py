@@ -19,13 +19,13 @@ from evp.clock import monotonic_s, now
 from evp.dlq import Account, Listing
 from evp.errors import CorruptFrame, InvalidEntry, NoSuchLetter, StoreUnavailable
 from evp.frame import Frame, read_frame
-from evp.limits import DEAD_LETTER_PART_BYTES, DEAD_LETTERS_PAGE_MAX
+from evp.limits import DEAD_LETTER_PART_BYTES, DEAD_LETTERS_PAGE_MAX, EVENT_BYTES_MAX
 from evp.plain import payload_of
 from evp.settings import Settings
 from evp.storage import replay, schema
 from evp.storage.client import Database, database
 from evp.storage.dead_letters import Origin
-from evp.storage.dlq import DEAD, DELIVERED, PURGED, SETTLING, STATES, Filters
+from evp.storage.dlq import DEAD, DELIVERED, PURGED, REOPENED, SETTLING, STATES, Filters
 from evp.storage.replay import Replayer
 from evp.storage.writer import Writer
 from tests.support.frames import document, frame_of_documents, with_crc
@@ -102,7 +102,7 @@ async def listed(db: Database, *states: str, **filters: Any) -> Listing:
 
 async def replayed(db: Database, replayer: Replayer, **filters: Any) -> Account:
     """Replay letters to the end."""
-    account = await dlq.select(db, Filters(**filters), dry_run=False)
+    account = await dlq.select(db, Filters(**filters), dlq.TO_REPLAY, dry_run=False)
     await dlq.replay(db, Filters(**filters), replayer, account, lambda _: None)
     assert account.finished
     return account
@@ -110,7 +110,7 @@ async def replayed(db: Database, replayer: Replayer, **filters: Any) -> Account:
 
 async def purged(db: Database, **filters: Any) -> Account:
     """Purge letters to the end."""
-    account = await dlq.select(db, Filters(**filters), dry_run=False)
+    account = await dlq.select(db, Filters(**filters), dlq.TO_PURGE, dry_run=False)
     await dlq.purge(db, Filters(**filters), account, lambda _: None)
     return account
 
@@ -364,8 +364,10 @@ async def test_only_what_the_settled_outcome_lists_counts(db: Database, writer: 
     assert (await listed(db)).counted == 1
     await outcomes.update_one(one, {"$set": {"open": True}})
     assert (await listed(db)).counted == 0
-    assert [row.state for row in (await listed(db, *STATES)).letters] == [SETTLING]
-    await outcomes.update_one(one, {"$unset": {"open": ""}, "$set": {"dead": []}})
+    assert [row.state for row in (await listed(db, *STATES)).letters] == [REOPENED]
+    await outcomes.update_one(one, {"$unset": {"open": ""}, "$set": {"provisional": True}})
+    assert (await listed(db)).counted == 1
+    await outcomes.update_one(one, {"$set": {"dead": []}})
     assert (await listed(db)).counted == 0
     assert [row.state for row in (await listed(db, *STATES)).letters] == [DELIVERED]
     await outcomes.delete_one(one)
@@ -489,7 +491,7 @@ async def test_replay_of_named_letters(db: Database, writer: Writer, replayer: R
     await take_all(db)
     ids = [f"{frame.frame_id}:0" for frame in frames]
     await purged(db, ids=(ids[1],))
-    await db[schema.OUTCOMES].update_one({"_id": frames[2].frame_id}, {"$set": {"open": True}})
+    await db[schema.OUTCOMES].delete_one({"_id": frames[2].frame_id})
     account = await replayed(db, replayer, ids=(ids[0], ids[1], ids[2], "0" * 32))
     assert (account.selected, account.done) == (1, 1)
     assert account.missing == [ids[1], ids[2], "0" * 32]
@@ -523,6 +525,22 @@ async def test_replay_that_was_cut_off_is_completed(
         assert await documents(db, schema.DEAD_LETTERS) == []
 
 
+async def test_replay_of_a_frame_that_was_left_open(
+    db: Database, writer: Writer, replayer: Replayer
+) -> None:
+    """Whoever judged a frame again and died is no obstacle: the next replay ends it."""
+    await refuse_all(db)
+    frame = frame_of(event(0), event(1, x=1))
+    await writer.write([frame])
+    await take_all(db)
+    await db[schema.OUTCOMES].update_one({"_id": frame.frame_id}, {"$set": {"open": True}})
+    account = await replayed(db, replayer)
+    assert (account.selected, account.done) == (1, 1)
+    outcome = await the_one(db, schema.OUTCOMES)
+    assert (outcome["stored"], outcome["dead"], outcome.get("open")) == (2, [], None)
+    assert await documents(db, schema.DEAD_LETTERS) == []
+
+
 async def test_replays_and_workers_at_once(db: Database, writer: Writer) -> None:
     """Two replays beside workers that write the same events: each stored once, all accounted."""
     await refuse_all(db)
@@ -550,12 +568,40 @@ async def test_rate_is_kept(db: Database, writer: Writer, replayer: Replayer) ->
     await refuse_all(db)
     await writer.write([frame_of(*(event(number) for number in range(6)))])
     await take_all(db)
-    account = await dlq.select(db, Filters(), dry_run=False)
+    account = await dlq.select(db, Filters(), dlq.TO_REPLAY, dry_run=False)
     started_at_s = monotonic_s()
     rates = {"letters_per_s": 20.0}
     await dlq.replay(db, Filters(), replayer, account, lambda _: None, **rates)
     assert account.done == 6
     assert monotonic_s() - started_at_s >= 6 / 20.0
+
+
+async def test_letter_that_another_replay_delivered(
+    db: Database, writer: Writer, replayer: Replayer
+) -> None:
+    """A letter that is gone when its turn comes was delivered; one that was cut can't be."""
+    await refuse_all(db)
+    await writer.write([frame_of(event(0))])
+    [letter] = (await listed(db)).letters
+    await take_all(db)
+    assert await replayer.deliver([letter]) == []
+    assert await replayer.deliver([letter]) == []
+    await writer.bury("s", [("1-0", b"y" * (EVENT_BYTES_MAX + 1), InvalidEntry("too large"))])
+    [refused] = await replayer.deliver((await listed(db)).letters)
+    assert (refused.reason, "not all of it was kept" in refused.detail) == ("invalid_entry", True)
+
+
+async def test_letter_that_is_purged_during_its_replay(
+    db: Database, writer: Writer, replayer: Replayer
+) -> None:
+    """What was given up meanwhile stays given up: its letter is neither removed nor filled."""
+    frame = await conflict(writer)
+    [letter] = (await listed(db)).letters
+    await purged(db)
+    [refused] = await replayer.deliver([letter])
+    assert refused.id == f"{frame.frame_id}:1"
+    assert "purged_at" in await the_one(db, schema.DEAD_LETTERS)
+    assert await account_of(db, frame) == (1, 0, [1])
 
 
 # Purging

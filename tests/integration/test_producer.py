@@ -147,7 +147,7 @@ async def config(log: Server, **settings: str) -> None:
     [
         ({}, ("fsync", False)),
         ({"appendfsync": "everysec"}, ("fsync", True)),
-        ({"appendfsync": "no"}, ("fsync", True)),
+        ({"appendfsync": "no"}, "appendfsync"),
         ({"appendonly": "no"}, "appendonly"),
         ({"no_appendfsync_on_rewrite": "yes"}, "no-appendfsync-on-rewrite"),
         ({"maxmemory_policy": "allkeys-lru"}, "maxmemory-policy"),

@@ -10,6 +10,7 @@ import pytest
 from bson import ObjectId
 
 from evp.clock import from_ms, now_ms
+from evp.errors import StoreUnavailable
 from evp.frame import MINUTE_MS, Frame
 from evp.limits import BUCKET_CLOSE_MS, FOLD_BUCKETS_MAX, FOLD_LISTED_MAX, FOLD_WAIT_MS
 from evp.storage import lease, rollups, schema
@@ -123,6 +124,25 @@ async def test_frame_that_comes_while_frames_are_looked_for(
         await fold(db, now_ms())
     await fold_all(db)
     assert len(await db[schema.ROLLUPS].find({"level": "10s"}).to_list()) == 1
+    assert (await check_sums(db)).stored == 2
+
+
+async def test_fold_that_ends_before_it_found_all_frames(
+    db: Database, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bucket that is closed, but not yet found, counts once, by its frames."""
+
+    async def ends(*_arguments: object) -> None:
+        raise StoreUnavailable("a fold that ends")
+
+    await writer.write([frame_at(START_MS, 0)])
+    with monkeypatch.context() as patch:
+        patch.setattr(rollups, "add", ends)
+        with pytest.raises(StoreUnavailable):
+            await fold(db, now_ms())
+    await writer.write([frame_at(START_MS, 1)])
+    assert (await check_sums(db)).stored == 2
+    await fold_all(db)
     assert (await check_sums(db)).stored == 2
 
 

@@ -5,21 +5,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import warnings
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from typing import Any
 
 import msgspec
 import pytest
+from bson import ObjectId
 from pymongo import ReadPreference
 
-from evp.clock import now
+from evp.clock import now, now_ms
 from evp.errors import CorruptFrame, SettingsError, StoreUnavailable, WrongShardKey
 from evp.identity import event_id
 from evp.limits import LOOKUP_IDS_MAX, WORKER_SILENT_S
 from evp.settings import Settings
-from evp.storage import account, client, ledger, schema
+from evp.storage import account, client, lease, ledger, schema
 from evp.storage.client import Database, connect, database, ping
+from evp.storage.metrics import metrics
+from evp.storage.rollups import fold
+from evp.storage.sweep import judge_again, sweep
 from evp.storage.writer import Writer
 from tests.support.make import event, frame_of
 from tests.support.servers import Server
@@ -37,12 +41,19 @@ from tests.support.stores import (
 
 pytestmark = MAY_LEAVE_SOCKETS
 
+WRITES = {"insert", "update", "delete", "findAndModify"}
+
 WEAK = "w=0&readPreference=secondary&readConcernLevel=local"
 
 
 def changed(settings: Settings, **changes: Any) -> Settings:
     """Return settings with some changed."""
     return msgspec.structs.replace(settings, **changes)
+
+
+async def nothing_in_log(_entries: Sequence[tuple[str, bytes]]) -> set[bytes]:
+    """Answer for a log that has lost everything."""
+    return set()
 
 
 async def options_of(db: Database, name: str) -> dict[str, Any]:
@@ -166,8 +177,13 @@ async def test_every_write_asks_for_majority_and_journal(
     await ledger.record_servers(weak, [(b"epoch", 1, 1)])
     await ledger.record_worker(weak, "g", "w-1", {}, within_s=5)
     await account.totals(weak)
+    await lease.take(weak, "fold", "me", 1_000)
+    await fold(weak, now_ms())
+    await weak[schema.OUTCOMES].update_many({}, {"$set": {"open": True, "judge_at": now()}})
+    await sweep(weak, nothing_in_log)
+    await metrics(weak, 0, now_ms(), 60_000)
     await client.close(made)
-    writes = [one for name, one in listener.commands if name.split()[0] in {"insert", "update"}]
+    writes = [one for name, one in listener.commands if name.split()[0] in WRITES]
     assert len(writes) >= 9
     assert all(one.get("writeConcern") == {"w": "majority", "j": True} for one in writes)
     reads = [one for name, one in listener.commands if name.split()[0] in {"find", "aggregate"}]
@@ -220,6 +236,12 @@ async def test_store_that_is_away_is_told_from_every_call(
         schema.ensure(gone),
         account.totals(gone),
         account.stored_per_s(gone),
+        metrics(gone, 0, 60_000, 60_000),
+        fold(gone, 0),
+        sweep(gone, nothing_in_log),
+        judge_again(gone, [ObjectId()]),
+        lease.take(gone, "fold", "me", 1_000),
+        lease.release(gone, "fold", "me"),
         account.present(gone, [id_]),
         account.doubled(gone, "s", 0, 1),
         ledger.record_servers(gone, [(b"epoch", 1, 1)]),
@@ -292,7 +314,10 @@ async def test_only_workers_heard_of_lately_count(db: Database) -> None:
 async def test_records_of_a_server_only_grow(db: Database) -> None:
     """A late record of an epoch does not take back a newer one."""
     await ledger.record_servers(db, [(b"one", 5, 50), (b"two", 1, 1)])
+    [first] = await db[schema.SERVERS].find({"_id": b"one"}).to_list()
     await ledger.record_servers(db, [(b"one", 4, 40)])
+    [again] = await db[schema.SERVERS].find({"_id": b"one"}).to_list()
+    assert again["first_at"] == first["first_at"] <= again["seen_at"]
     await ledger.record_servers(db, [])
     rows = {bytes(one["_id"]): one for one in await documents(db, schema.SERVERS)}
     assert {srv: (one["seq"], one["events"]) for srv, one in rows.items()} == {

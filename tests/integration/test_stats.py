@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from evp import stats
+from evp import balance, stats
 from evp.errors import LogUnavailable
 from evp.limits import HEARTBEAT_S, TOTALS_COST_FACTOR, WORKER_SILENT_S
 from evp.settings import Settings
@@ -140,7 +140,7 @@ async def test_looking_again_is_cheap(
         ended_at_s.append(time.monotonic())
         return found
 
-    monkeypatch.setattr(stats, "totals", timed)
+    monkeypatch.setattr(balance, "totals", timed)
     async with collecting(settings) as collector:
         while len(began_at_s) < 4:
             await collector.look()

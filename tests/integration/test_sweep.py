@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from bson import Binary, ObjectId
 
-from evp.batch.outcome import Held, Outcome
+from evp.batch.outcome import Held, Outcome, judge_by_ids
 from evp.clock import from_ms, now_ms
 from evp.errors import LogUnavailable
 from evp.frame import Frame
 from evp.limits import JUDGE_AGAIN_MS_MIN, SWEEP_FRAMES_MAX
 from evp.settings import Settings
-from evp.storage import schema, settle
+from evp.storage import buckets, schema, settle
 from evp.storage import sweep as sweep_module
 from evp.storage.client import Database
 from evp.storage.failures import Failure
@@ -24,6 +24,7 @@ from evp.storage.settle import replace
 from evp.storage.sweep import judge_again, sweep
 from evp.storage.writer import Writer
 from tests.integration.test_settle import cut_off
+from tests.support.frames import frame_of_requests
 from tests.support.make import event, frame_of
 from tests.support.stores import MAY_LEAVE_SOCKETS, WRITE_MS, Listener, documents, store, the_one
 from tests.support.sums import check_sums, erase, fold_all, sweep_all
@@ -217,6 +218,14 @@ async def test_conflict_stays_dead(db: Database, writer: Writer) -> None:
     assert account(await outcome_of(db, frame)) == (1, 0, [0], [])
 
 
+async def test_conflict_within_a_frame_stays_dead(db: Database, writer: Writer) -> None:
+    """Of two events of a frame with one id, the one that is stored does not revive the other."""
+    frame = frame_of_requests([event(0), event(1)], [event(0, data="another")])
+    await writer.write([frame])
+    await sweep_all(db)
+    assert account(await outcome_of(db, frame)) == (2, 0, [2], [])
+
+
 async def test_letters_of_a_lost_frame_count(db: Database, writer: Writer) -> None:
     """A worker wrote its dead letters and died; the log lost the frame: the letters still count."""
     await writer.write([frame_of(event(0))])
@@ -270,7 +279,7 @@ async def test_outcome_opened_by_another_is_marked(db: Database, writer: Writer)
     await db[schema.OUTCOMES].update_one({"_id": frame.frame_id}, opened)
     [there] = await db[schema.OUTCOMES].find({"_id": frame.frame_id}).to_list()
     await writer._insert([frame.documents[1]])
-    outcome = sweep_module.judge_by_ids(
+    outcome = judge_by_ids(
         Held(frame.frame_id, frame.ids, frame.accepted_ms),
         await sweep_module._look_up(db, frame.ids, None),
         {},
@@ -289,7 +298,7 @@ async def test_outcome_is_opened_before_its_bucket_is_marked(
     await fold_all(db)
     await mend(db)
     await db[schema.EVENTS].insert_one(frame.documents[1])
-    mark = settle.mark
+    mark = buckets.mark
 
     async def between(*arguments: Any) -> None:
         await fold(db, now_ms() + 60_000)
@@ -300,6 +309,18 @@ async def test_outcome_is_opened_before_its_bucket_is_marked(
     assert await judge_again(db, [frame.frame_id]) == {frame.frame_id}
     await fold_all(db)
     assert (await check_sums(db)).stored == 4
+
+
+async def test_first_outcome_marks_its_bucket(db: Database, writer: Writer) -> None:
+    """A header that nobody marked, for its writer died, is in the sums once it was judged."""
+    await writer.write([frame_of(event(0))])
+    await fold_all(db)
+    frame = frame_of(event(1), event(2))
+    await write_header(db, frame)
+    await writer._insert([frame.documents[0]])
+    assert await judge_again(db, [frame.frame_id]) == {frame.frame_id}
+    await fold_all(db)
+    assert (await check_sums(db)).stored == 2
 
 
 async def test_sweep_never_overwrites_a_worker(

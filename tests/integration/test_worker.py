@@ -159,6 +159,28 @@ async def test_acked_only_when_settled(
     await exactly(faulty, 3)
 
 
+async def test_outage_costs_a_portion(
+    faulty: Database, link: Link, settings: Settings, failing: Server
+) -> None:
+    """A batch too big for one call is written in portions, and goes on where it was cut off."""
+    settings = changed(settings, mongo_url=failing.url, read_count=20, worker_batch_size=10)
+    await append_events(settings, 100, each=5)
+    with heard() as lines:
+        async with contextlib.AsyncExitStack() as failures:
+            # Ten portions of three inserts each: the sixth one does not get through.
+            await failures.enter_async_context(fail(faulty, "insert", {"skip": 16}, errorCode=112))
+            async with working(settings):
+                await until(
+                    lambda: bool(said(lines, "the store can't be written")), what="it fails"
+                )
+                assert len(await documents(faulty, schema.OUTCOMES)) == 10
+                await failures.aclose()
+                await until_drained(settings)
+    await exactly(faulty, 100)
+    [stopped] = said(lines, "stopped")
+    assert (stopped["events"], stopped["stored"]) == (100, 100)
+
+
 async def test_batches_in_flight_are_bounded(
     faulty: Database, link: Link, settings: Settings, failing: Server
 ) -> None:

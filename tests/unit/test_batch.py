@@ -134,6 +134,20 @@ def test_read_size_is_bounded_by_bytes_and_count() -> None:
     assert ReadSize(1000, 7).frames() == 7
 
 
+@given(st.lists(st.integers(1, 30), max_size=30), st.integers(1, 40))
+def test_portions_are_bounded(counts: list[int], target: int) -> None:
+    """A portion is within the target, or one frame; no frame is lost, and their order stays."""
+    frames = [
+        frame_of(*(event(number) for number in range(count)), entry_id=f"{place}-0")
+        for place, count in enumerate(counts)
+    ]
+    portions = list(ReadSize(target).portions(frames))
+    assert [frame for portion in portions for frame in portion] == frames
+    for portion in portions:
+        assert portion
+        assert len(portion) == 1 or sum(frame.count for frame in portion) <= target
+
+
 @given(st.integers(0, 200))
 def test_waits_double_up_to_a_bound(attempts: int) -> None:
     """Each wait is drawn evenly below a bound that doubles and then stays."""

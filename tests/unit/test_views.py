@@ -7,6 +7,8 @@ import io
 import pytest
 from rich.console import Console, RenderableType
 
+from evp.balance import Balance
+from evp.clock import from_ms
 from evp.demo import DemoAccount
 from evp.stats import Rates, Stats
 from evp.storage.account import Totals
@@ -68,6 +70,27 @@ def test_stats_of_an_empty_log() -> None:
     """Before the first event there is something to see, and no error."""
     empty = LogFacts(0, 0, 0, 0, 0, 0, [], 0)
     assert "0 frames, 0 B" in text(render(Stats("s", "g", empty, Rates(0, 0), Totals())))
+
+
+def test_stats_tell_the_balance() -> None:
+    """The balance is one line; what is unaccounted for is told with what to do."""
+    balance = Balance(
+        at=from_ms(0),
+        accepted=10_000,
+        source="log and store",
+        stored=9_000,
+        duplicate=500,
+        dead=10,
+        in_log=400,
+        external=10,
+        unaccounted=0,
+    )
+    stats = Stats("s", "g", LOG, Rates(0, 0), Totals(), None, balance)
+    line = "balance: 10,000 acknowledged, 9,500 settled, 400 in the log"
+    assert line + "\n" in text(render(stats))
+    balance.unaccounted = 100
+    told = " ".join(text(render(stats), 60).split())
+    assert f"{line}, 100 unaccounted for: run `evp verify`" in told
 
 
 def test_account_names_losses() -> None:

@@ -23,6 +23,7 @@ from tests.faults.kit.history import History
 from tests.faults.kit.load import Plan
 from tests.faults.kit.system import DATABASE, KEY, System
 
+LOAD_OUTPUT = "load.out"
 START_S_MAX = 30.0
 DRAIN_S_MAX = 120.0
 VERIFY_S_MAX = 300.0
@@ -61,9 +62,7 @@ class Load:
 @contextlib.asynccontextmanager
 async def loading(system: System, seed: int = 1, **plan: Any) -> AsyncIterator[Load]:
     """Send events in a process of its own; at the end what was begun is finished."""
-    folder = system.folder
-    load = Load(folder / "clients.log")
-    plan_path = folder / "load.json"
+    load = Load(system.folder / "clients.log")
     given = Plan(
         seed=seed,
         urls=system.urls,
@@ -73,29 +72,32 @@ async def loading(system: System, seed: int = 1, **plan: Any) -> AsyncIterator[L
         log_path=str(load.path),
         **plan,
     )
-    plan_path.write_bytes(msgspec.json.encode(given))
-    output_path = folder / "load.out"
-    with output_path.open("wb") as output:
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "evp.engines.tether"),
-                *(str(os.getpid()), str(int(signal.SIGKILL))),
-                *(sys.executable, "-m", "tests.faults.kit.load", str(plan_path)),
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
+    process = _start(system.folder, given)
     try:
         yield load
         process.terminate()
         # The proxies run in this loop: it must not wait.
         if await asyncio.to_thread(process.wait, START_S_MAX) != 0:
-            raise RuntimeError(f"the load failed: see {output_path}")
+            raise RuntimeError(f"the load failed: see {system.folder / LOAD_OUTPUT}")
     finally:
         process.kill()
         process.wait()
+
+
+def _start(folder: Path, plan: Plan) -> subprocess.Popen[bytes]:
+    """Start the load as a process that ends with this one."""
+    plan_path = folder / "load.json"
+    plan_path.write_bytes(msgspec.json.encode(plan))
+    tether = ("evp.engines.tether", str(os.getpid()), str(int(signal.SIGKILL)))
+    load = (sys.executable, "-m", "tests.faults.kit.load", str(plan_path))
+    with (folder / LOAD_OUTPUT).open("wb") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", *tether, *load],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
 
 
 async def until_drained(system: System, within_s: float = DRAIN_S_MAX) -> float | None:

@@ -1,0 +1,159 @@
+"""Parts of `evp verify` that need no engine: samples, epochs, the cache of headers, the view."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from bson import ObjectId
+from rich.console import Console
+
+from evp.storage.evidence import FrameHeader, StoredEvent
+from evp.verify import documents
+from evp.verify.documents import Documents
+from evp.verify.epochs import Epochs
+from evp.verify.report import MEANING, Finding, Kind, Report, Scope
+from evp.verify.sample import Sample
+from evp.views.verify import render
+
+SRV = b"\x01" * 8
+AT = datetime(2026, 1, 2, 3, 4, 5, 678000, UTC)
+
+
+def test_a_sample_is_fair() -> None:
+    """Each of ten frames is among three that are drawn about three times out of ten."""
+    frame_ids = [ObjectId() for _ in range(10)]
+    drawn: Counter[ObjectId] = Counter()
+    for _ in range(2000):
+        sample = Sample(3)
+        sample.offer(frame_ids[:4])
+        sample.offer(frame_ids[4:])
+        assert len(set(sample.drawn)) == 3
+        drawn.update(sample.drawn)
+    assert set(drawn) == set(frame_ids)
+    assert all(450 < count < 750 for count in drawn.values())
+
+
+def test_a_sample_of_nothing() -> None:
+    """A sample of size 0 draws nothing, and a small run is drawn whole."""
+    none, few = Sample(0), Sample(5)
+    frame_ids = [ObjectId() for _ in range(3)]
+    none.offer(frame_ids)
+    few.offer(frame_ids)
+    assert (none.drawn, few.drawn) == ([], frame_ids)
+
+
+def test_what_comes_later_fills_holes_only() -> None:
+    """Frames that are seen in a second look make no new holes, whatever their number."""
+    epochs = Epochs()
+    epochs.record(SRV, 3, 30, None)
+    for seq in (1, 5):
+        epochs.saw(SRV, seq, 10, seq, early=seq == 1)
+    assert [(one.gap.first, one.gap.last, one.events) for one in epochs.holes()] == [(2, 3, 20)]
+    epochs.freeze()
+    epochs.saw(SRV, 9, 10, 9, early=True)
+    epochs.saw(SRV, 2, 10, 2, early=True)
+    epochs.saw(SRV, 2, 10, 2, early=True)
+    assert [(one.gap.first, one.gap.last, one.events) for one in epochs.holes()] == [(3, 3, 10)]
+    epochs.saw(SRV, 3, 10, 3, early=True)
+    assert list(epochs.holes()) == []
+
+
+def test_events_of_several_holes_are_not_known() -> None:
+    """How many events each of two holes has can't be told from their sum."""
+    epochs = Epochs()
+    epochs.record(SRV, 5, 50, None)
+    for seq in (1, 3, 5):
+        epochs.saw(SRV, seq, 10, seq, early=True)
+    assert [(one.frames, one.events) for one in epochs.holes()] == [(1, None), (1, None)]
+
+
+async def test_headers_at_hand_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scan of documents whose frames alternate keeps no more headers than it may."""
+    monkeypatch.setattr(documents, "VERIFY_HEADERS_BYTES_MAX", 10 * 516)
+    headers = {
+        frame_id: FrameHeader(frame_id, SRV, 1, 1, "1-0", False, False, frame_id.binary + b"0000")
+        for frame_id in (ObjectId() for _ in range(40))
+    }
+
+    async def frames_by_id(_db: Any, frame_ids: list[ObjectId]) -> dict[ObjectId, FrameHeader]:
+        return {one: headers[one] for one in frame_ids}
+
+    monkeypatch.setattr(documents, "frames_by_id", frames_by_id)
+    scan = Documents(db=None)  # type: ignore[arg-type]  # nothing is asked of it
+    page = [StoredEvent(one.ids, one.frame_id) for one in headers.values()]
+    for _ in range(2):
+        assert await scan.strangers(page) == []
+        assert len(scan._headers) == 10
+        assert scan._bytes == 10 * 516
+
+
+def shown(report: Report, width: int) -> str:
+    """Return a report as it is shown, without colours."""
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    console.print(render(report))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def a_report(*findings: Finding, **facts: Any) -> Report:
+    """Return a report of these findings."""
+    report = Report(stream="evp:events", database="evp", scope=Scope(), began_at=AT, **facts)
+    for finding in findings:
+        report.add(finding)
+    return report
+
+
+def test_every_kind_is_told_at_any_width() -> None:
+    """Each kind is shown with its meaning, once, and fits 60 columns."""
+    several = [
+        Finding(
+            kind=kind,
+            meaning=MEANING[kind],
+            srv=SRV.hex(),
+            first_seq=3,
+            last_seq=5,
+            frames=3,
+            events=None if kind is Kind.HOLE else 30,
+            frame_id=None if kind is Kind.HOLE else str(ObjectId()),
+            entry_id="1767323045678-0",
+            event_ids=["018f4e2a-0000-8000-8000-000000000000"],
+            after=AT,
+            before=None,
+            dead_letter="abc",
+        )
+        for kind in (*Kind, Kind.HOLE)
+    ]
+    text = shown(a_report(*several), 60)
+    assert max(map(len, text.splitlines())) <= 60
+    flat = " ".join(text.split())
+    assert set(MEANING) == set(Kind)
+    for kind, meaning in MEANING.items():
+        assert f"{kind}: " in text
+        assert flat.count(meaning) == 1
+    assert "seq 3 to 5" in flat
+    assert "after 2026-01-02T03:04:05.678Z" in flat
+    assert "2 hole" in text
+
+
+def test_more_findings_than_fit() -> None:
+    """Of very many findings the first are shown, and the rest is counted."""
+    many = [Finding(kind=Kind.HOLE, meaning=MEANING[Kind.HOLE], events=1) for _ in range(1500)]
+    report = a_report(*many)
+    assert (report.findings_total, len(report.findings)) == (1500, 1000)
+    assert "and 1,480 more" in shown(report, 80)
+
+
+def test_scope_and_log_are_told() -> None:
+    """A clean report says of what; one without a log says that it is none."""
+    report = a_report(clean=True)
+    report.scope = Scope(since=AT, sample=5)
+    assert "clean (since 2026-01-02T03:04:05.678Z, ids of 5 frames)" in shown(report, 100)
+    report = a_report(log_error="no answer", undecided_frames=7)
+    text = " ".join(shown(report, 80).split())
+    assert "no fault in the store" in text
+    assert "The log can't be read (no answer): 7 frames may be there, or lost" in text
+    assert report.exit_code == 3
