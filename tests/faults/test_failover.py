@@ -231,11 +231,9 @@ async def test_tail_that_was_not_replicated(
 
 
 async def test_entry_id_that_is_issued_again(pair: Pair, on_pair: Settings, db: Database) -> None:
-    """Two frames that two primaries gave one entry id are both stored, and acked each for itself.
-
-    As where the new primary's clock is behind: ids follow from the last one it knows.
-    """
+    """Two frames that two primaries gave one entry id are both stored, and acked each for itself."""
     await drain(on_pair)
+    # Ids follow from the last one where that is ahead, as for a primary whose clock is behind.
     link = await Link.open(on_pair.redis_url)
     await link.call("XADD", on_pair.stream, f"{FAR_FUTURE_MS}-0", "type", "t", "id", "e0")
     await link.close()
