@@ -21,19 +21,23 @@ from tests.support.streams import append
 
 pytestmark = pytest.mark.timeout(300)
 
-FRAMES = 24
+FRAMES = 8
 EVENTS = 36
 WORKER_BYTES_MAX = 300 * MIB
 
 
+#: As much as an event can bring: in BSON a text is as long, small numbers six times.
+TEXT = "x" * (BATCH_BODY_BYTES_MAX // EVENTS - KIB)
+NUMBERS = [1] * (len(TEXT) // 2)
+
+
+@pytest.mark.parametrize("data", [TEXT, NUMBERS], ids=["texts", "numbers"])
 def test_worker_of_large_frames(
-    environ: dict[str, str], settings: Settings, tmp_path: Path
+    environ: dict[str, str], settings: Settings, tmp_path: Path, data: object
 ) -> None:
-    """Two dozen frames of 8 MiB wait, and a worker takes them with less than 300 MiB."""
-    # As much as one request can bring, in texts, which take as many bytes in BSON.
-    text = "x" * (BATCH_BODY_BYTES_MAX // EVENTS - KIB)
+    """Frames of requests of 8 MiB wait, and a worker takes them with less than 300 MiB."""
     for first in range(0, FRAMES * EVENTS, EVENTS):
-        events = [event(number, data=text) for number in range(first, first + EVENTS)]
+        events = [event(number, data=data) for number in range(first, first + EVENTS)]
         assert len(msgspec.json.encode(events)) > 0.95 * BATCH_BODY_BYTES_MAX
         asyncio.run(append(settings, events))
     most = 0
