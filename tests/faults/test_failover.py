@@ -231,7 +231,7 @@ async def test_tail_that_was_not_replicated(
 
 
 async def test_entry_id_that_is_issued_again(pair: Pair, on_pair: Settings, db: Database) -> None:
-    """Two frames that two primaries gave one entry id are both stored, and acked each for itself."""
+    """Two frames that got one entry id from two primaries are both stored, and each is acked."""
     await drain(on_pair)
     # Ids follow from the last one where that is ahead, as for a primary whose clock is behind.
     link = await Link.open(on_pair.redis_url)
