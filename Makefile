@@ -46,10 +46,10 @@ docs: $(READY) ## write docs/SETTINGS.md and docs/CLI.md anew from the code
 SEED ?= $(shell date +%s)
 
 faults: $(READY) ## ten minutes of random faults under load, then the proof that nothing was lost (SEED=n)
-	@$(BIN)/python -m tests.faults.run --seconds 600 --seed $(SEED)
+	@$(BIN)/python -m tests.faults.run --seconds 600 --events-per-s 4000 --seed $(SEED)
 
 faults-slice: $(READY) ## one minute of it (SEED=n)
-	@$(BIN)/python -m tests.faults.run --seconds 60 --seed $(SEED)
+	@$(BIN)/python -m tests.faults.run --seconds 60 --events-per-s 2000 --seed $(SEED)
 
 faults-suite: $(READY) ## each fault by itself, at full size (about an hour; names: -k)
 	@$(BIN)/python -m pytest -s tests/faults

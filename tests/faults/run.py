@@ -152,7 +152,7 @@ def parse(arguments: list[str]) -> Options:
     parser = argparse.ArgumentParser(prog="python -m tests.faults.run", description=__doc__)
     parser.add_argument("--seed", type=int, default=int(time.time()) % 100_000)
     parser.add_argument("--seconds", type=float, default=600.0)
-    parser.add_argument("--events-per-s", type=float, default=5_000.0)
+    parser.add_argument("--events-per-s", type=float, default=4_000.0)
     parser.add_argument("--folder", type=Path, help="where all data goes (default: a new one)")
     parser.add_argument("--keep", action="store_true", help="keep the folder in any case")
     given = parser.parse_args(arguments)

@@ -19,7 +19,7 @@ KILL_EVERY = 10
 SOURCE = "healthy"
 SCOPES: tuple[list[str], ...] = ([], ["--all"], ["--since", "2m"], ["--sample", "50"])
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)
 
 
 def verified(up: Up, *flags: str) -> dict[str, object]:

@@ -29,7 +29,6 @@ from evp.stream import client as client_module
 from evp.stream import consumer as consumer_module
 from evp.stream.client import Link
 from evp.stream.consumer import Consumer
-from evp.stream.durability import examine
 from evp.stream.info import log_facts
 from evp.stream.keys import Keys
 from evp.stream.scripts import APPEND
@@ -113,13 +112,6 @@ async def exactly(db: Database, count: int) -> None:
     assert Counter(one["id"] for one in found) == Counter(f"e{n}" for n in range(count))
 
 
-async def calls_of(url: str, command: str) -> int:
-    """Return how often a server has carried out a command."""
-    stats = (await ask(url, "INFO", "commandstats")).decode()
-    line = next((one for one in stats.splitlines() if one.startswith(f"cmdstat_{command}:")), "")
-    return int(line.partition("calls=")[2].partition(",")[0] or 0)
-
-
 async def connections_of(url: str) -> int:
     """Return how many connections a server has taken, this look's included."""
     stats = (await ask(url, "INFO", "stats")).decode()
@@ -176,43 +168,6 @@ async def test_lost_reply_of_an_append(db: Database, link: Link, settings: Setti
     outcomes = await documents(db, schema.OUTCOMES)
     assert sorted((one["stored"], one["duplicate"]) for one in outcomes) == [(0, 1), (1, 0)]
     await clean(settings)
-
-
-async def test_cut_off_before_the_disk_has_it(settings: Settings, own_log_server: Server) -> None:
-    """An append whose connection breaks before WAITAOF answered is unknown, never acknowledged."""
-    await ask(own_log_server.url, "CONFIG", "SET", "appendfsync", "everysec")
-    async with proxying(own_log_server.url) as proxy:
-        async with connected(settings, url=proxy.url) as producer:
-            proxy.drop_reply("WAITAOF.*")
-            with pytest.raises(AckUnknown):
-                await producer.append(open_frame(event(0)), 1)
-            assert producer.epochs() == ([], [])
-        assert proxy.lost == 1
-    assert await ask(own_log_server.url, "XLEN", settings.stream) == 1
-
-
-async def test_every_append_waits_for_the_disk(settings: Settings, own_log_server: Server) -> None:
-    """WAITAOF goes with each append, over the same connection, outside of MULTI, where it waits."""
-    url = own_log_server.url
-    await ask(url, "CONFIG", "SET", "appendfsync", "everysec")
-    async with connected(settings, url=url) as producer:
-        before = await calls_of(url, "waitaof")
-        for number in range(3):
-            await producer.append(open_frame(event(number)), 1)
-        assert await calls_of(url, "waitaof") == before + 3
-    assert await calls_of(url, "multi") == 0
-    [slow] = [await ask(url, "CONFIG", "GET", "appendfsync")]
-    assert slow[1] == b"everysec"
-
-
-async def test_settings_that_can_not_be_read(settings: Settings, own_log_server: Server) -> None:
-    """A server that hides its settings is not trusted: each append waits for WAITAOF."""
-    url = own_log_server.url
-    await ask(url, "ACL", "SETUSER", "plain", "on", ">secret", "~*", "+@all", "-config")
-    link = await Link.open(url.replace("redis://", "redis://plain:secret@"))
-    found = await examine(link, "auto", 0)
-    assert (found.label, found.wait) == ("fsync", True)
-    await link.close()
 
 
 async def test_largest_request_is_one_frame(settings: Settings, link: Link) -> None:
