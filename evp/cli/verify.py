@@ -26,19 +26,25 @@ def verify(
             help="Look up the ids of so many frames only, drawn by chance.",
         ),
     ] = None,
+    repair: Annotated[
+        bool,
+        typer.Option(
+            "--repair", help="Settle frames that the log has lost by what the store has of them."
+        ),
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Prove that every event that was accepted is stored, a duplicate, dead, or in the log.
 
-    Changes nothing, and may run at any time, also beside servers and workers. Exit 0: clean;
-    1: a difference was found; 3: an engine can't be reached.
+    Changes nothing without --repair, and may run at any time, also beside servers and workers.
+    Exit 0: clean; 1: a difference was found; 3: an engine can't be reached.
 
     Examples: evp verify;  evp verify --since 24h;  evp verify --all --json | jq .findings
     """
     from evp.cli.context import run, start
     from evp.cli.verifying import print_report, scope_of, verified
 
-    scope = scope_of(since, every_document=every_document, sample=sample)
+    scope = scope_of(since, every_document=every_document, sample=sample, repair=repair)
     report = run(verified(start(), scope))
     print_report(report, json=json)
     raise typer.Exit(report.exit_code)

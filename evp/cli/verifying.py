@@ -23,11 +23,12 @@ _SPAN = re.compile(r"(\d{1,6})([smhd])")
 _UNIT = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
-def scope_of(since: str | None, *, every_document: bool, sample: int | None) -> Scope:
+def scope_of(since: str | None, *, every_document: bool, sample: int | None, repair: bool) -> Scope:
     """Return what the flags ask for. Raises UsageError."""
     if every_document and (since is not None or sample is not None):
         raise UsageError("--all looks at everything; it excludes --since and --sample")
-    return Scope(None if since is None else _moment(since), every_document, sample)
+    moment = None if since is None else _moment(since)
+    return Scope(moment, every_document, sample, repair)
 
 
 def _moment(text: str) -> datetime:

@@ -105,14 +105,20 @@ class Counts(Struct):
     expired_frames: int = 0
     ids_checked: int = 0
     documents_scanned: int = 0
+    repaired_frames: int = 0
 
 
 class Scope(Struct, frozen=True):
-    """What to look at: frames accepted `since` then; every document; ids of a `sample` only."""
+    """What to look at: frames accepted `since` then; every document; ids of a `sample` only.
+
+    With `repair`, frames that no worker will settle any more are settled by what
+    the store has of them.
+    """
 
     since: datetime | None = None
     every_document: bool = False
     sample: int | None = None
+    repair: bool = False
 
 
 class Report(Struct, kw_only=True):

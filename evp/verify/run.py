@@ -31,6 +31,7 @@ from evp.storage.evidence import (
     unreadable_entries,
 )
 from evp.storage.lookup import portions
+from evp.storage.sweep import judge_again
 from evp.verify import findings
 from evp.verify.documents import Documents
 from evp.verify.epochs import Epochs, Hole
@@ -46,9 +47,10 @@ Progress = Callable[[str, int, int | None], None]
 async def verify(settings: Settings, scope: Scope, progress: Progress) -> Report:
     """Look at everything in the scope and return what differs.
 
-    Works beside servers and workers, and changes nothing. With the log away,
-    what only the log can tell is counted as undecided. Raises StoreUnavailable,
-    and LogUnavailable if the log goes away while it is looked at.
+    Works beside servers and workers, and changes nothing but what `repair` asks
+    for. With the log away, what only the log can tell is counted as undecided.
+    Raises StoreUnavailable, and LogUnavailable if the log goes away while it is
+    looked at.
     """
     client = connect(settings)
     log = LogView(settings)
@@ -118,6 +120,8 @@ class _Verification:
         async for page in frame_pages(self._db, since=self._since, with_ids=with_ids):
             self._saw(page)
             unsettled, suspects = await self._judge.quick(page, with_ids=with_ids)
+            if self._scope.repair:
+                await self._repair(unsettled)
             self._sample.offer(frame.frame_id for frame in page)
             await self._tell(unsettled, in_doubt=True)
             await self._tell(suspects)
@@ -130,6 +134,11 @@ class _Verification:
                 at_ms = entry_ms(frame.entry_id)
                 early = at_ms < self._log.looked_at_ms
                 self._epochs.saw(frame.srv, frame.seq, frame.count, at_ms, early=early)
+
+    async def _repair(self, unsettled: Sequence[FrameHeader]) -> None:
+        """Settle, by what the store has of them, frames whose entry the log has lost."""
+        lost = [one.frame_id for one in unsettled if await self._log.has(one) is False]
+        self._report.counts.repaired_frames += len(await judge_again(self._db, lost))
 
     async def _read_sample(self) -> None:
         """Look at the ids of the frames that were drawn."""

@@ -67,6 +67,8 @@ def _counts(counts: Counts) -> Table:
         rows.insert(2, ("  of other programs", f"{counts.external_events:,}"))
     if counts.expired_frames:
         rows.append(("frames expired", f"{counts.expired_frames:,}"))
+    if counts.repaired_frames:
+        rows.append(("frames repaired", f"{counts.repaired_frames:,}"))
     if counts.documents_scanned:
         rows.append(("documents scanned", f"{counts.documents_scanned:,}"))
     table = Table.grid(padding=(0, 2))

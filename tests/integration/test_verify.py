@@ -370,6 +370,27 @@ async def test_entry_lost_while_it_was_written(
     assert (await the_finding(settings)).event_ids == [canonical(id_of(1))]
 
 
+async def test_repair_settles_what_no_worker_will(
+    server: Accepting, db: Database, link: Link, settings: Settings
+) -> None:
+    """With --repair a frame that the log has lost gets an outcome; its loss stays a finding."""
+    await server.frames([event(0), event(1)], [event(2)])
+    await server.record_in_log()
+    await drain(settings)
+    await db["outcomes"].delete_many({})
+    await db["events"].delete_one({"_id": Binary(id_of(1), 4)})
+    unrepaired = await look(settings, Scope(repair=True))
+    assert (unrepaired.counts.repaired_frames, unrepaired.clean) == (0, True)
+    await link.call("XTRIM", settings.stream, "MAXLEN", 0)
+    for repaired in (2, 0):
+        report = await look(settings, Scope(repair=True))
+        assert report.counts.repaired_frames == repaired
+        assert [one.kind for one in report.findings] == [Kind.ENTRY_LOST]
+    outcomes = await documents(db, "outcomes")
+    assert sorted((one["stored"], one["missing"]) for one in outcomes) == [(1, []), (1, [1])]
+    assert all(one["provisional"] for one in outcomes)
+
+
 async def test_entry_id_issued_again(
     server: Accepting, db: Database, link: Link, settings: Settings
 ) -> None:
