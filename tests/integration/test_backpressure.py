@@ -15,6 +15,7 @@ import pytest
 
 from evp.codec import Media
 from evp.errors import LogUnavailable
+from evp.server import backpressure
 from evp.server.accept import Acceptor
 from evp.server.answer import Answer
 from evp.settings import Settings
@@ -195,6 +196,29 @@ async def test_many_servers_do_not_fill_the_log(small: tuple[Settings, Link]) ->
 
 
 ONE_IN_BATCH = b'[{"type": "t"}]'
+
+
+async def test_servers_share_what_is_free(
+    small: tuple[Settings, Link], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until they look again, all servers together append half of what is free, each its share."""
+    monkeypatch.setattr(backpressure, "BACKLOG_LOOK_S", 3600)
+    settings, link = small
+    body = batch(100_000)
+    async with accepting(settings, 4) as acceptors:
+        for one in acceptors:
+            await one._backpressure.look()
+        before = await used(link)
+        assert before.mark_bytes is not None
+        free_bytes = before.mark_bytes - before.used_bytes
+        taken = []
+        for one in acceptors:
+            answers = [await send(one, body) for _ in range(200)]
+            taken.append(sum(answer.status == 202 for answer in answers) * len(body))
+            assert code_of(answers[-1]) == "backlog_full"
+        assert free_bytes * 0.4 < sum(taken) <= free_bytes * 0.5
+        assert max(taken) - min(taken) <= len(body)
+        assert (await used(link)).used_bytes < before.mark_bytes
 
 
 async def test_retry_after_is_honest(small: tuple[Settings, Link]) -> None:
