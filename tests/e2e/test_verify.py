@@ -42,7 +42,7 @@ def test_clean(fed: Up, flags: list[str]) -> None:
     done = commands.evp("verify", *flags, environ=fed.environ, cwd=fed.folder)
     assert (done.code, done.err) == (0, ""), done.out
     assert re.match(r"evp:events, \w+: clean", done.out)
-    assert re.search(r"acknowledged +\d+ events in \d+ frames", done.out)
+    assert re.search(r"acknowledged +[\d,]+ events in [\d,]+ frames", done.out)
     assert max(map(len, done.out.splitlines())) <= 80
 
 
