@@ -32,7 +32,7 @@ READY_S_MAX = 30.0
 class Server:
     """An engine of a test's own, on a port and a folder that stay the same."""
 
-    def __init__(self, engine: Engine, *extra: str, without: str = "") -> None:
+    def __init__(self, engine: Engine, *extra: str, without: str | None = None) -> None:
         self.url = engine.url
         self.port = engine.port
         self._log_path = engine.folder.parent / f"{engine.folder.name}.log"
