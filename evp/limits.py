@@ -200,7 +200,7 @@ FOLD_WAIT_MS = 5_000
 #: Types in a cell and sources in a bucket that are counted by name; the rest is "other".
 ROLLUP_NAMES_MAX = 1_000
 #: Documents of sums in one write.
-ROLLUP_WRITES_MAX = 1_000
+ROLLUP_WRITES_MAX = 100
 #: A worker that folds or sweeps does so for this long; then another one may.
 JOB_LEASE_MS = 15_000
 #: Frames that one sweep judges, buckets it looks into, and frames of one that the log is asked for.

@@ -25,7 +25,8 @@ APPEND: Final = Script("""
 -- KEYS stream, counters, index.  ARGV n, requests, bytes, then the entry's fields and values.
 -- Answer: the entry id.  An error means that nothing was appended: XADD is the first to write,
 -- so a full server fails there, and what comes after it can't make the answer an error.
-local before = redis.call('HMGET', KEYS[2], 'events', 'bytes')
+local fields = {'events', 'bytes', 'frames', 'requests'}
+local before = redis.call('HMGET', KEYS[2], unpack(fields))
 local entry = redis.call('XADD', KEYS[1], '*', unpack(ARGV, 4))
 local mark = {'XADD', KEYS[3], entry, 'events', before[1] or '0', 'bytes', before[2] or '0'}
 if redis.pcall(unpack(mark)).err then
@@ -33,10 +34,12 @@ if redis.pcall(unpack(mark)).err then
   redis.pcall('DEL', KEYS[3])
   redis.pcall(unpack(mark))
 end
-redis.pcall('HINCRBY', KEYS[2], 'events', ARGV[1])
-redis.pcall('HINCRBY', KEYS[2], 'frames', 1)
-redis.pcall('HINCRBY', KEYS[2], 'requests', ARGV[2])
-redis.pcall('HINCRBY', KEYS[2], 'bytes', ARGV[3])
+local more, after = {ARGV[1], ARGV[3], 1, ARGV[2]}, {}
+for i = 1, 4 do
+  after[2 * i - 1] = fields[i]
+  after[2 * i] = string.format('%.0f', (before[i] or 0) + more[i])
+end
+redis.pcall('HSET', KEYS[2], unpack(after))
 return entry
 """)
 
