@@ -124,8 +124,10 @@ WORKER_SILENT_S = 3 * HEARTBEAT_S
 GIVE_BACK_S_MAX = 1.0
 #: Frames asked for in one read.
 READ_FRAMES_MAX = 1_000
-#: Bytes of frames asked for in one read, by the mean frame size so far.
+#: Bytes of frames asked for in one read; one frame may have more.
 READ_BYTES_TARGET = 16 * MIB
+#: Frames that are read without looking first how large they are.
+READ_UNSEEN_FRAMES_MAX = 8
 #: Entries and bytes of the log that one call for headers goes through, about.
 HEADERS_MAX = 500
 HEADERS_BYTES_TARGET = 4 * MIB

@@ -20,12 +20,18 @@ from evp.clock import monotonic_s
 from evp.documents import Admission
 from evp.errors import EntryDeleted, FrameError, LogUnavailable
 from evp.frame import Frame
-from evp.limits import CLAIM_EVERY_S, LOG_COMMAND_S_MAX, READ_FRAMES_MAX
+from evp.limits import (
+    CLAIM_EVERY_S,
+    LOG_COMMAND_S_MAX,
+    READ_BYTES_TARGET,
+    READ_FRAMES_MAX,
+    READ_UNSEEN_FRAMES_MAX,
+)
 from evp.plain import payload_of, read_entry
 from evp.stream.client import Link, Reply
 from evp.stream.groups import ensure_group, is_drained, remove_consumer
 from evp.stream.keys import Keys
-from evp.stream.scripts import KEEP
+from evp.stream.scripts import FITTING, KEEP
 
 _PAGE = 500
 _GONE = "read over a connection that is gone; it will come again"
@@ -239,6 +245,11 @@ class Consumer:
         return found
 
     async def _new(self, link: Link, frames_max: int, *, block: bool) -> list[Delivery]:
+        if frames_max > READ_UNSEEN_FRAMES_MAX:
+            # Frames so far were small; the next ones may have 8 MiB each.
+            keys = (self._keys.stream, self._keys.index, self._keys.counters)
+            most = (self.group, frames_max, READ_BYTES_TARGET)
+            frames_max = await link.script(FITTING, keys, most) or READ_UNSEEN_FRAMES_MAX
         return await self._xreadgroup(link, frames_max, ">", self._block_ms if block else None)
 
     async def _xreadgroup(

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from evp.errors import CorruptFrame, EntryDeleted, GroupLost, LogUnavailable, UnknownFrameVersion
+from evp.limits import READ_BYTES_TARGET
 from evp.settings import Settings
 from evp.stream.client import Link
 from evp.stream.consumer import Consumer
@@ -113,6 +114,25 @@ async def test_cancelled_read_drops_the_connection(opened: Opener, settings: Set
         await reading
     await append_events(settings, 1)
     assert len(await reader.read(10)) == 1
+
+
+async def test_a_read_is_bounded_in_bytes(opened: Opener, settings: Settings) -> None:
+    """However small frames were so far, one read takes no more than 16 MiB of the next ones."""
+    large = {"text": "x" * 200_000}
+    await append_events(settings, 20)
+    await append(settings, *([event(100 + n, data=large) for n in range(10)] for _ in range(12)))
+    await append(settings, [event(200)])
+    reader = opened()
+    await reader.ensure_group()
+    sizes: list[int] = []
+    counts: list[int] = []
+    while found := await reader.read(1000, block=False):
+        sizes.append(sum(one.frame.size_bytes for one in found if one.frame is not None))
+        counts.append(len(found))
+    assert sum(counts) == 33
+    assert max(sizes) <= READ_BYTES_TARGET
+    assert counts[0] > 20
+    assert len(counts) == 2
 
 
 async def test_give_back_makes_all_claimable(
