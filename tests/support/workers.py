@@ -23,6 +23,7 @@ from evp.stream.client import Link
 from evp.stream.consumer import Consumer
 from evp.stream.info import GroupFacts, log_facts
 from evp.stream.keys import Keys
+from evp.stream.scripts import APPEND
 from evp.worker.carrier import Carrier
 from evp.worker.journal import Journal
 from evp.worker.run import work
@@ -117,11 +118,15 @@ async def append_at_once(settings: Settings, count: int, *, first: int = 0) -> N
     """Append `count` frames of one event each so that no reader comes between."""
     link = await Link.open(settings.redis_url)
     try:
-        entries: list[list[bytes | str]] = []
+        keys = Keys(settings.stream)
+        await link.call("SCRIPT", "LOAD", APPEND.text)
+        append = ("EVALSHA", APPEND.digest, 3, keys.stream, keys.counters, keys.index)
+        entries: list[list[bytes | str | int]] = []
         for number in range(first, first + count):
-            fields = open_frame(event(number)).fields(SRV, number + 1)
+            frame = open_frame(event(number))
+            fields = frame.fields(SRV, number + 1)
             entry = [item for pair in fields.items() for item in pair]
-            entries.append(["XADD", settings.stream, "*", *entry])
+            entries.append([*append, 1, 1, frame.size_bytes, *entry])
         await link.calls([["MULTI"], *entries, ["EXEC"]])
     finally:
         await link.close()
