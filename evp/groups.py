@@ -19,8 +19,8 @@ class GroupRow(Struct):
     """One group.
 
     `writes`: its workers write to this database. `registered`: evp knows it, so
-    while it is missing from the stream nothing is trimmed. `pins`: nothing
-    that it has not acked yet can be trimmed, and no other group is further back.
+    while it is missing from the stream nothing is trimmed. `pins`: it holds the
+    log; nothing that it has not acked can be trimmed, and no other is further back.
     `oldest_s` is the age of the oldest entry it has not acked.
     """
 
@@ -61,7 +61,7 @@ class GroupBook:
         furthest = max((row.oldest_s for row in rows), default=0.0)
         for row in rows:
             row.registered = row.name in known
-            row.pins = row.exists and row.oldest_s == furthest > 0
+            row.pins = not row.exists or row.oldest_s == furthest > 0
         return rows
 
     async def delete(self, name: str, *, force: bool = False) -> None:

@@ -27,17 +27,22 @@ APPEND: Final = Script("""
 -- so a full server fails there, and what comes after it can't make the answer an error.
 local fields = {'events', 'bytes', 'frames', 'requests'}
 local before = redis.call('HMGET', KEYS[2], unpack(fields))
+local more, after = {ARGV[1], ARGV[3], 1, ARGV[2]}, {}
+for i = 1, 4 do
+  before[i] = tonumber(before[i]) or 0
+  after[2 * i - 1] = fields[i]
+  after[2 * i] = string.format('%.0f', before[i] + more[i])
+end
 local entry = redis.call('XADD', KEYS[1], '*', unpack(ARGV, 4))
-local mark = {'XADD', KEYS[3], entry, 'events', before[1] or '0', 'bytes', before[2] or '0'}
+local mark = {'XADD', KEYS[3], entry}
+for i = 1, 2 do
+  mark[#mark + 1] = fields[i]
+  mark[#mark + 1] = string.format('%.0f', before[i])
+end
 if redis.pcall(unpack(mark)).err then
   -- The stream was deleted without its index, whose ids are of a time to come.
   redis.pcall('DEL', KEYS[3])
   redis.pcall(unpack(mark))
-end
-local more, after = {ARGV[1], ARGV[3], 1, ARGV[2]}, {}
-for i = 1, 4 do
-  after[2 * i - 1] = fields[i]
-  after[2 * i] = string.format('%.0f', (before[i] or 0) + more[i])
 end
 redis.pcall('HSET', KEYS[2], unpack(after))
 return entry

@@ -18,7 +18,7 @@ def claimed_line(account: Claimed) -> str:
         (account.settled_before, "frames settled before"),
         (account.corrupt, "entries unreadable, now dead letters"),
         (account.deleted, "entries DELETED from the log, may be lost: evp verify"),
-        (account.left, "entries of a newer evp left: upgrade"),
+        (account.left, "entries left: of a newer evp, or the log was lost; see the log lines"),
         (len(account.removed), "consumers removed"),
     )
     return ", ".join(parts + [f"{count:,} {what}" for count, what in rare if count])

@@ -31,7 +31,7 @@ def _cells(row: GroupRow) -> dict[str, str]:
         "lag": f"{row.lag_events:,}",
         "oldest": f"{row.oldest_s:,.1f} s",
         "consumers": str(row.consumers),
-        "holds log": "yes" if row.pins or not row.exists else "",
+        "holds log": "yes" if row.pins else "",
     }
 
 

@@ -33,7 +33,8 @@ class Claimed(Struct):
 
     `settled_before` frames had been written by whoever left them. `corrupt`
     entries became dead letters, `deleted` ones were gone from the log and may be
-    lost, `left` ones stay pending for a newer evp. `removed` are the consumers
+    lost, `left` ones stay pending, for a newer evp or because the log
+    was lost meanwhile. `removed` are the consumers
     that were gone and owned nothing.
     """
 
@@ -102,26 +103,33 @@ async def _claim(
     signals: Signals,
     progress: Callable[[Claimed], None],
 ) -> Claimed:
-    journal, stop = Journal(settings.rss_log_events), asyncio.Event()
+    journal, undone = Journal(settings.rss_log_events), 0
     keys, group = Keys(settings.stream), settings.consumer_group
     slot = await Slot.take(settings.redis_url, keys, group, _BASE)
     consumer, carrier, read_size = build(settings, db, slot, journal, claim_idle_ms=min_idle_ms)
-    told = asyncio.create_task(_told(signals, stop))
+    stops: list[asyncio.Event] = []
+    told = asyncio.create_task(_told(signals, stops))
     try:
         async for batch in consumer.stale(read_size.frames):
+            stop = asyncio.Event()
+            stops.append(stop)
             patience = asyncio.get_running_loop().call_later(STALE_STORE_S_MAX, stop.set)
             done = await carrier.carry(batch, stop)
             patience.cancel()
+            stops.clear()
+            undone += 0 if done else len(batch)
             progress(_account(settings, min_idle_ms, journal))
             if told.done():
                 break
             if not done and stop.is_set():
                 raise StoreUnavailable("the store stays away; what was claimed is given back")
+        interrupted = told.done()
     finally:
         await end(told)
         await leave(consumer, slot)
     account = _account(settings, min_idle_ms, journal)
-    account.interrupted = stop.is_set()
+    account.interrupted = interrupted
+    account.left += undone
     link = await Link.open(settings.redis_url)
     try:
         account.removed = await remove_gone(link, keys, group, idle_ms=min_idle_ms)
@@ -130,9 +138,10 @@ async def _claim(
     return account
 
 
-async def _told(signals: Signals, stop: asyncio.Event) -> None:
+async def _told(signals: Signals, stops: list[asyncio.Event]) -> None:
     await signals.get()
-    stop.set()
+    for stop in stops:
+        stop.set()
 
 
 def _account(settings: Settings, min_idle_ms: int, journal: Journal) -> Claimed:

@@ -120,7 +120,7 @@ def test_findings(shared: dict[str, str], settings: Settings, stored: Any, tmp_p
     found = {name: account[name] for name in ("stored", "corrupt", "deleted", "left")}
     assert found == {"stored": 10, "corrupt": 1, "deleted": 1, "left": 1}
     text = evp("claim-stale", "--min-idle", "0", environ=shared, cwd=tmp_path)
-    assert "1 entries of a newer evp left: upgrade" in text.out
+    assert "1 entries left: of a newer evp" in text.out
 
 
 def test_wrong_group_is_told(

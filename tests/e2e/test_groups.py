@@ -65,7 +65,8 @@ def test_a_missing_group_is_told(
     """A group that is known and gone from the stream stands in the list until it is deleted."""
     assert evp("work", "--burst", environ=shared, cwd=tmp_path).code == 0
     log.xgroup_destroy(settings.stream, GROUP)
-    assert not rows(shared, tmp_path)[GROUP]["exists"]
+    missing = rows(shared, tmp_path)[GROUP]
+    assert (missing["exists"], missing["pins"]) == (False, True)
     text = evp("groups", "list", environ=shared, cwd=tmp_path).out
     assert "missing: nothing is trimmed until it is made again, or deleted" in text
 

@@ -305,3 +305,14 @@ async def test_everything_taken_is_answered_when_the_log_is_gone(
     assert len(answers.told) == 5
     assert all(isinstance(one, LogUnavailable) for one in answers.told)
     await flusher.stop()
+
+
+async def test_counters_that_are_no_numbers(settings: Settings, link: Link, keys: Keys) -> None:
+    """Whatever somebody wrote into the counters, an append that succeeded says so."""
+    await link.call("HSET", keys.counters, "events", "many", "bytes", "")
+    async with connected(settings) as producer:
+        first = await producer.append(open_frame(event(0)), 1)
+        second = await producer.append(open_frame(event(1)), 1)
+    assert await link.call("XLEN", keys.stream) == 2
+    assert first < second
+    assert await link.call("HGET", keys.counters, "events") == b"2"
