@@ -89,9 +89,12 @@ class Collector:
         if started_at_s < self._sum_again_at_s:
             return
         group = self._settings.consumer_group
-        self._balance, self._totals = await balance.look(link, self._db, self._keys, group)
-        took_s = monotonic_s() - started_at_s
-        self._sum_again_at_s = monotonic_s() + TOTALS_COST_FACTOR * took_s
+        try:
+            self._balance, self._totals = await balance.look(link, self._db, self._keys, group)
+        finally:
+            # Also where it was given up: the next look would take as long.
+            took_s = monotonic_s() - started_at_s
+            self._sum_again_at_s = monotonic_s() + TOTALS_COST_FACTOR * took_s
 
     def _accepted_per_s(self, facts: LogFacts) -> float:
         before, self._before = self._before, facts
