@@ -72,11 +72,8 @@ async def look(link: Link, db: Database, keys: Keys, group: str) -> tuple[Balanc
 
 async def look_once(settings: Settings, db: Database) -> Balance:
     """Return the balance now, over a connection of its own; raises as `look`."""
-    link = await Link.open(settings.redis_url)
-    try:
+    async with Link.opened(settings.redis_url) as link:
         found, _ = await look(link, db, Keys(settings.stream), settings.consumer_group)
-    finally:
-        await link.close()
     return found
 
 

@@ -46,12 +46,9 @@ class GroupBook:
 
     async def rows(self) -> list[GroupRow]:
         """Return all groups, by name. Raises LogUnavailable and StoreUnavailable."""
-        link = await Link.open(self._settings.redis_url)
-        try:
+        async with Link.opened(self._settings.redis_url) as link:
             facts = {one.name: one for one in (await log_facts(link, self._keys)).groups}
             known = await registered_groups(link, self._keys)
-        finally:
-            await link.close()
         known |= await store_groups.registered(self._db)
         writer = await store_groups.writer(self._db)
         rows = [
@@ -70,15 +67,12 @@ class GroupBook:
         Raises UsageError if somebody reads by it and not `force`, LogUnavailable
         and StoreUnavailable; doing it again is right.
         """
-        link = await Link.open(self._settings.redis_url)
-        try:
+        async with Link.opened(self._settings.redis_url) as link:
             if not force:
                 await self._refuse_if_active(link, name)
             # The store first: while the log has the name and the group, nothing is trimmed away.
             await store_groups.forget(self._db, name)
             await delete_group(link, self._keys, name)
-        finally:
-            await link.close()
 
     async def close(self) -> None:
         """Disconnect."""

@@ -6,7 +6,7 @@ import contextlib
 import re
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from evp.cli.context import run
+from evp.cli.moments import moment_of
 from evp.cli.output import Output
-from evp.clock import now
 from evp.dlq import Account, Notify, Shown, select
 from evp.errors import EXIT_FINDING, EXIT_OK, StoreUnavailable, UsageError
 from evp.limits import DEAD_LETTER_SHOWN_BYTES_MAX
@@ -28,8 +28,6 @@ from evp.views.dlq import account_view, selection_view, shown_view
 
 _FRAME_ID = re.compile(r"[0-9a-f]{24}")
 _LETTER_ID = re.compile(r"[0-9a-f]{24}:\d{1,9}|[0-9a-f]{32}")
-_AGE = re.compile(r"(\d{1,6})([smhd])")
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _CONNECTIONS_MAX = 2
 
 Work = Callable[[Database, Account, Notify], Coroutine[Any, Any, None]]
@@ -166,13 +164,7 @@ def _bar(what: str, total: int) -> Iterator[Notify]:
 def _moment(flag: str, text: str | None) -> datetime | None:
     if text is None:
         return None
-    age = _AGE.fullmatch(text)
-    if age is not None:
-        return now() - timedelta(**{_UNITS[age[2]]: int(age[1])})
-    try:
-        moment = msgspec.convert(text, datetime)
-    except msgspec.ValidationError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
+    moment = moment_of(text)
+    if moment is None:
         raise UsageError(f"{flag} {text!r}: wanted 30m, 2h, 7d or 2026-01-02T03:04:05Z")
-    return moment.astimezone(UTC)
+    return moment

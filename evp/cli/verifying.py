@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import re
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from evp.cli.moments import moment_of
 from evp.cli.output import Output
 from evp.clock import now
 from evp.errors import UsageError
@@ -18,9 +18,6 @@ from evp.signals import end
 from evp.verify.report import Report, Scope
 from evp.verify.run import verify
 from evp.views.verify import render
-
-_SPAN = re.compile(r"(\d{1,6})([smhd])")
-_UNIT = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 def scope_of(since: str | None, *, every_document: bool, sample: int | None, repair: bool) -> Scope:
@@ -32,14 +29,8 @@ def scope_of(since: str | None, *, every_document: bool, sample: int | None, rep
 
 
 def _moment(text: str) -> datetime:
-    span = _SPAN.fullmatch(text)
-    try:
-        if span is not None:
-            return now() - timedelta(**{_UNIT[span[2]]: int(span[1])})
-        moment = msgspec.convert(text, datetime)
-    except (msgspec.ValidationError, OverflowError):
-        moment = None
-    if moment is None or moment.tzinfo is None:
+    moment = moment_of(text)
+    if moment is None:
         raise UsageError(
             f"--since {text!r}: wanted a span (90s, 30m, 24h, 7d) or a time with a zone "
             "(2026-01-02T03:04:05Z)"

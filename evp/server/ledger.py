@@ -9,8 +9,7 @@ to the store as well.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from evp.errors import LogUnavailable, StoreUnavailable
@@ -47,7 +46,10 @@ class Numbering(Protocol):
 
 
 class Ledger:
-    """Records a process's epochs from `start` to `close`; never raises, is never in the way."""
+    """Records a process's epochs from `start` to `close`; never raises, is never in the way.
+
+    Connections are its own: the one that appends must not wait for this.
+    """
 
     def __init__(self, settings: Settings, db: Database, acceptor: Numbering) -> None:
         self._url = settings.redis_url
@@ -79,7 +81,7 @@ class Ledger:
         await asyncio.gather(_try(self._tell_log), _try(self._tell_store_for_good))
 
     async def _tell_log(self) -> None:
-        async with self._log_turn, self._link() as link:
+        async with self._log_turn, Link.opened(self._url) as link:
             closed, open_ = self._acceptor.epochs()
             await record_epochs(link, self._keys, map(record_of, closed + open_))
 
@@ -89,7 +91,7 @@ class Ledger:
         done = closed + open_ if for_good else closed
         if not done:
             return
-        async with self._log_turn, self._link() as link:
+        async with self._log_turn, Link.opened(self._url) as link:
             await forget_epochs(link, self._keys, map(record_of, done))
             self._acceptor.forget(closed)
 
@@ -101,7 +103,7 @@ class Ledger:
 
         A process that still runs records anew what it needs.
         """
-        async with self._link() as link:
+        async with Link.opened(self._url) as link:
             mine = {epoch.srv for some in self._acceptor.epochs() for epoch in some}
             found = await recorded_epochs(link, self._keys)
             left = [record for record in found if record.srv not in mine]
@@ -110,15 +112,6 @@ class Ledger:
 
     async def _record_in_store(self, records: list[Record]) -> None:
         await record_servers(self._db, [(one.srv, one.seq, one.events) for one in records])
-
-    @contextlib.asynccontextmanager
-    async def _link(self) -> AsyncIterator[Link]:
-        """Give a connection of its own: the one that appends must not wait for this."""
-        link = await Link.open(self._url)
-        try:
-            yield link
-        finally:
-            await link.close()
 
 
 async def _again(step: Callable[[], Awaitable[None]], every_s: float) -> None:

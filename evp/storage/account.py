@@ -7,12 +7,11 @@ from collections.abc import Sequence
 
 from bson import Binary
 from msgspec import Struct
-from pymongo.errors import PyMongoError
 
 from evp.clock import from_ms, now_ms
 from evp.limits import WORKER_SILENT_S
 from evp.storage.client import Database
-from evp.storage.failures import unavailable
+from evp.storage.failures import told
 from evp.storage.lookup import portions
 from evp.storage.metrics import accepted
 from evp.storage.schema import EVENTS, WORKERS
@@ -55,23 +54,19 @@ async def stored_per_s(db: Database) -> float:
     Raises StoreUnavailable.
     """
     since = from_ms(now_ms() - int(WORKER_SILENT_S * 1000))
-    try:
+    with told():
         workers = await db[WORKERS].find({"seen_at": {"$gte": since}}).to_list()
-    except PyMongoError as error:
-        raise unavailable(error) from error
     return sum(float(worker.get("stored_per_s", 0.0)) for worker in workers)
 
 
 async def present(db: Database, ids: Sequence[bytes]) -> set[bytes]:
     """Return which of these ids are stored. Raises StoreUnavailable."""
     found: set[bytes] = set()
-    try:
+    with told():
         for portion in portions(ids):
             wanted = [Binary(id_, 4) for id_ in portion]
             async for document in db[EVENTS].find({"_id": {"$in": wanted}}):
                 found.add(bytes(document["_id"]))
-    except PyMongoError as error:
-        raise unavailable(error) from error
     return found
 
 
@@ -86,7 +81,7 @@ async def doubled(db: Database, source: str, first_ms: int, last_ms: int) -> lis
         for ms, rest in ((first_ms, b"\0"), (last_ms, b"\xff"))
     )
     seen: Counter[str] = Counter()
-    try:
+    with told():
         query = {
             "_id": {"$gte": low, "$lte": high},
             "source": source,
@@ -95,6 +90,4 @@ async def doubled(db: Database, source: str, first_ms: int, last_ms: int) -> lis
         }
         async for document in db[EVENTS].find(query):
             seen[document["id"]] += 1
-    except PyMongoError as error:
-        raise unavailable(error) from error
     return [id_ for id_, count in seen.items() if count > 1]

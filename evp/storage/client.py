@@ -12,13 +12,13 @@ from typing import Any
 import pymongo
 from pymongo import AsyncMongoClient, ReadPreference, WriteConcern
 from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import ConfigurationError, PyMongoError
+from pymongo.errors import ConfigurationError
 from pymongo.read_concern import ReadConcern
 
 from evp.errors import SettingsError, SettingsProblem, redact_url
 from evp.limits import STORE_QUEUE_MS_MAX, STORE_SELECT_MS_MAX
 from evp.settings import Settings
-from evp.storage.failures import unavailable
+from evp.storage.failures import told
 
 #: Saying goodbye to the store may take this long.
 CLOSE_S_MAX = 0.5
@@ -66,10 +66,8 @@ def database(client: Client, name: str) -> Database:
 
 async def ping(db: Database) -> None:
     """Ask the store whether it is there. Raises StoreUnavailable."""
-    try:
+    with told():
         await db.command("ping")
-    except PyMongoError as error:
-        raise unavailable(error) from error
 
 
 async def close(client: Client) -> None:

@@ -15,13 +15,12 @@ from uuid import UUID
 
 from bson import ObjectId
 from msgspec import Struct
-from pymongo.errors import PyMongoError
 
 from evp.batch.raw import AS_IT_IS
 from evp.clock import MS_MAX, from_ms, now, now_ms, to_ms
 from evp.limits import DEAD_LETTERS_BYTES_TARGET, DEAD_LETTERS_PAGE_MAX, LOOKUP_IDS_MAX
 from evp.storage.client import Database, Document
-from evp.storage.failures import Failure, unavailable
+from evp.storage.failures import Failure, told
 from evp.storage.lookup import portions
 from evp.storage.schema import DEAD_LETTER_PARTS, DEAD_LETTERS, OUTCOMES
 
@@ -96,12 +95,10 @@ async def walk(
     db: Database, filters: Filters, states: Collection[str]
 ) -> AsyncIterator[list[Letter]]:
     """Give the letters that are wanted and in one of `states`. Raises StoreUnavailable."""
-    try:
+    with told():
         async for rows in _rows(db, filters):
             letters = await _letters(db, rows)
             yield [one for one in letters if one.state in states]
-    except PyMongoError as error:
-        raise unavailable(error) from error
 
 
 async def look_again(db: Database, letters: Sequence[Letter]) -> dict[str, str]:
@@ -131,7 +128,7 @@ async def bodies(db: Database, letters: Sequence[Letter]) -> dict[str, Body]:
     """Return what was kept of events and entries, by letter id. Raises StoreUnavailable."""
     held = db.get_collection(DEAD_LETTERS, codec_options=AS_IT_IS)
     found: dict[str, Body] = {}
-    try:
+    with told():
         for ids in portions([one.id for one in letters if not one.parts]):
             for row in await held.find({"_id": {"$in": ids}}).to_list():
                 if "event" in row:
@@ -141,8 +138,6 @@ async def bodies(db: Database, letters: Sequence[Letter]) -> dict[str, Body]:
         for one in letters:
             if one.parts:
                 found[one.id] = Body(b"".join(await _parts(db, one)))
-    except PyMongoError as error:
-        raise unavailable(error) from error
     return found
 
 
@@ -150,21 +145,17 @@ async def refuse_again(db: Database, letter: Letter, failure: Failure) -> None:
     """Write down that a letter's event was refused once more. Raises StoreUnavailable."""
     said = {"reason": failure.reason, "detail": failure.detail, "error": failure.error}
     change = {"$set": said | {"last_at": now()}, "$inc": {"attempts": 1}}
-    try:
+    with told():
         await db[DEAD_LETTERS].update_one({"_id": letter.id}, change)
-    except PyMongoError as error:
-        raise unavailable(error) from error
 
 
 async def remove(db: Database, letters: Iterable[Letter]) -> None:
     """Remove letters whose events are stored. Raises StoreUnavailable; calling again is safe."""
     gone = list(letters)
-    try:
+    with told():
         await _remove_parts(db, gone)
         for ids in portions([one.id for one in gone]):
             await db[DEAD_LETTERS].delete_many({"_id": {"$in": ids}})
-    except PyMongoError as error:
-        raise unavailable(error) from error
 
 
 async def purge(db: Database, letters: Iterable[Letter]) -> None:
@@ -177,12 +168,10 @@ async def purge(db: Database, letters: Iterable[Letter]) -> None:
         "$set": {"purged_at": now(), "detail": ""},
         "$unset": dict.fromkeys(("event", "payload", "parts", "payload_sha256"), ""),
     }
-    try:
+    with told():
         await _remove_parts(db, gone)
         for ids in portions([one.id for one in gone]):
             await db[DEAD_LETTERS].update_many({"_id": {"$in": ids}}, change)
-    except PyMongoError as error:
-        raise unavailable(error) from error
 
 
 async def _rows(db: Database, filters: Filters) -> AsyncIterator[list[Document]]:

@@ -8,23 +8,19 @@ a failover of a large one. The rest is asked for by `_id`, in portions.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from bson import Binary, ObjectId
 from msgspec import Struct
-from pymongo.errors import PyMongoError
 
 from evp.clock import now
 from evp.limits import VERIFY_LOOKUPS_AT_ONCE, VERIFY_PAGE_EVENTS, VERIFY_PAGE_FRAMES
 from evp.storage.client import Database, Document
-from evp.storage.failures import unavailable
-from evp.storage.lookup import portions
+from evp.storage.failures import told
+from evp.storage.lookup import ids_of, portions
 from evp.storage.schema import DEAD_LETTERS, EVENTS, FRAMES, OUTCOMES, SERVERS
-
-ID_BYTES = 16
 
 _WINDOW_MIN = timedelta(seconds=10)
 _WINDOW_MAX = timedelta(hours=1)
@@ -60,8 +56,7 @@ class FrameHeader(Struct, gc=False):
     @property
     def event_ids(self) -> list[bytes]:
         """The ids of its events, in order."""
-        ids = self.ids
-        return [ids[start : start + ID_BYTES] for start in range(0, len(ids), ID_BYTES)]
+        return ids_of(self.ids)
 
 
 class Settled(Struct, gc=False):
@@ -92,14 +87,14 @@ class UnreadableEntry(Struct, gc=False):
 
 async def epoch_rows(db: Database) -> list[EpochRow]:
     """Return all rows of `servers`. Raises StoreUnavailable."""
-    with _reaching():
+    with told():
         rows = await db[SERVERS].find().to_list()
     return [EpochRow(row["_id"], row["seq"], row["events"], row.get("seen_at")) for row in rows]
 
 
 async def first_record_at(db: Database) -> datetime | None:
     """Return when the first epoch was recorded, as far as that is known."""
-    with _reaching():
+    with told():
         rows = await db[SERVERS].find({}, {"first_at": 1, "seen_at": 1}).to_list()
     moments = [row.get("first_at") or row.get("seen_at") for row in rows]
     return min((moment for moment in moments if moment is not None), default=None)
@@ -162,7 +157,7 @@ async def _pages(
     page: list[FrameHeader] = []
     events = 0
     projection = None if with_ids else {"ids": 0}
-    with _reaching():
+    with told():
         cursor = db[FRAMES].find({"bucket": bucket}, projection, batch_size=VERIFY_PAGE_FRAMES)
         async for row in cursor:
             page.append(_header(row))
@@ -245,7 +240,7 @@ def letter_id(frame_id: ObjectId, index: int) -> str:
 
 async def unreadable_entries(db: Database, most: int) -> list[UnreadableEntry]:
     """Return dead letters of entries that were no frames, up to `most`. Raises StoreUnavailable."""
-    with _reaching():
+    with told():
         query = {"reason": _UNREADABLE, "seq": {"$exists": True}}
         fields = ("entry", "srv", "seq")
         rows = await db[DEAD_LETTERS].find(query, fields, limit=most).to_list()
@@ -258,7 +253,7 @@ async def event_pages(db: Database) -> AsyncIterator[list[StoredEvent]]:
     Raises StoreUnavailable.
     """
     page: list[StoredEvent] = []
-    with _reaching():
+    with told():
         cursor = db[EVENTS].find({}, {"frame_id": 1}, batch_size=VERIFY_PAGE_EVENTS)
         async for row in cursor:
             page.append(StoredEvent(row["_id"], row.get("frame_id")))
@@ -278,15 +273,6 @@ async def _looked_up(keys: Sequence[K], look: Callable[[list[K]], Any]) -> dict[
         async with turns:
             found.update(await look(portion))
 
-    with _reaching():
+    with told():
         await asyncio.gather(*map(one, portions(keys)))
     return found
-
-
-@contextlib.contextmanager
-def _reaching() -> Iterator[None]:
-    """Raise what the driver raises as StoreUnavailable."""
-    try:
-        yield
-    except PyMongoError as error:
-        raise unavailable(error) from error

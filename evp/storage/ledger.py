@@ -6,12 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import pymongo
 from pymongo import UpdateOne
-from pymongo.errors import PyMongoError
 
 from evp.clock import now
 from evp.limits import LEDGER_STORE_S_MAX
 from evp.storage.client import Database
-from evp.storage.failures import unavailable
+from evp.storage.failures import told
 from evp.storage.schema import META, SERVERS, WORKERS
 
 _DELETED = "deleted_entries"
@@ -39,11 +38,8 @@ async def record_servers(db: Database, rows: Iterable[tuple[bytes, int, int]]) -
     ]
     if not writes:
         return
-    try:
-        with pymongo.timeout(LEDGER_STORE_S_MAX):
-            await db[SERVERS].bulk_write(writes, ordered=False)
-    except PyMongoError as error:
-        raise unavailable(error) from error
+    with told(), pymongo.timeout(LEDGER_STORE_S_MAX):
+        await db[SERVERS].bulk_write(writes, ordered=False)
 
 
 async def record_worker(
@@ -54,11 +50,8 @@ async def record_worker(
     Two groups may have consumers of one name: each has a record of its own.
     """
     record = {**facts, "group": group, "name": name, "seen_at": now()}
-    try:
-        with pymongo.timeout(within_s):
-            await db[WORKERS].update_one({"_id": f"{group}/{name}"}, {"$set": record}, upsert=True)
-    except PyMongoError as error:
-        raise unavailable(error) from error
+    with told(), pymongo.timeout(within_s):
+        await db[WORKERS].update_one({"_id": f"{group}/{name}"}, {"$set": record}, upsert=True)
 
 
 async def record_deleted(db: Database, stream: str, entries: Sequence[str]) -> None:
@@ -78,8 +71,6 @@ async def record_deleted(db: Database, stream: str, entries: Sequence[str]) -> N
 
 async def deleted_entries(db: Database) -> int:
     """Return how many entries were deleted before they were acked. Raises StoreUnavailable."""
-    try:
+    with told():
         row = await db[META].find_one({"_id": _DELETED})
-    except PyMongoError as error:
-        raise unavailable(error) from error
     return int(row["entries"]) if row else 0

@@ -23,11 +23,11 @@ from __future__ import annotations
 from typing import Any
 
 from pymongo import IndexModel
-from pymongo.errors import CollectionInvalid, OperationFailure, PyMongoError
+from pymongo.errors import CollectionInvalid, OperationFailure
 
 from evp.errors import WrongShardKey
 from evp.storage.client import Database
-from evp.storage.failures import unavailable
+from evp.storage.failures import told
 
 EVENTS = "events"
 FRAMES = "frames"
@@ -82,7 +82,7 @@ async def ensure(db: Database) -> None:
     Raises StoreUnavailable, and WrongShardKey if `events` is sharded by something
     else than `_id`: one event could then be stored once on each shard.
     """
-    try:
+    with told():
         await _check_shard_key(db)
         existing = set(await db.list_collection_names())
         for name in ALL:
@@ -90,8 +90,6 @@ async def ensure(db: Database) -> None:
                 await _create(db, name)
         for name, indexes in INDEXES.items():
             await db[name].create_indexes(list(indexes))
-    except PyMongoError as error:
-        raise unavailable(error) from error
 
 
 async def _check_shard_key(db: Database) -> None:

@@ -31,14 +31,13 @@ from evp.limits import SWEEP_BUCKETS_MAX, SWEEP_ENTRIES_MAX, SWEEP_FRAMES_MAX
 from evp.storage.buckets import bucket_of, mark
 from evp.storage.client import Database, Document
 from evp.storage.failures import told
-from evp.storage.lookup import portions
+from evp.storage.lookup import ids_of, portions
 from evp.storage.schema import BUCKETS, DEAD_LETTERS, EVENTS, FRAMES, OUTCOMES
 from evp.storage.settle import document_of, is_final, judge_at, replace
 
 InLog = Callable[[Sequence[tuple[str, bytes]]], Awaitable[set[bytes]]]
 """Asked with (entry id, frame id), tells which of these frames the log still has."""
 
-_ID_BYTES = 16
 _ATTEMPTS_MAX = 5
 _COUNTED = ("frame_id", "type", "source", "time", ERASED)
 """The fields of an event that make it count; the others matter only beside a dead letter."""
@@ -187,10 +186,9 @@ async def _looked_into(db: Database, bucket: Mapping[str, Any]) -> None:
 
 
 def _held(header: Mapping[str, Any]) -> Held:
-    ids = bytes(header["ids"])
     return Held(
         header["_id"],
-        [ids[start : start + _ID_BYTES] for start in range(0, len(ids), _ID_BYTES)],
+        ids_of(bytes(header["ids"])),
         entry_ms(header["entry"]),
         external=bool(header.get("external")),
     )

@@ -10,7 +10,8 @@ by the client: evp decides about that.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any, Self
 
 from redis.asyncio import ConnectionPool
@@ -92,6 +93,16 @@ class Link:
         except (RedisError, OSError, TimeoutError, ValueError) as error:
             raise LogUnavailable(f"can't reach the log at {name}: {_text(error)}") from error
         return cls(connection, name)
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def opened(cls, url: str) -> AsyncIterator[Self]:
+        """Give a connection for a while; raises as `open`."""
+        link = await cls.open(url)
+        try:
+            yield link
+        finally:
+            await link.close()
 
     @property
     def is_open(self) -> bool:
@@ -184,6 +195,11 @@ class Link:
             await self.close()
         refused = LogFull if isinstance(reply, OutOfMemoryError) else LogRefused
         raise refused(f"the log at {self._name} refused: {text}", number)
+
+
+def pairs(flat: Sequence[Any]) -> list[tuple[Any, Any]]:
+    """Return names and values that a reply has one after the other."""
+    return list(zip(flat[::2], flat[1::2], strict=True))
 
 
 def _text(error: BaseException) -> str:

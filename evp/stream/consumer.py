@@ -28,7 +28,7 @@ from evp.limits import (
     READ_UNSEEN_FRAMES_MAX,
 )
 from evp.plain import payload_of, read_entry
-from evp.stream.client import Link, Reply
+from evp.stream.client import Link, Reply, pairs
 from evp.stream.groups import ensure_group, is_drained, remove_consumer
 from evp.stream.keys import Keys
 from evp.stream.scripts import FITTING, KEEP
@@ -273,7 +273,7 @@ class Consumer:
         if flat is None:
             deleted = EntryDeleted(f"entry {entry_id}: deleted from the log while it was pending")
             return Delivery(entry_id, link, error=deleted)
-        fields = dict(zip(flat[::2], flat[1::2], strict=True))
+        fields = dict(pairs(flat))
         try:
             frame = read_entry(self._keys.stream, entry_id, fields, self._admission)
         except FrameError as error:

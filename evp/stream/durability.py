@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from evp.errors import LogNotDurable
 from evp.limits import DURABLE_WAIT_MS_MAX
-from evp.stream.client import Link, LogFull, LogRefused
+from evp.stream.client import Link, LogFull, LogRefused, pairs
 from evp.stream.keys import Keys
 from evp.stream.memory import info_fields
 from evp.stream.scripts import PROBE
@@ -117,8 +117,7 @@ async def _settings(link: Link) -> dict[str, str]:
     """Return the settings that decide, from CONFIG GET or, where that is hidden, from INFO."""
     try:
         flat = await link.call("CONFIG", "GET", *_WATCHED)
-        texts = [item.decode() for item in flat]
-        return dict(zip(texts[::2], texts[1::2], strict=True))
+        return {name.decode(): value.decode() for name, value in pairs(flat)}
     except LogRefused:
         memory = info_fields(await link.call("INFO", "memory"))
         persistence = info_fields(await link.call("INFO", "persistence"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from evp.stream.client import Link, LogRefused
+from evp.stream.client import Link, LogRefused, pairs
 from evp.stream.keys import Keys
 from evp.stream.scripts import CREATE_GROUP, DELETE_CONSUMER
 
@@ -81,4 +81,4 @@ async def _rows(link: Link, *what: str) -> list[dict[bytes, Any]]:
         rows = await link.call("XINFO", *what)
     except LogRefused:
         return []
-    return [dict(zip(flat[::2], flat[1::2], strict=True)) for flat in rows]
+    return [dict(pairs(flat)) for flat in rows]

@@ -12,7 +12,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from evp.stream.client import Link, LogRefused, Reply
+from evp.stream.client import Link, LogRefused, Reply, pairs
 from evp.stream.keys import Keys
 from evp.stream.scripts import POSITION, UNSETTLED
 
@@ -64,14 +64,14 @@ async def log_facts(link: Link, keys: Keys) -> LogFacts:
             ("TIME",),
         ]
     )
-    counted = {name.decode(): int(value) for name, value in _pairs(counters)}
+    counted = {name.decode(): int(value) for name, value in pairs(counters)}
     at_ms = int(clock[0]) * 1000 + int(clock[1]) // 1000
     events = counted.get("events", 0)
     try:
         rows = await link.call("XINFO", "GROUPS", keys.stream)
     except LogRefused:
         rows = []  # No stream yet.
-    groups = [await _group(link, keys, dict(_pairs(row)), events, at_ms) for row in rows]
+    groups = [await _group(link, keys, dict(pairs(row)), events, at_ms) for row in rows]
     return LogFacts(
         length=length,
         size_bytes=size or 0,
@@ -118,7 +118,7 @@ async def _group(
         pending_events=pending_events,
         lag_events=max(events - given, row.get(b"lag") or 0),
         lag_s=max(0, at_ms - oldest_ms) / 1000,
-        consumers=[_consumer(dict(_pairs(flat))) for flat in consumers],
+        consumers=[_consumer(dict(pairs(flat))) for flat in consumers],
     )
 
 
@@ -129,7 +129,3 @@ def _events_before(position: Reply, otherwise: int) -> int:
 
 def _consumer(row: dict[bytes, Any]) -> ConsumerFacts:
     return ConsumerFacts(row[b"name"].decode(), row[b"pending"], row[b"idle"])
-
-
-def _pairs(flat: list[Any]) -> list[tuple[Any, Any]]:
-    return list(zip(flat[::2], flat[1::2], strict=True))

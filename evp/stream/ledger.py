@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
-from evp.stream.client import Link
+from evp.stream.client import Link, pairs
 from evp.stream.keys import Keys
 from evp.stream.producer import Epoch
 from evp.stream.scripts import FORGET_EPOCHS
@@ -44,8 +44,7 @@ async def record_epochs(link: Link, keys: Keys, records: Iterable[Record]) -> No
 async def recorded_epochs(link: Link, keys: Keys) -> list[Record]:
     """Return what the log has recorded of all processes. Raises LogUnavailable."""
     flat = await link.call("HGETALL", keys.servers)
-    pairs = zip(flat[::2], flat[1::2], strict=True)
-    return [record for pair in pairs if (record := _read(*pair)) is not None]
+    return [record for pair in pairs(flat) if (record := _read(*pair)) is not None]
 
 
 async def forget_epochs(link: Link, keys: Keys, records: Iterable[Record]) -> None:

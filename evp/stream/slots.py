@@ -72,14 +72,11 @@ class Slot:
     async def take(cls, url: str, keys: Keys, group: str, base: str) -> Self:
         """Take the first free slot of `base` in `group`. Raises LogUnavailable."""
         value = msgspec.json.encode(await asyncio.to_thread(Holder.me))
-        link = await Link.open(url)
-        try:
+        async with Link.opened(url) as link:
             for number in range(1, SLOTS_MAX + 1):
                 name = f"{base}-{number}"
                 if await _acquire(link, keys.slot(group, name), value):
                     return cls(url, keys, group, name, value)
-        finally:
-            await link.close()
         raise LogUnavailable(f"all {SLOTS_MAX} consumer names of {base} are taken")
 
     async def release(self) -> None:
@@ -89,14 +86,11 @@ class Slot:
         """
         self._renewal.cancel()
         await asyncio.gather(self._renewal, return_exceptions=True)
-        link = await Link.open(self._url)
-        try:
+        async with Link.opened(self._url) as link:
             token = self.incarnation.partition(" ")[2]
             await link.call("SET", self._keys.ended(token), 1, "EX", ENDED_WELL_S)
             if not self.lost.is_set():
                 await link.script(SWAP_LEASE, (self._key,), (self._value, b"", 0))
-        finally:
-            await link.close()
 
     async def killed(self, incarnations: Iterable[str]) -> set[str]:
         """Return which of these workers have lost their name without ending well.
@@ -104,8 +98,7 @@ class Slot:
         A worker is known by its `incarnation`. Raises LogUnavailable.
         """
         gone: set[str] = set()
-        link = await Link.open(self._url)
-        try:
+        async with Link.opened(self._url) as link:
             for incarnation in incarnations:
                 name, _, token = incarnation.partition(" ")
                 lease, ended = await link.calls(
@@ -116,8 +109,6 @@ class Slot:
                 )
                 if not ended and (lease is None or token.encode() not in lease):
                     gone.add(incarnation)
-        finally:
-            await link.close()
         return gone
 
     async def _renew(self) -> None:

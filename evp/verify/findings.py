@@ -7,9 +7,9 @@ from typing import Any
 
 from evp.clock import from_ms
 from evp.frame import entry_ms
-from evp.identity import canonical
+from evp.identity import ID_BYTES, canonical
 from evp.limits import VERIFY_FINDING_IDS_MAX
-from evp.storage.evidence import ID_BYTES, UnreadableEntry
+from evp.storage.evidence import UnreadableEntry
 from evp.verify.documents import Stranger
 from evp.verify.epochs import Hole
 from evp.verify.judge import Fault

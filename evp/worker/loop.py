@@ -13,6 +13,7 @@ import asyncio
 from evp.batch.policy import ReadSize
 from evp.batch.retry import Backoff
 from evp.errors import GroupLost, LogUnavailable
+from evp.signals import end
 from evp.stream.consumer import Consumer, Delivery
 from evp.worker.carrier import Carrier
 from evp.worker.journal import Journal
@@ -96,11 +97,7 @@ class Worker:
 
     async def _abandon(self) -> None:
         """End what is still under way, unacked, when the worker is cancelled."""
-        while self._under_way:
-            # Before Python 3.12 a task that has just sent something may miss being cancelled.
-            for task in self._under_way:
-                task.cancel()
-            _, self._under_way = await asyncio.wait(self._under_way, timeout=_CANCEL_AGAIN_S)
+        await end(*self._under_way, again_s=_CANCEL_AGAIN_S)
 
     async def _drained(self) -> bool:
         try:

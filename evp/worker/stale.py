@@ -82,11 +82,8 @@ async def claim_stale(
 async def _check(settings: Settings, db: Database) -> None:
     """Look whether the group exists and may write to this database."""
     stream, group = settings.stream, settings.consumer_group
-    link = await Link.open(settings.redis_url)
-    try:
+    async with Link.opened(settings.redis_url) as link:
         there = await existing_groups(link, Keys(stream))
-    finally:
-        await link.close()
     if group not in there:
         names = ", ".join(sorted(there)) or "none"
         raise UsageError(f"stream {stream} has no group {group} (it has: {names})")
@@ -130,11 +127,8 @@ async def _claim(
     account = _account(settings, min_idle_ms, journal)
     account.interrupted = interrupted
     account.left += undone
-    link = await Link.open(settings.redis_url)
-    try:
+    async with Link.opened(settings.redis_url) as link:
         account.removed = await remove_gone(link, keys, group, idle_ms=min_idle_ms)
-    finally:
-        await link.close()
     return account
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pymongo import MongoClient
 
 from tests.support.up import Up, clean_environ, running_up
 
@@ -38,3 +41,14 @@ def on_store(url: str, database: str) -> dict[str, str]:
 def shared(environ: dict[str, str]) -> dict[str, str]:
     """Environment of a command on the session's engines, with a stream and database of its own."""
     return clean_environ(**environ)
+
+
+@pytest.fixture
+def stored(shared: dict[str, str]) -> Iterator[Any]:
+    """The test's database, through a client of its own."""
+    client: MongoClient[dict[str, Any]] = MongoClient(shared["EVP_MONGO_URL"])
+    with client:
+        yield client[shared["EVP_MONGO_DB"]]
+        if "EVP_TEST_MONGO_URL" in os.environ:
+            # Somebody's server; any other one ends with the session.
+            client.drop_database(shared["EVP_MONGO_DB"])

@@ -5,31 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pymongo import MongoClient
 from redis import Redis
 
 from evp.settings import Settings
 from tests.e2e.commands import background, evp
 from tests.e2e.log import groups_in_log, names_in_log
+from tests.e2e.store import ids, once
 from tests.support.make import SRV, event, open_frame
 from tests.support.streams import append_events, consumer
 from tests.support.wait import until_now
 
 GROUP = "evp-workers-group"
-
-
-@pytest.fixture
-def stored(shared: dict[str, str]) -> Iterator[Any]:
-    """The test's database, through a client of its own."""
-    with MongoClient[dict[str, Any]](shared["EVP_MONGO_URL"]) as client:
-        yield client[shared["EVP_MONGO_DB"]]
-        client.drop_database(shared["EVP_MONGO_DB"])
 
 
 def leave(settings: Settings, count: int, *, each: int = 10, name: str = "gone-1") -> None:
@@ -44,16 +34,6 @@ def leave(settings: Settings, count: int, *, each: int = 10, name: str = "gone-1
         await gone.close()
 
     asyncio.run(deliver())
-
-
-def once(count: int) -> Counter[str]:
-    """Return what the store must hold of so many events."""
-    return Counter(f"e{number}" for number in range(count))
-
-
-def ids(db: Any) -> Counter[str]:
-    """Return in how many documents each `id` stands."""
-    return Counter(document["id"] for document in db.events.find())
 
 
 def test_all_that_is_stale_is_stored(

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from pymongo import MongoClient
 
 from evp.engines.engine import free_port
 from evp.settings import Settings
 from tests.e2e.commands import background, evp
 from tests.e2e.log import groups_in_log, names_in_log
+from tests.e2e.store import ids, once
 from tests.support.streams import append_events
 from tests.support.wait import until_now
 
@@ -25,30 +22,9 @@ GROUP = "evp-workers-group"
 STOP_S_MAX = 5.0
 
 
-@pytest.fixture
-def stored(shared: dict[str, str]) -> Iterator[Any]:
-    """The test's database, through a client of its own."""
-    client: MongoClient[dict[str, Any]] = MongoClient(shared["EVP_MONGO_URL"])
-    with client:
-        yield client[shared["EVP_MONGO_DB"]]
-        if "EVP_TEST_MONGO_URL" in os.environ:
-            # Somebody's server; any other one ends with the session.
-            client.drop_database(shared["EVP_MONGO_DB"])
-
-
 def fill(settings: Settings, count: int, *, first: int = 0, each: int = 20) -> None:
     """Put events e<first>… into the log."""
     asyncio.run(append_events(settings, count, first=first, each=each))
-
-
-def once(count: int) -> Counter[str]:
-    """Return what the store must hold of so many events."""
-    return Counter(f"e{number}" for number in range(count))
-
-
-def ids(db: Any) -> Counter[str]:
-    """Return in how many documents each `id` stands."""
-    return Counter(document["id"] for document in db.events.find())
 
 
 def sums(db: Any) -> dict[str, int]:

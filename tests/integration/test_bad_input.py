@@ -7,7 +7,6 @@ never a 500, and leaves nothing in the log.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -36,20 +35,9 @@ from tests.support.server import (
     NDJSON,
     InProcess,
     request,
-    serving_alone,
 )
 
 both_ways = pytest.mark.parametrize("chunked", [False, True], ids=["plain", "asgi"])
-
-
-@pytest.fixture(scope="module")
-async def server(
-    log_url: str, store_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[InProcess]:
-    """One server for all cases: what is refused may leave nothing behind."""
-    folder = tmp_path_factory.mktemp("server")
-    async with serving_alone(log_url, store_url, folder) as server:
-        yield server
 
 
 def told(reply: Reply) -> str:

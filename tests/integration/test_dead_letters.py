@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -30,14 +29,11 @@ from evp.storage.replay import Replayer
 from evp.storage.writer import Writer
 from tests.support.frames import document, frame_of_documents, with_crc
 from tests.support.make import ADMISSION, SRV, event, frame_of, open_frame
-from tests.support.servers import Server
 from tests.support.stores import (
     MAY_LEAVE_SOCKETS,
     WRITE_MS,
     documents,
     fail,
-    failing_store,
-    store,
     the_one,
 )
 
@@ -59,20 +55,6 @@ TRANSIENT = {
     # These speak of a document only where the store names it, not of a whole call.
     "doubtful": (2, 9, 14, 121, 52),
 }
-
-
-@pytest.fixture(scope="module")
-def failing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A store that fails on demand, and may be paused."""
-    with failing_store(tmp_path_factory.mktemp("failing")) as server:
-        yield server
-
-
-@pytest.fixture
-async def faulty(failing: Server, settings: Settings) -> AsyncIterator[Database]:
-    """A database in the store that fails on demand."""
-    async with store(failing.url, settings.mongo_db) as db:
-        yield db
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 
 from evp.server import connection
 from tests.support.server import InProcess, remove_traces, request, serving, settings_of
-from tests.support.servers import Server, own_log
+from tests.support.servers import Server
 from tests.support.wait import until
 
 both_ways = pytest.mark.parametrize("chunked", [False, True], ids=["plain", "asgi"])
@@ -27,15 +27,6 @@ def _short_deadlines() -> Iterator[None]:
         patch.setattr(connection, "REQUEST_READ_S_MAX", 0.3)
         patch.setattr(connection, "KEEP_ALIVE_S", 0.3)
         yield
-
-
-@pytest.fixture(scope="module")
-def log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A log that tests may pause."""
-    server = own_log(tmp_path_factory.mktemp("own"))
-    server.start()
-    yield server
-    server.kill()
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import contextlib
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,6 @@ from tests.support.stores import (
     WRITE_MS,
     documents,
     fail,
-    failing_store,
     in_rounds,
     store,
 )
@@ -88,13 +87,6 @@ async def opened(settings: Settings) -> AsyncIterator[Opener]:
             return made
 
         yield open_one
-
-
-@pytest.fixture(scope="module")
-def failing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A store that fails on demand."""
-    with failing_store(tmp_path_factory.mktemp("store")) as server:
-        yield server
 
 
 async def ask(url: str, *command: str | int) -> Any:

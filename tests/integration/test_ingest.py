@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import http.client
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -34,35 +34,15 @@ from tests.support.server import (
     remove_traces,
     request,
     serving,
-    serving_alone,
     settings_of,
 )
-from tests.support.servers import Server, own_log
+from tests.support.servers import Server
 from tests.support.wait import until
 
 both_ways = pytest.mark.parametrize("chunked", [False, True], ids=["plain", "asgi"])
 
 ONE = b'{"type": "t"}'
 TIME_MS = 1_767_323_045_678
-
-
-@pytest.fixture(scope="module")
-async def server(
-    log_url: str, store_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[InProcess]:
-    """One server for the tests that need nothing special."""
-    folder = tmp_path_factory.mktemp("server")
-    async with serving_alone(log_url, store_url, folder) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A log that tests may pause."""
-    server = own_log(tmp_path_factory.mktemp("own"))
-    server.start()
-    yield server
-    server.stop()
 
 
 @pytest.fixture

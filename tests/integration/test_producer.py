@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -21,19 +21,9 @@ from evp.stream.keys import Keys
 from evp.stream.ledger import Record, forget_epochs, record_epochs, record_of, recorded_epochs
 from evp.stream.producer import Producer
 from tests.support.make import ADMISSION, event, open_frame
-from tests.support.servers import Server, own_log
+from tests.support.servers import Server
 from tests.support.streams import connected
 from tests.support.wait import until
-
-
-@pytest.fixture(scope="module")
-def log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A log that tests may set, pause and kill; each test puts it right again."""
-    server = own_log(tmp_path_factory.mktemp("own"))
-    server.start()
-    yield server
-    server.stop()
-
 
 Opener = Callable[..., Awaitable[Producer]]
 

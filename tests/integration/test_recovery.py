@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -22,7 +22,7 @@ from evp.stream.keys import Keys
 from evp.stream.slots import Slot
 from tests.support.make import event
 from tests.support.servers import Server
-from tests.support.stores import MAY_LEAVE_SOCKETS, documents, fail, failing_store, store
+from tests.support.stores import MAY_LEAVE_SOCKETS, documents, fail, store
 from tests.support.streams import append, append_events, consumer
 from tests.support.wait import until
 from tests.support.workers import (
@@ -56,13 +56,6 @@ async def opened(settings: Settings) -> AsyncIterator[Opener]:
     yield open_one
     for one in made:
         await one.close()
-
-
-@pytest.fixture(scope="module")
-def failing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A store that fails on demand, and may be paused."""
-    with failing_store(tmp_path_factory.mktemp("store")) as server:
-        yield server
 
 
 async def leave_pending(settings: Settings, name: str, count: int) -> list[str]:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from evp.stream import flusher
 from evp.stream.client import Link
 from evp.stream.keys import Keys
 from tests.support.server import InProcess, Wire, remove_traces, request, serving, settings_of
-from tests.support.servers import Server, own_log
+from tests.support.servers import Server
 from tests.support.wait import until
 
 both_ways = pytest.mark.parametrize("chunked", [False, True], ids=["plain", "asgi"])
@@ -33,15 +33,6 @@ both_ways = pytest.mark.parametrize("chunked", [False, True], ids=["plain", "asg
 ONE = b'{"type": "t", "id": "1"}'
 ID = canonical(event_id("evp", "1", 0))
 NOBODY = "mongodb://127.0.0.1:1"
-
-
-@pytest.fixture(scope="module")
-def log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A log that tests may set and pause; each test puts it right again."""
-    server = own_log(tmp_path_factory.mktemp("own"))
-    server.start()
-    yield server
-    server.kill()
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -31,7 +31,6 @@ from tests.support.stores import (
     Listener,
     documents,
     fail,
-    failing_store,
     hanging,
     in_rounds,
     store,
@@ -48,20 +47,6 @@ STEPS = [("insert", 0), ("insert", 1), ("insert", 2), ("insert", 3), ("find", 0)
 
 #: Rounds of the loop until a command is surely sent; before, a cancellation can get lost.
 SENT_ROUNDS = 6
-
-
-@pytest.fixture(scope="module")
-def failing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A store that fails on demand, and may be paused."""
-    with failing_store(tmp_path_factory.mktemp("failing")) as server:
-        yield server
-
-
-@pytest.fixture
-async def faulty(failing: Server, settings: Settings) -> AsyncIterator[Database]:
-    """A database in the store that fails on demand."""
-    async with store(failing.url, settings.mongo_db) as db:
-        yield db
 
 
 def outcome_with(frame_id: ObjectId, dead: int) -> Outcome:

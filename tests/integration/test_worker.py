@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
 from functools import partial
 
 import pytest
@@ -33,7 +32,6 @@ from tests.support.stores import (
     Listener,
     documents,
     fail,
-    failing_store,
     hanging,
     in_rounds,
     store,
@@ -59,20 +57,6 @@ from tests.support.workers import (
 )
 
 pytestmark = MAY_LEAVE_SOCKETS
-
-
-@pytest.fixture(scope="module")
-def failing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A store that fails on demand, and may be paused."""
-    with failing_store(tmp_path_factory.mktemp("store")) as server:
-        yield server
-
-
-@pytest.fixture
-async def faulty(failing: Server, settings: Settings) -> AsyncIterator[Database]:
-    """A database in the store that fails on demand."""
-    async with store(failing.url, settings.mongo_db) as db:
-        yield db
 
 
 async def exactly(db: Database, count: int) -> None:

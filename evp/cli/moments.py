@@ -1,0 +1,28 @@
+"""Moments as people write them in flags: an age, or a time with a zone."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+
+from evp.clock import now
+
+_AGE = re.compile(r"(\d{1,6})([smhd])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+def moment_of(text: str) -> datetime | None:
+    """Return the moment, in UTC, of an age (`90s`, `30m`, `24h`, `7d`) or an RFC 3339 time.
+
+    None if it is neither, or lies before the calendar begins.
+    """
+    age = _AGE.fullmatch(text)
+    try:
+        if age is not None:
+            return now() - timedelta(**{_UNITS[age[2]]: int(age[1])})
+        moment = msgspec.convert(text, datetime)
+        return None if moment.tzinfo is None else moment.astimezone(UTC)
+    except (msgspec.ValidationError, OverflowError):
+        return None
