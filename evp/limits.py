@@ -87,6 +87,8 @@ LOOK_SHARE = 0.5
 LAST_SHARE_MAX = 0.1
 #: How often a server process looks how full the log is.
 BACKLOG_LOOK_S = 0.25
+#: A server process that ends takes this long at most to say that it looks no more.
+BACKLOG_LEAVE_S_MAX = 0.5
 #: A server process that has not looked for so long does not count.
 SERVER_ALIVE_MS = 3_000
 #: The rate at which the log drains is measured over this.

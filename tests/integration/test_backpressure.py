@@ -29,6 +29,7 @@ from tests.support.server import request, serving, settings_of
 from tests.support.servers import Server, own_log
 from tests.support.streams import append_events, connected, consumer
 from tests.support.wait import until
+from tests.support.workers import changed
 
 both_ways = pytest.mark.parametrize("chunked", [False, True], ids=["plain", "asgi"])
 
@@ -384,3 +385,14 @@ async def test_unreachable_memory_is_an_outage(own_log_server: Server) -> None:
     with pytest.raises(LogUnavailable):
         await memory(link)
     assert info_fields(b"# Memory\r\nused_memory:1\r\n") == {"used_memory": "1"}
+
+
+async def test_a_hanging_log_does_not_hold_up_the_end(
+    settings: Settings, own_log_server: Server
+) -> None:
+    """A process that ends tells the others so, if the log listens; it does not wait for that."""
+    ending = Acceptor(changed(settings, redis_url=own_log_server.url))._backpressure
+    await ending.look()
+    with own_log_server.paused():
+        async with asyncio.timeout(3):
+            await ending.close()
