@@ -172,6 +172,9 @@ CHILD_STABLE_S = 5.0
 CHILD_FAILED_STARTS_MAX = 5
 #: A child must be ready within this after its start, seconds: an engine may have to recover.
 CHILD_READY_S_MAX = 60.0
+#: Where engines listen: below the ports that systems give to connections (from 32768 or 49152).
+ENGINE_PORTS = range(20_000, 32_000)
+ENGINE_PORTS_TRIED_MAX = 100
 #: One look whether an engine or a server answers.
 PROBE_S_MAX = 2.0
 #: What is shown of a child's log when it fails.

@@ -7,6 +7,8 @@ and open again what they left behind.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import secrets
 import signal
 import socket
 import struct
@@ -17,7 +19,8 @@ import bson
 from msgspec import Struct
 
 from evp.engines.locate import Binary
-from evp.limits import PROBE_S_MAX
+from evp.errors import EngineFailed
+from evp.limits import ENGINE_PORTS, ENGINE_PORTS_TRIED_MAX, PROBE_S_MAX
 from evp.supervise import Child
 
 LOOPBACK = "127.0.0.1"
@@ -70,10 +73,17 @@ def store_engine(binary: Binary, folder: Path) -> Engine:
 
 
 def free_port() -> int:
-    """Return a port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
+    """Return a port that was free a moment ago. Raises EngineFailed if none is found.
+
+    No connection gets one of these as its own port: nobody takes an engine's port
+    while it is started again, and nobody who dials it meanwhile reaches himself.
+    """
+    for _ in range(ENGINE_PORTS_TRIED_MAX):
+        port = secrets.choice(ENGINE_PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((LOOPBACK, port))
+            return port
+    raise EngineFailed(f"no free port from {ENGINE_PORTS[0]} to {ENGINE_PORTS[-1]}")
 
 
 def _redis_arguments(port: int, folder: Path) -> list[str]:

