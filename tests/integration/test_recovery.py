@@ -170,7 +170,7 @@ async def test_an_entry_deleted_while_it_was_stale_is_told_once(
 async def test_deleted_entries_of_a_claim_are_no_frames(
     settings: Settings, link: Link, opened: Opener
 ) -> None:
-    """What XAUTOCLAIM found deleted is told apart from what it claimed."""
+    """What a claim found deleted is told apart from what it claimed."""
     entries = await leave_pending(settings, "gone-1", 2)
     await link.call("XDEL", settings.stream, entries[0])
     found = await one_pass(opened("c-2"))
