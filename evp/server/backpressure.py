@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import secrets
 import sys
 
@@ -23,7 +24,7 @@ from msgspec import UNSET, Struct, UnsetType
 from evp.batch.retry import Backoff
 from evp.clock import monotonic_s
 from evp.errors import LogUnavailable, Refusal
-from evp.limits import BACKLOG_LOOK_S, LOOK_SHARE, RECONNECT_LONGEST_S
+from evp.limits import BACKLOG_LOOK_S, RECONNECT_LONGEST_S
 from evp.logs import get
 from evp.server.overload import Overload
 from evp.settings import Settings
@@ -95,15 +96,16 @@ class Backpressure:
         self._overload.full = True
         self._flusher.allow(_NOTHING)
 
-    def refusal(self) -> Refusal:
-        """Return why a request can't be taken that is larger than the flusher's room."""
+    def refusal(self, size_bytes: int) -> Refusal:
+        """Return why a request of a size that is larger than the flusher's room can't be taken."""
         overload = self._overload
         if overload.full:
             return Refusal("backlog_full", overload.why(), retry_after_s=overload.retry_after_s())
         if overload.backlog is None:
             return Refusal("log_unavailable", self._blind, retry_after_s=1)
         detail = f"more is sent at once than the log takes now; {self._blind or overload.why()}"
-        return Refusal("backlog_full", detail, retry_after_s=overload.retry_after_s())
+        wait_s = overload.retry_after_s(size_bytes)
+        return Refusal("backlog_full", detail, retry_after_s=wait_s)
 
     def part(self) -> BacklogPart:
         """Return what health tells."""
@@ -139,11 +141,8 @@ class Backpressure:
         overload = self._overload
         if overload.full:
             return _NOTHING
-        if overload.memory is None or overload.memory.mark_bytes is None:
-            return sys.maxsize
-        servers = overload.backlog.servers if overload.backlog is not None else 0
-        free_bytes = overload.memory.mark_bytes - overload.memory.used_bytes
-        return seen_bytes + int(free_bytes * LOOK_SHARE / max(1, servers))
+        share_bytes = overload.share_bytes()
+        return sys.maxsize if math.isinf(share_bytes) else seen_bytes + int(share_bytes)
 
     def _tell(self) -> None:
         if self._overload.full:
