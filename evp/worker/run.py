@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from functools import partial
 
 from evp.batch.retry import Backoff
 from evp.errors import LogUnavailable, StoreUnavailable
@@ -38,7 +39,7 @@ async def work(
     Outages of the engines, at the start too, are waited out. After a signal the
     batch in hand is finished or given back within SHUTDOWN_TIMEOUT_S; a second
     signal ends it at once. Raises WritingGroupTaken if another group writes to
-    this database and not `take_over`.
+    this database and not `take_over`, at the start or later.
     """
     stop = asyncio.Event()
     # What remains after it is for giving the batch back and for taking leave of the store.
@@ -73,7 +74,13 @@ async def _work(
         heartbeat = Heartbeat(db, settings.consumer_group, slot.name, journal)
         ended = asyncio.Event()
         worker = Worker(
-            parts.consumer, parts.carrier, journal, parts.read_size, ended, in_flight=in_flight
+            parts.consumer,
+            parts.carrier,
+            journal,
+            parts.read_size,
+            partial(become_writer, db, settings.stream, settings.consumer_group),
+            ended,
+            in_flight=in_flight,
         )
         _log.info("working", consumer=slot.name, group=settings.consumer_group, pid=os.getpid())
         helpers = [

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from evp.errors import EntryDeleted, WritingGroupTaken
+from evp.groups import GroupBook
 from evp.settings import Settings
 from evp.storage import groups as store_groups
 from evp.storage import schema
@@ -17,7 +18,14 @@ from evp.storage.client import Database
 from evp.storage.ledger import deleted_entries
 from evp.stream.client import Link
 from evp.stream.consumer import Consumer, Delivery
-from evp.stream.groups import ensure_group, remove_consumer, remove_gone
+from evp.stream.groups import (
+    delete_group,
+    ensure_group,
+    existing_groups,
+    registered_groups,
+    remove_consumer,
+    remove_gone,
+)
 from evp.stream.keys import Keys
 from evp.stream.slots import Slot
 from tests.support.make import event
@@ -26,6 +34,7 @@ from tests.support.stores import MAY_LEAVE_SOCKETS, documents, fail, store
 from tests.support.streams import append, append_events, consumer
 from tests.support.wait import until
 from tests.support.workers import (
+    Working,
     append_at_once,
     carrier_of,
     changed,
@@ -354,3 +363,37 @@ async def test_events_accepted_between_loss_and_creation_are_delivered(
     await append(settings, *([event(number)] for number in range(100)))
     await drain(settings)
     await exactly(db, 100)
+
+
+async def test_a_group_deleted_beside_its_worker_is_known_again(
+    db: Database, link: Link, keys: Keys, settings: Settings
+) -> None:
+    """A live worker makes its group again; store and log have its name, and it is the writer."""
+    await append_events(settings, 2)
+    async with working(settings):
+        await until_drained(settings)
+        book = GroupBook(settings)
+        await book.delete(settings.consumer_group, force=True)
+        await book.close()
+        await append_events(settings, 2, first=2)
+        await until_drained(settings)
+        assert await store_groups.registered(db) == {settings.consumer_group}
+        assert await registered_groups(link, keys) == {settings.consumer_group}
+        assert await store_groups.writer(db) == (settings.stream, settings.consumer_group)
+    await exactly(db, 4)
+
+
+async def test_a_deleted_group_does_not_write_beside_its_successor(
+    db: Database, link: Link, keys: Keys, settings: Settings
+) -> None:
+    """Where another group became the writer, the workers of a deleted one stop, and say why."""
+    await append_events(settings, 2)
+    worker = Working(settings)
+    await until_drained(settings)
+    await store_groups.forget(db, settings.consumer_group)
+    await store_groups.become_writer(db, settings.stream, "second")
+    await delete_group(link, keys, settings.consumer_group)
+    with pytest.raises(WritingGroupTaken, match="second"):
+        await worker.ended()
+    assert await store_groups.registered(db) == {"second"}
+    assert await existing_groups(link, keys) == set()

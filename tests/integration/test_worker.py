@@ -568,7 +568,7 @@ async def test_cancelled_at_any_moment_it_ends(
         for rounds in range(12):
             reader, stop = consumer(settings, "worker-1"), asyncio.Event()
             carrier, size = carrier_of(settings, reader, db), ReadSize(10)
-            worker = Worker(reader, carrier, Journal(500), size, stop)
+            worker = Worker(reader, carrier, Journal(500), size, nothing, stop)
             async with fail(db, "insert", blockConnection=True, blockTimeMS=3000):
                 running = asyncio.create_task(worker.run())
                 listener.at_start = partial(cancel_in_rounds, rounds, running)
@@ -578,6 +578,10 @@ async def test_cancelled_at_any_moment_it_ends(
             await reader.close()
         await drain(settings)
         await exactly(db, 1)
+
+
+async def nothing() -> None:
+    """Register no group."""
 
 
 def cancel_in_rounds(rounds: int, task: asyncio.Task[None], command: str) -> None:
