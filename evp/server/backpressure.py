@@ -32,9 +32,13 @@ from evp.stream.backlog import Pin, backlog, leave
 from evp.stream.client import Link
 from evp.stream.flusher import Flusher
 from evp.stream.keys import Keys
-from evp.stream.memory import memory
+from evp.stream.memory import Memory, memory
 
 _NOTHING = -1
+_ASSUMED = (
+    "the log has no maxmemory and is on another machine, of which it may have only a part: it may "
+    "run out of memory before evp refuses anything; set maxmemory (or EVP_BACKLOG_MAX)"
+)
 _log = get("evp.accept")
 
 
@@ -42,10 +46,12 @@ class BacklogPart(Struct, omit_defaults=True):
     """What waits in the log, as health tells it; what is not known is left out.
 
     `pinned_by` is the group that is furthest behind, if anything waits for it.
+    `warning` says that nobody knows how much the log can hold, and the mend.
     """
 
     ok: bool
     detail: str | UnsetType = UNSET
+    warning: str | UnsetType = UNSET
     used_bytes: int | UnsetType = UNSET
     mark_bytes: int | UnsetType = UNSET
     events: int | UnsetType = UNSET
@@ -62,6 +68,7 @@ class Backpressure:
         self._keys = Keys(settings.stream)
         self._server = secrets.token_hex(8)
         self._flusher = flusher
+        self._backlog_max = settings.backlog_max
         self._overload = Overload(settings.backlog_max)
         self._link: Link | None = None
         self._turn = asyncio.Lock()
@@ -86,6 +93,8 @@ class Backpressure:
                 raise
             self._blind = ""
             was_full = self._overload.full
+            if self._assumes(self._overload.memory) < self._assumes(found[0]):
+                _log.warning("nobody knows how much the log can hold", mend=_ASSUMED)
             self._overload.note(monotonic_s(), *found)
             self._flusher.allow(self._limit_bytes(seen_bytes))
             if self._overload.full != was_full:
@@ -116,6 +125,7 @@ class Backpressure:
         if overload.memory is not None:
             part.used_bytes = overload.memory.used_bytes
             part.mark_bytes = overload.memory.mark_bytes or UNSET
+            part.warning = _ASSUMED if self._assumes(overload.memory) else UNSET
         if overload.backlog is not None:
             pin = overload.backlog.pin
             part.events = pin.events
@@ -135,6 +145,10 @@ class Backpressure:
                     await leave(self._link, self._keys, self._server)
                 await self._link.close()
                 self._link = None
+
+    def _assumes(self, memory: Memory | None) -> bool:
+        """Return whether only an assumed mark bounds the log."""
+        return memory is not None and memory.assumed and self._backlog_max is None
 
     def _limit_bytes(self, seen_bytes: int) -> int:
         """Return up to which of the flusher's bytes this process may go until the next look."""

@@ -29,6 +29,7 @@ from tests.support.server import request, serving, settings_of
 from tests.support.servers import Server, own_log
 from tests.support.streams import append_events, connected, consumer
 from tests.support.wait import until
+from tests.support.workers import heard
 
 both_ways = pytest.mark.parametrize("chunked", [False, True], ids=["plain", "asgi"])
 
@@ -399,6 +400,48 @@ async def test_servers_know_of_each_other(small: tuple[Settings, Link]) -> None:
         assert await count() == 2
         await until(lambda: acceptors[1].backlog.servers == 2, what="the others know")
     assert await count() == 0
+
+
+def elsewhere(settings: Settings, **changes: Any) -> Settings:
+    """Return settings under which the log looks as if it were on another machine."""
+    url = settings.redis_url.replace("127.0.0.1", "0.0.0.0")
+    return msgspec.structs.replace(settings, redis_url=url, **changes)
+
+
+async def test_mark_that_is_only_assumed_is_told(small: tuple[Settings, Link]) -> None:
+    """Without maxmemory the memory of the log's machine says little of a container: a warning."""
+    settings, link = small
+    settings = elsewhere(settings)
+    await link.call("CONFIG", "SET", "maxmemory", "0")
+    with heard() as lines:
+        async with serving(settings) as server:
+            health = msgspec.json.decode((await server.get("/api/health")).body)
+            part = health["backlog"]
+            assert part["ok"]
+            assert part["mark_bytes"] > MAXMEMORY
+            assert "set maxmemory" in part["warning"]
+            [line] = [one for one in lines if one.get("mend") == part["warning"]]
+            assert line["log_level"] == "warning"
+            await link.call("CONFIG", "SET", "maxmemory", str(MAXMEMORY))
+
+            async def is_known() -> bool:
+                body = (await server.get("/api/health")).body
+                return "warning" not in msgspec.json.decode(body)["backlog"]
+
+            await until(is_known, what="it sees the limit")
+
+
+@pytest.mark.parametrize("known", ["maxmemory", "BACKLOG_MAX", "here"])
+async def test_mark_that_is_known_is_no_warning(small: tuple[Settings, Link], known: str) -> None:
+    """Where a limit is set, or the log is on this machine, there is nothing to warn of."""
+    settings, link = small
+    if known != "here":
+        settings = elsewhere(settings, backlog_max=1000 if known == "BACKLOG_MAX" else None)
+    if known != "maxmemory":
+        await link.call("CONFIG", "SET", "maxmemory", "0")
+    async with accepting(settings, 1) as [acceptor]:
+        assert acceptor.backlog.mark_bytes is not msgspec.UNSET
+        assert acceptor.backlog.warning is msgspec.UNSET
 
 
 async def test_log_that_hides_its_memory(small: tuple[Settings, Link]) -> None:
