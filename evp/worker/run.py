@@ -83,10 +83,11 @@ async def _work(
             in_flight=in_flight,
         )
         _log.info("working", consumer=slot.name, group=settings.consumer_group, pid=os.getpid())
+        upkeep = Upkeep(settings, db, slot.incarnation)
         helpers = [
-            asyncio.create_task(_set_when(ended, stop, slot.lost)),
+            asyncio.create_task(_set_when(ended, stop, slot.lost, upkeep.over)),
             asyncio.create_task(heartbeat.run()),
-            asyncio.create_task(Upkeep(settings, db, slot.incarnation).run()),
+            asyncio.create_task(upkeep.run()),
         ]
         try:
             await worker.run(burst=burst)
@@ -95,6 +96,8 @@ async def _work(
             # Once its name is lost, the record belongs to whoever has it now.
             last_words = [] if slot.lost.is_set() else [heartbeat.end()]
             await asyncio.gather(leave(parts.consumer, slot), *last_words)
+        if upkeep.taken is not None:
+            raise upkeep.taken
         if burst and not slot.lost.is_set():
             return
     _log.info("stopped", stored=journal.totals.stored, events=journal.totals.events)

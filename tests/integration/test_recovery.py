@@ -28,6 +28,7 @@ from evp.stream.groups import (
 )
 from evp.stream.keys import Keys
 from evp.stream.slots import Slot
+from evp.worker import upkeep
 from tests.support.make import event
 from tests.support.servers import Server
 from tests.support.stores import MAY_LEAVE_SOCKETS, documents, fail, store
@@ -397,3 +398,30 @@ async def test_a_deleted_group_does_not_write_beside_its_successor(
         await worker.ended()
     assert await store_groups.registered(db) == {"second"}
     assert await existing_groups(link, keys) == set()
+
+
+async def test_workers_of_a_group_that_was_taken_over_stop(
+    db: Database, link: Link, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once another group was made the writer, workers of the old one end their batch and stop."""
+    monkeypatch.setattr(upkeep, "_WRITER_LOOK_S", 0.1)
+    await append_events(settings, 2)
+    worker = Working(settings)
+    await until_drained(settings)
+    second = changed(settings, consumer_group="second", consumer_name="other")
+    await drain(second, take_over=True)
+    with pytest.raises(WritingGroupTaken, match="'second' of stream"):
+        await worker.ended()
+    group = await group_of(settings)
+    assert group is not None
+    assert (group.pending, group.consumers) == (0, [])
+    await exactly(db, 2)
+
+
+async def test_what_taking_over_does_is_told(db: Database, settings: Settings) -> None:
+    """The refusal says what the other group is, what --take-over does, and what it leaves."""
+    await store_groups.become_writer(db, settings.stream, "first")
+    with pytest.raises(WritingGroupTaken) as refused:
+        await store_groups.become_writer(db, settings.stream, "second")
+    for part in ("'first' of stream", "--take-over", "stop within seconds", "groups delete"):
+        assert part in str(refused.value)
