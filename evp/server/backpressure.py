@@ -6,9 +6,9 @@
 
 All servers together append between two looks at most half of what is free below
 the mark, so however many there are, and however late they look, they don't pass
-the log's memory together. A request that is larger than what is left of the share
-is refused. Nothing here costs a request more than a comparison with one number
-(`Flusher.room_bytes`).
+the log's memory together. A request that is larger than what is left of the share,
+as it came or as the log would have it, is refused. Nothing here costs a request
+more than two comparisons with one number (`Flusher.room_bytes`).
 """
 
 from __future__ import annotations
@@ -75,6 +75,7 @@ class Backpressure:
         self._blind = "nobody has looked yet how full the log is"
         self._task: asyncio.Task[None] | None = None
         flusher.allow(_NOTHING)
+        flusher.refuse = self.refusal
 
     def start(self) -> None:
         """Begin to look again and again."""

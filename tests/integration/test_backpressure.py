@@ -278,6 +278,27 @@ async def until_looked(acceptor: Acceptor) -> bool:
     return True
 
 
+async def test_room_is_measured_as_the_log_will_hold_it(
+    small: tuple[Settings, Link], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request that fits as JSON and not as BSON, six times as long, is refused as a whole."""
+    monkeypatch.setattr(backpressure, "BACKLOG_LOOK_S", 3600)
+    settings, link = small
+    numbers = [{"type": "t", "data": [1] * 120_000} for _ in range(16)]
+    body = msgspec.json.encode(numbers)
+    await link.call("CONFIG", "RESETSTAT")
+    async with accepting(settings, 4) as acceptors:
+        for one in acceptors:
+            await one._backpressure.look()
+        answers = await asyncio.gather(*(send(one, body) for one in acceptors))
+        assert [code_of(one) for one in answers] == ["backlog_full"] * 4
+        assert not await refused_for_memory(link)
+        assert await link.call("EXISTS", settings.stream) == 0
+        # Nothing of it is in the frame that was open, either.
+        assert (await send(acceptors[0], ONE_IN_BATCH)).status == 202
+    assert await link.call("HGET", Keys(settings.stream).counters, "events") == b"1"
+
+
 async def test_request_that_comes_too_soon_is_told_so(
     small: tuple[Settings, Link], monkeypatch: pytest.MonkeyPatch
 ) -> None:
