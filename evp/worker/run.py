@@ -95,7 +95,7 @@ async def _work(
             await end(*helpers)
             # Once its name is lost, the record belongs to whoever has it now.
             last_words = [] if slot.lost.is_set() else [heartbeat.end()]
-            await asyncio.gather(leave(parts.consumer, slot), *last_words)
+            await asyncio.gather(leave(parts.consumer, slot), upkeep.leave(), *last_words)
         if upkeep.taken is not None:
             raise upkeep.taken
         if burst and not slot.lost.is_set():

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from evp.clock import monotonic_s, now_ms
 from evp.errors import LogUnavailable, StoreUnavailable, WritingGroupTaken
-from evp.limits import CONSUMER_GONE_IDLE_MS, JOB_LEASE_MS
+from evp.limits import CONSUMER_GONE_IDLE_MS, GIVE_BACK_S_MAX, JOB_LEASE_MS
 from evp.logs import get
 from evp.settings import Settings
 from evp.storage import lease
@@ -56,6 +56,7 @@ class Upkeep:
         self._keys = Keys(settings.stream)
         self.over = asyncio.Event()
         self.taken: WritingGroupTaken | None = None
+        self._jobs: set[str] = set()
         self._link: Link | None = None
         self._chores = [
             Chore("look who writes", _WRITER_LOOK_S, self._require_writer),
@@ -76,6 +77,19 @@ class Upkeep:
         finally:
             if self._link is not None:
                 await self._link.close()
+
+    async def leave(self) -> None:
+        """Give up the jobs that only one worker does; not for long, their leases end by themselves.
+
+        Call it when `run` has ended.
+        """
+        await asyncio.gather(*(self._release(job) for job in self._jobs))
+
+    async def _release(self, job: str) -> None:
+        try:
+            await lease.release(self._db, job, self._incarnation, within_s=GIVE_BACK_S_MAX / 2)
+        except StoreUnavailable as error:
+            _log.debug("a job was not given up", job=job, reason=str(error))
 
     async def _do(self, chore: Chore) -> None:
         chore.due_at_s = monotonic_s() + chore.every_s
@@ -121,6 +135,8 @@ class Upkeep:
 
     async def _may_do(self, job: str) -> bool:
         """Return True if this worker is the one that does a job now."""
+        # Also where the answer gets lost, it may be this one's.
+        self._jobs.add(job)
         return await lease.take(self._db, job, self._incarnation, JOB_LEASE_MS)
 
     async def _remove_gone(self, link: Link) -> bool:
