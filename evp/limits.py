@@ -91,6 +91,8 @@ LAST_SHARE_MAX = 0.1
 BACKLOG_LOOK_S = 0.25
 #: A server process that has not looked for so long does not count.
 SERVER_ALIVE_MS = 3_000
+#: One that stops tells the others within this, seconds, or not at all.
+SERVER_LEAVE_S_MAX = 0.5
 #: The rate at which the log drains is measured over this.
 DRAIN_WINDOW_S = 5.0
 #: It is not known before it was measured for so long.

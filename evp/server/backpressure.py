@@ -24,7 +24,7 @@ from msgspec import UNSET, Struct, UnsetType
 from evp.batch.retry import Backoff
 from evp.clock import monotonic_s
 from evp.errors import LogUnavailable, Refusal
-from evp.limits import BACKLOG_LOOK_S, RECONNECT_LONGEST_S
+from evp.limits import BACKLOG_LOOK_S, RECONNECT_LONGEST_S, SERVER_LEAVE_S_MAX
 from evp.logs import get
 from evp.server.overload import Overload
 from evp.settings import Settings
@@ -142,8 +142,9 @@ class Backpressure:
             await asyncio.gather(self._task, return_exceptions=True)
         async with self._turn:
             if self._link is not None:
-                with contextlib.suppress(LogUnavailable):
-                    await leave(self._link, self._keys, self._server)
+                with contextlib.suppress(LogUnavailable, TimeoutError):
+                    async with asyncio.timeout(SERVER_LEAVE_S_MAX):
+                        await leave(self._link, self._keys, self._server)
                 await self._link.close()
                 self._link = None
 

@@ -423,6 +423,20 @@ async def test_servers_know_of_each_other(small: tuple[Settings, Link]) -> None:
     assert await count() == 0
 
 
+async def test_leaving_a_log_that_hangs(
+    log: Server, small: tuple[Settings, Link], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that stops tells the others if it can, and does not wait for it."""
+    monkeypatch.setattr(backpressure, "BACKLOG_LOOK_S", 3600)
+    settings, _ = small
+    watching = backpressure.Backpressure(settings, Acceptor(settings)._flusher)
+    await watching.look()
+    with log.paused():
+        began_s = time.monotonic()
+        await watching.close()
+        assert time.monotonic() - began_s < 2
+
+
 def elsewhere(settings: Settings, **changes: Any) -> Settings:
     """Return settings under which the log looks as if it were on another machine."""
     url = settings.redis_url.replace("127.0.0.1", "0.0.0.0")
