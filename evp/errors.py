@@ -4,7 +4,7 @@
     ├── UsageError                     a flag or a file makes no sense                 exit 2
     │   ├── SettingsError              settings are wrong; lists every problem         exit 2
     │   ├── WritingGroupTaken          another group writes to this database           exit 2
-    │   └── WrongShardKey              events would be unique on each shard only       exit 2
+    │   └── WrongShardKey              `_id`s would be unique on each shard only       exit 2
     ├── NoSuchLetter                   no dead letter has this id                      exit 1
     ├── Refusal                        a request is refused, nothing of it was kept    HTTP 4xx, 503
     ├── FrameError                     a log entry can't be read as a frame
@@ -110,7 +110,7 @@ class NoSuchLetter(EvpError):
 
 
 class WrongShardKey(UsageError):
-    """Raised when `events` is sharded by something else than `_id`."""
+    """Raised when one of evp's collections is sharded by something else than `_id`."""
 
 
 class Refusal(EvpError):

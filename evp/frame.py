@@ -125,15 +125,25 @@ class OpenFrame:
 
         Raises Refusal if one of them can't be stored; then the frame is as before.
         """
+        made, carrier = self.encode(decoded, admission, batch=batch, at=at)
+        self.join(made, carrier)
+        return made
+
+    def encode(
+        self, decoded: Decoded, admission: Admission, *, batch: bool, at: datetime | None = None
+    ) -> tuple[Documents, bytes]:
+        """Return what `join` would add, which shows how large it is. Raises as `add`."""
         made = build(decoded, self.frame_id, at or now(), admission, batch=batch)
-        carrier = encode_carrier(made.documents, batch=batch)
+        return made, encode_carrier(made.documents, batch=batch)
+
+    def join(self, made: Documents, carrier: bytes) -> None:
+        """Add the events of a request that was encoded for this frame."""
         self._carriers.append(carrier)
         self.size_bytes += len(carrier)
         self.count += len(made.ids)
         self._types += made.types
         self._sources += made.sources
         self._times_ms += made.times_ms
-        return made
 
     def fields(self, srv: bytes, seq: int) -> dict[bytes, bytes]:
         """Return the entry's fields."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 from msgspec import Struct
 
 from evp.errors import UsageError
-from evp.limits import GROUP_ACTIVE_IDLE_MS
 from evp.settings import Settings
 from evp.storage import groups as store_groups
 from evp.storage.client import Database, close, connect, database
 from evp.stream.client import Link
 from evp.stream.groups import delete_group, registered_groups
-from evp.stream.info import GroupFacts, log_facts
+from evp.stream.info import GroupFacts, backlog_events, log_facts
 from evp.stream.keys import Keys
+from evp.stream.slots import held
 
 
 class GroupRow(Struct):
@@ -64,12 +64,14 @@ class GroupBook:
     async def delete(self, name: str, *, force: bool = False) -> None:
         """Remove a group for good; what it has not read is no longer kept for it.
 
-        Raises UsageError if somebody reads by it and not `force`, LogUnavailable
-        and StoreUnavailable; doing it again is right.
+        Raises UsageError if a worker holds a name of it, or if it is the one that
+        writes to this database and has not written everything, and not `force`;
+        LogUnavailable and StoreUnavailable. Doing it again is right.
         """
         async with Link.opened(self._settings.redis_url) as link:
             if not force:
                 await self._refuse_if_active(link, name)
+                await self._refuse_if_unwritten(link, name)
             # The store first: while the log has the name and the group, nothing is trimmed away.
             await store_groups.forget(self._db, name)
             await delete_group(link, self._keys, name)
@@ -80,11 +82,22 @@ class GroupBook:
 
     async def _refuse_if_active(self, link: Link, name: str) -> None:
         for group in (await log_facts(link, self._keys)).groups:
-            for consumer in group.consumers:
-                if group.name == name and consumer.idle_ms < GROUP_ACTIVE_IDLE_MS:
+            if group.name == name:
+                names = [one.name for one in group.consumers]
+                for holder in (await held(link, self._keys, name, names))[:1]:
                     raise UsageError(
-                        f"{consumer.name} reads by group {name}; stop it first, or use --force"
+                        f"{holder} reads by group {name}; stop it first, or use --force"
                     )
+
+    async def _refuse_if_unwritten(self, link: Link, name: str) -> None:
+        if await store_groups.writer(self._db) != (self._settings.stream, name):
+            return
+        unwritten = await backlog_events(link, self._keys, name)
+        if unwritten:
+            raise UsageError(
+                f"group {name} writes to {self._settings.mongo_db} and has {unwritten:,} events in "
+                "the log that it would never write; let `evp work --burst` finish, or use --force"
+            )
 
 
 def _row(name: str, facts: GroupFacts | None, *, writes: bool) -> GroupRow:

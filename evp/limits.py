@@ -79,6 +79,8 @@ LEDGER_STORE_S_MAX = 5.0
 MEMORY_MARK_SHARE = 0.6
 #: Once it was refused, accepting begins again below this share of the mark, or of BACKLOG_MAX.
 REOPEN_SHARE = 0.8
+#: So much of the mark at least lies between accepting again and refusing again.
+REOPEN_BAND_SHARE = 0.01
 #: Entries that are done stay only while all that is in memory takes less of the mark than this.
 DONE_SHARE_OF_MARK = 0.5
 #: Of what is free below the mark, what all servers may append between two looks.
@@ -93,6 +95,8 @@ BACKLOG_LEAVE_S_MAX = 0.5
 SERVER_ALIVE_MS = 3_000
 #: The rate at which the log drains is measured over this.
 DRAIN_WINDOW_S = 5.0
+#: It is not known before it was measured for so long.
+DRAIN_KNOWN_S = 1.0
 #: Retry-After of a log that is full.
 BACKLOG_RETRY_S_MAX = 300
 #: Entries that one run of the trimming script removes, and runs of one call.
@@ -108,8 +112,6 @@ SLOTS_MAX = 1_000
 CLAIM_EVERY_S = 1.0
 #: A consumer without a lease that has not read for so long, and owns nothing, is removed.
 CONSUMER_GONE_IDLE_MS = 60_000
-#: A group whose consumer has asked for entries within this is being read by.
-GROUP_ACTIVE_IDLE_MS = 10_000
 #: How long `evp claim-stale` waits for the store with one batch in its hands.
 STALE_STORE_S_MAX = 20.0
 #: How long the log remembers of a worker that it ended well, for `storage.isolation`.

@@ -97,18 +97,7 @@ def bounded(counts: Counter[str]) -> dict[str, int]:
 
 
 def slot_of(took_ms: int) -> int:
-    """Return the slot of a duration in a histogram."""
+    """Return the slot of a duration in a histogram; slot n ends at 2^(n/2) ms."""
     if took_ms < 1:
         return 0
     return min(1 + int(_SLOTS_A_DOUBLING * math.log2(took_ms)), _SLOT_LAST)
-
-
-def quantile_ms(latency: Counter[int], share: float) -> float | None:
-    """Return what `share` of the events did not exceed, up to √2 too high; None without events."""
-    wanted = share * latency.total()
-    seen = 0
-    for slot in sorted(latency):
-        seen += latency[slot]
-        if seen >= wanted and seen:
-            return float(2 ** (slot / _SLOTS_A_DOUBLING))
-    return None

@@ -42,7 +42,10 @@ def list_groups(
 def delete_group(
     name: Annotated[str, typer.Argument(help="The group.")],
     yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Even while it is being read by.")] = False,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Even while it is being read by, or has events to write."),
+    ] = False,
 ) -> None:
     """Delete a group: what it has not read is no longer kept for it.
 

@@ -22,7 +22,11 @@ def work(
     ] = False,
     take_over: Annotated[
         bool,
-        typer.Option("--take-over", help="Make this group the one that writes to the database."),
+        typer.Option(
+            "--take-over",
+            help="Make this group the one that writes to the database; workers of another one "
+            "finish their batch and stop within seconds.",
+        ),
     ] = False,
 ) -> None:
     """Carry events from the log into the store, and ack them once they are there.

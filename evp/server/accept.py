@@ -68,7 +68,7 @@ class Acceptor:
         """Return why a body of this size can't be taken now; None if it can."""
         if self._refusal is None and size_bytes <= self._flusher.room_bytes:
             return None
-        return self._refusal or self._backpressure.refusal()
+        return self._refusal or self._backpressure.refusal(size_bytes)
 
     @property
     def durability(self) -> str:
@@ -82,7 +82,7 @@ class Acceptor:
         ignores the answer.
         """
         if self._refusal is not None or len(body) > self._flusher.room_bytes:
-            respond(problem(self._refusal or self._backpressure.refusal()))
+            respond(problem(self._refusal or self._backpressure.refusal(len(body))))
             return
         try:
             if media is Media.EVENT:
@@ -129,7 +129,7 @@ class Acceptor:
         """Return the answer to a request whose frame the log did not acknowledge."""
         if isinstance(error, LogFull):
             self._backpressure.overflowed()
-            return problem(self._backpressure.refusal())
+            return problem(self._backpressure.refusal(0))
         self._watch.set()
         if isinstance(error, AckUnknown):
             detail = "the log did not confirm it; send the same event again, with id and time"

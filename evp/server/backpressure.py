@@ -6,15 +6,16 @@
 
 All servers together append between two looks at most half of what is free below
 the mark, so however many there are, and however late they look, they don't pass
-the log's memory together. A request that is larger than what is left of the share
-is refused. Nothing here costs a request more than a comparison with one number
-(`Flusher.room_bytes`).
+the log's memory together. A request that is larger than what is left of the share,
+as it came or as the log would have it, is refused. Nothing here costs a request
+more than two comparisons with one number (`Flusher.room_bytes`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import secrets
 import sys
 
@@ -23,7 +24,7 @@ from msgspec import UNSET, Struct, UnsetType
 from evp.batch.retry import Backoff
 from evp.clock import monotonic_s
 from evp.errors import LogUnavailable, Refusal
-from evp.limits import BACKLOG_LEAVE_S_MAX, BACKLOG_LOOK_S, LOOK_SHARE, RECONNECT_LONGEST_S
+from evp.limits import BACKLOG_LEAVE_S_MAX, BACKLOG_LOOK_S, RECONNECT_LONGEST_S
 from evp.logs import get
 from evp.server.overload import Overload
 from evp.settings import Settings
@@ -31,9 +32,13 @@ from evp.stream.backlog import Pin, backlog, leave
 from evp.stream.client import Link
 from evp.stream.flusher import Flusher
 from evp.stream.keys import Keys
-from evp.stream.memory import memory
+from evp.stream.memory import Memory, memory
 
 _NOTHING = -1
+_ASSUMED = (
+    "the log has no maxmemory and is on another machine, of which it may have only a part: it may "
+    "run out of memory before evp refuses anything; set maxmemory (or EVP_BACKLOG_MAX)"
+)
 _log = get("evp.accept")
 
 
@@ -41,10 +46,12 @@ class BacklogPart(Struct, omit_defaults=True):
     """What waits in the log, as health tells it; what is not known is left out.
 
     `pinned_by` is the group that is furthest behind, if anything waits for it.
+    `warning` says that nobody knows how much the log can hold, and the mend.
     """
 
     ok: bool
     detail: str | UnsetType = UNSET
+    warning: str | UnsetType = UNSET
     used_bytes: int | UnsetType = UNSET
     mark_bytes: int | UnsetType = UNSET
     events: int | UnsetType = UNSET
@@ -61,12 +68,14 @@ class Backpressure:
         self._keys = Keys(settings.stream)
         self._server = secrets.token_hex(8)
         self._flusher = flusher
+        self._backlog_max = settings.backlog_max
         self._overload = Overload(settings.backlog_max)
         self._link: Link | None = None
         self._turn = asyncio.Lock()
         self._blind = "nobody has looked yet how full the log is"
         self._task: asyncio.Task[None] | None = None
         flusher.allow(_NOTHING)
+        flusher.refuse = self.refusal
 
     def start(self) -> None:
         """Begin to look again and again."""
@@ -85,6 +94,8 @@ class Backpressure:
                 raise
             self._blind = ""
             was_full = self._overload.full
+            if self._assumes(self._overload.memory) < self._assumes(found[0]):
+                _log.warning("nobody knows how much the log can hold", mend=_ASSUMED)
             self._overload.note(monotonic_s(), *found)
             self._flusher.allow(self._limit_bytes(seen_bytes))
             if self._overload.full != was_full:
@@ -95,15 +106,16 @@ class Backpressure:
         self._overload.full = True
         self._flusher.allow(_NOTHING)
 
-    def refusal(self) -> Refusal:
-        """Return why a request can't be taken that is larger than the flusher's room."""
+    def refusal(self, size_bytes: int) -> Refusal:
+        """Return why a request of a size that is larger than the flusher's room can't be taken."""
         overload = self._overload
         if overload.full:
             return Refusal("backlog_full", overload.why(), retry_after_s=overload.retry_after_s())
         if overload.backlog is None:
             return Refusal("log_unavailable", self._blind, retry_after_s=1)
         detail = f"more is sent at once than the log takes now; {self._blind or overload.why()}"
-        return Refusal("backlog_full", detail, retry_after_s=overload.retry_after_s())
+        wait_s = overload.retry_after_s(size_bytes)
+        return Refusal("backlog_full", detail, retry_after_s=wait_s)
 
     def part(self) -> BacklogPart:
         """Return what health tells."""
@@ -114,6 +126,7 @@ class Backpressure:
         if overload.memory is not None:
             part.used_bytes = overload.memory.used_bytes
             part.mark_bytes = overload.memory.mark_bytes or UNSET
+            part.warning = _ASSUMED if self._assumes(overload.memory) else UNSET
         if overload.backlog is not None:
             pin = overload.backlog.pin
             part.events = pin.events
@@ -136,16 +149,17 @@ class Backpressure:
                 await self._link.close()
                 self._link = None
 
+    def _assumes(self, memory: Memory | None) -> bool:
+        """Return whether only an assumed mark bounds the log."""
+        return memory is not None and memory.assumed and self._backlog_max is None
+
     def _limit_bytes(self, seen_bytes: int) -> int:
         """Return up to which of the flusher's bytes this process may go until the next look."""
         overload = self._overload
         if overload.full:
             return _NOTHING
-        if overload.memory is None or overload.memory.mark_bytes is None:
-            return sys.maxsize
-        servers = overload.backlog.servers if overload.backlog is not None else 0
-        free_bytes = overload.memory.mark_bytes - overload.memory.used_bytes
-        return seen_bytes + int(free_bytes * LOOK_SHARE / max(1, servers))
+        share_bytes = overload.share_bytes()
+        return sys.maxsize if math.isinf(share_bytes) else seen_bytes + int(share_bytes)
 
     def _tell(self) -> None:
         if self._overload.full:

@@ -5,6 +5,10 @@ backlog in events against BACKLOG_MAX. At either one it is full, and stays so
 until both are down to a share of it: what drains a little is not refilled at
 once. Memory counts as full a bit below the mark, where what is left gives no
 server a whole frame until the next look.
+
+What else is in the log's memory does not drain. Where it leaves less than that
+share, the log is drained as soon as what waits takes the same share of what is
+left for it.
 """
 
 from __future__ import annotations
@@ -19,10 +23,12 @@ from msgspec import Struct
 
 from evp.limits import (
     BACKLOG_RETRY_S_MAX,
+    DRAIN_KNOWN_S,
     DRAIN_WINDOW_S,
     FRAME_BYTES_CLOSE,
     LAST_SHARE_MAX,
     LOOK_SHARE,
+    REOPEN_BAND_SHARE,
     REOPEN_SHARE,
 )
 from evp.stream.backlog import Backlog
@@ -51,6 +57,11 @@ class DrainRate:
         # The look before the window is kept: it is where the window begins.
         while len(looks) > 1 and looks[1][0] <= at_s - DRAIN_WINDOW_S:
             looks.popleft()
+
+    @property
+    def known(self) -> bool:
+        """False while it was measured too briefly to say anything."""
+        return bool(self._looks) and self._looks[-1][0] - self._looks[0][0] >= DRAIN_KNOWN_S
 
     def rate(self) -> Drained:
         """Return the rate over the window, 0 where nothing is known."""
@@ -100,35 +111,70 @@ class Overload:
         memory, backlog, events_max = self.memory, self.backlog, self._backlog_events_max
         if memory is not None and memory.mark_bytes:
             used, mark = memory.used_bytes / 2**20, memory.mark_bytes / 2**20
-            told.append(f"the log uses {used:,.1f} MiB of memory, its mark is {mark:,.1f} MiB")
+            others = self._others_bytes() / 2**20
+            told.append(
+                f"the log uses {used:,.1f} MiB of memory, {others:,.1f} MiB of them for other "
+                f"things than what waits, its mark is {mark:,.1f} MiB"
+            )
         if backlog is not None:
             if events_max is not None:
                 told.append(f"{backlog.pin.events:,} events wait, BACKLOG_MAX is {events_max:,}")
             told.append(str(backlog.pin))
         return "; ".join(told)
 
-    def retry_after_s(self) -> int:
-        """Return when to come back: when it has drained, by the rate so far, and a bit apart.
+    def retry_after_s(self, size_bytes: int = 0) -> int:
+        """Return when to come back with such a request, by the rate so far, and a bit apart.
 
-        Up to half as much again is drawn, so that not all come back at once.
+        While the log is full: when it has drained. Else: at the next look, if the
+        request fits then, or when so much has drained that it does. Up to half as
+        much again is drawn, so that not all come back at once.
         """
         waits_s = [1.0]
-        for one in self._levels():
-            excess = one.now - one.drained
-            if excess > 0:
-                waits_s.append(excess / one.falls_per_s if one.falls_per_s > 0 else math.inf)
+        if self.full:
+            levels = self._levels()
+            waits_s += [self._takes_s(one.now - one.drained, one.falls_per_s) for one in levels]
+        elif size_bytes:
+            lacking = size_bytes - self.share_bytes()
+            lacking_bytes = lacking * self._servers / LOOK_SHARE
+            waits_s.append(self._takes_s(lacking_bytes, self.drained.bytes_per_s))
         wait_s = max(waits_s) * (1 + self._draw() / 2)
         return math.ceil(min(wait_s, BACKLOG_RETRY_S_MAX))
+
+    def share_bytes(self) -> float:
+        """Return what one server may add until the next look; infinite where no mark is known."""
+        memory = self.memory
+        if memory is None or memory.mark_bytes is None:
+            return math.inf
+        return (memory.mark_bytes - memory.used_bytes) * LOOK_SHARE / self._servers
+
+    @property
+    def _servers(self) -> int:
+        return max(1, self.backlog.servers) if self.backlog is not None else 1
+
+    def _takes_s(self, excess: float, falls_per_s: float) -> float:
+        """Return how long it takes until so much has drained."""
+        if excess <= 0:
+            return 0.0
+        if not self._draining.known:
+            return DRAIN_WINDOW_S
+        return excess / falls_per_s if falls_per_s > 0 else math.inf
+
+    def _others_bytes(self) -> int:
+        """Return what of the used memory does not wait for a group, and so will not drain."""
+        if self.memory is None or self.backlog is None:
+            return 0
+        return max(0, self.memory.used_bytes - self.backlog.pin.size_bytes)
 
     def _levels(self) -> list[_Level]:
         """Return the levels that are known."""
         levels: list[_Level] = []
         memory, backlog, rate = self.memory, self.backlog, self.drained
         if memory is not None and memory.mark_bytes and backlog is not None:
-            mark = memory.mark_bytes
+            mark, others = memory.mark_bytes, self._others_bytes()
             frames = FRAME_BYTES_CLOSE * backlog.servers / LOOK_SHARE
             full = mark - min(frames, LAST_SHARE_MAX * mark)
-            drained = REOPEN_SHARE * mark
+            share_of_rest = others + REOPEN_SHARE * (full - others)
+            drained = max(REOPEN_SHARE * mark, min(share_of_rest, full - REOPEN_BAND_SHARE * mark))
             levels.append(_Level(memory.used_bytes, full, drained, rate.bytes_per_s))
         events_max = self._backlog_events_max
         if backlog is not None and events_max is not None:

@@ -55,13 +55,20 @@ async def become_writer(db: Database, stream: str, group: str, *, take_over: boo
     # Another worker may be quicker; whose it is then is read below.
     with told(), contextlib.suppress(DuplicateKeyError):
         await db[META].update_one({"_id": _WRITING}, mine, upsert=True)
+    await require_writer(db, stream, group)
+    await register(db, group)
+
+
+async def require_writer(db: Database, stream: str, group: str) -> None:
+    """Raise WritingGroupTaken if another group writes to this database; or StoreUnavailable."""
     holder = await writer(db)
     if holder is not None and holder != (stream, group):
         raise WritingGroupTaken(
-            f"group {holder[1]!r} of stream {holder[0]!r} writes to this database; two would "
-            f"count every event twice: use it, or --take-over to make {group!r} the one"
+            f"group {holder[1]!r} of stream {holder[0]!r} writes to this database, and two would "
+            "count each other's events as duplicates: work as that group; or --take-over, which "
+            f"makes {group!r} the one: workers of {holder[1]!r} finish their batch and stop within "
+            f"seconds, and it holds the log until `evp groups delete {holder[1]}`"
         )
-    await register(db, group)
 
 
 async def writer(db: Database) -> tuple[str, str] | None:

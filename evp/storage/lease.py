@@ -6,6 +6,7 @@ where clocks differ.
 
 from __future__ import annotations
 
+import pymongo
 from pymongo.errors import DuplicateKeyError
 
 from evp.clock import from_ms, now_ms
@@ -30,9 +31,9 @@ async def take(db: Database, job: str, holder: str, lease_ms: int) -> bool:
     return True
 
 
-async def release(db: Database, job: str, holder: str) -> None:
+async def release(db: Database, job: str, holder: str, *, within_s: float | None = None) -> None:
     """Give a lease back, if it is this holder's. Raises StoreUnavailable."""
-    with told():
+    with told(), pymongo.timeout(within_s):
         await db[META].delete_one({"_id": _id(job), "holder": holder})
 
 

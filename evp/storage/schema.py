@@ -79,11 +79,11 @@ _CLUSTERED = {"key": {"_id": 1}, "unique": True}
 async def ensure(db: Database) -> None:
     """Create the collections and indexes that are missing; many processes may call it at once.
 
-    Raises StoreUnavailable, and WrongShardKey if `events` is sharded by something
-    else than `_id`: one event could then be stored once on each shard.
+    Raises StoreUnavailable, and WrongShardKey if one of them is sharded by something
+    else than `_id`: the same `_id` could then be stored once on each shard.
     """
     with told():
-        await _check_shard_key(db)
+        await _check_shard_keys(db)
         existing = set(await db.list_collection_names())
         for name in ALL:
             if name not in existing:
@@ -92,19 +92,21 @@ async def ensure(db: Database) -> None:
             await db[name].create_indexes(list(indexes))
 
 
-async def _check_shard_key(db: Database) -> None:
+async def _check_shard_keys(db: Database) -> None:
+    names = [f"{db.name}.{name}" for name in ALL]
     try:
-        row = await db.client["config"]["collections"].find_one({"_id": f"{db.name}.{EVENTS}"})
+        rows = await db.client["config"]["collections"].find({"_id": {"$in": names}}).to_list()
     except OperationFailure as error:
         if error.code != _UNAUTHORIZED:
             raise
         return  # A user that may not look there; `evp init` of an administrator may.
-    key = dict(row.get("key") or {}) if row else {}
-    if key and key not in _SHARD_KEYS:
-        raise WrongShardKey(
-            f"{db.name}.{EVENTS} is sharded by {key}: one event could be stored once on each "
-            'shard; shard a new collection by {"_id": "hashed"}'
-        )
+    for row in rows:
+        key = dict(row.get("key") or {})
+        if key and key not in _SHARD_KEYS:
+            raise WrongShardKey(
+                f"{row['_id']} is sharded by {key}: the same _id could be stored once on each "
+                'shard; shard a new collection by {"_id": "hashed"}'
+            )
 
 
 async def _create(db: Database, name: str) -> None:

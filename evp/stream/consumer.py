@@ -3,9 +3,10 @@
 After every dial the consumer first goes through its own pending entries once,
 with a cursor that moves: replies can be lost, and what was delivered to a lost
 reply is never delivered as new again. Then it takes over what others have left
-(XAUTOCLAIM), again and again, each time to the end; and then it reads new ones.
-Whatever was read over a connection that has gone can no longer be acked and must
-be dropped; it comes again.
+(XCLAIM), again and again, each time to the end; and then it reads new ones. No
+read asks for more than READ_BYTES_TARGET (`evp.stream.portions`). Whatever was
+read over a connection that has gone can no longer be acked and must be dropped;
+it comes again.
 """
 
 from __future__ import annotations
@@ -23,15 +24,14 @@ from evp.frame import Frame
 from evp.limits import (
     CLAIM_EVERY_S,
     LOG_COMMAND_S_MAX,
-    READ_BYTES_TARGET,
-    READ_FRAMES_MAX,
     READ_UNSEEN_FRAMES_MAX,
 )
 from evp.plain import payload_of, read_entry
 from evp.stream.client import Link, Reply, pairs
 from evp.stream.groups import ensure_group, is_drained, remove_consumer
 from evp.stream.keys import Keys
-from evp.stream.scripts import FITTING, KEEP
+from evp.stream.portions import fitting, own_pending, take_stale
+from evp.stream.scripts import KEEP
 
 _PAGE = 500
 _GONE = "read over a connection that is gone; it will come again"
@@ -206,9 +206,16 @@ class Consumer:
         """Return the next page of own pending entries; none once they all have been read."""
         if self._own_after is None:
             return []
-        found = await self._xreadgroup(link, frames_max, self._own_after)
-        self._own_after = found[-1].entry_id if found else None
-        return await self._counted(link, found)
+        who = (self._keys, self.group, self.name)
+        after = self._own_after
+        portion = await own_pending(link, *who, after, frames_max)
+        # Also where there is nothing: this is what makes the consumer.
+        found = await self._xreadgroup(link, max(1, len(portion.times)), after)
+        self._own_after = portion.last
+        if found and portion.last is not None:
+            # Another one may have taken some meanwhile; then these reach further.
+            self._own_after = found[-1].entry_id
+        return _counted(found, portion.times)
 
     async def _stale(self, link: Link, frames_max: int) -> list[Delivery]:
         """Go on with the pass over what others have left, or begin the next one when it is time."""
@@ -225,31 +232,22 @@ class Consumer:
         self, link: Link, frames_max: int, cursor: str
     ) -> tuple[list[Delivery], str | None]:
         """Return stale entries from a cursor on, and the next cursor; None at the end."""
-        # One call looks at ten times COUNT at most; the cursor tells where it stopped.
-        key, idle_ms = self._keys.stream, self._claim_idle_ms
-        group = (key, self.group, self.name, idle_ms, cursor, "COUNT", frames_max)
-        after, rows, deleted = await link.call("XAUTOCLAIM", *group)
-        found = [self._delivery(link, entry_id, flat) for entry_id, flat in rows]
-        found += [self._delivery(link, entry_id, None) for entry_id in deleted]
-        return await self._counted(link, found), None if after == b"0-0" else after.decode()
-
-    async def _counted(self, link: Link, found: list[Delivery]) -> list[Delivery]:
-        """Note how often entries were delivered, which only XPENDING tells."""
-        ids = [one.entry_id for one in found if one.frame is not None]
+        who = (self._keys, self.group, self.name)
+        portion = await take_stale(link, *who, cursor, frames_max, self._claim_idle_ms)
+        found: list[Delivery] = []
+        ids = [one for one in portion.times if one.encode() not in portion.deleted]
         if ids:
-            span = (ids[0], ids[-1], READ_FRAMES_MAX, self.name)
-            rows = await link.call("XPENDING", self._keys.stream, self.group, *span)
-            times = {row[0].decode(): row[3] for row in rows}
-            for one in found:
-                one.times = times.get(one.entry_id, 1)
-        return found
+            head = ("XCLAIM", self._keys.stream, self.group, self.name, 0)
+            rows = await link.call(*head, *ids)
+            found = [self._delivery(link, entry_id, flat) for entry_id, flat in rows]
+        found += [self._delivery(link, entry_id, None) for entry_id in portion.deleted]
+        return _counted(found, portion.times), portion.last
 
     async def _new(self, link: Link, frames_max: int, *, block: bool) -> list[Delivery]:
         if frames_max > READ_UNSEEN_FRAMES_MAX:
             # Frames so far were small; the next ones may have 8 MiB each.
-            keys = (self._keys.stream, self._keys.index, self._keys.counters)
-            most = (self.group, frames_max, READ_BYTES_TARGET)
-            frames_max = await link.script(FITTING, keys, most) or READ_UNSEEN_FRAMES_MAX
+            fit = await fitting(link, self._keys, self.group, frames_max)
+            frames_max = fit or READ_UNSEEN_FRAMES_MAX
         return await self._xreadgroup(link, frames_max, ">", self._block_ms if block else None)
 
     async def _xreadgroup(
@@ -285,3 +283,10 @@ class Consumer:
         if self._link is None or any(one.link is not self._link for one in deliveries):
             raise LogUnavailable(_GONE)
         return self._link
+
+
+def _counted(found: list[Delivery], times_before: dict[str, int]) -> list[Delivery]:
+    """Note how often entries were delivered, this time included."""
+    for one in found:
+        one.times = times_before.get(one.entry_id, 0) + 1
+    return found

@@ -41,7 +41,9 @@ class Flusher:
         self.answered_bytes = 0
         """What of it was answered."""
         self.room_bytes = FRAMES_WAITING_BYTES_MAX
-        """How large a request may be that is added now; below 0 none may."""
+        """How large a request may be that is added now, in the log; below 0 none may."""
+        self.refuse: Callable[[int], Refusal] = _refuse
+        """Says why a request of so many bytes can't be added."""
         self._limit_bytes = sys.maxsize
         self._frame = OpenFrame()
         self._waiting: list[Done] = []
@@ -67,13 +69,16 @@ class Flusher:
         Raises Refusal; then nothing was added and `done` is never called.
         """
         if self.room_bytes < 0:
-            detail = "more is waiting for the log than it takes"
-            raise Refusal("backlog_full", detail, retry_after_s=1)
+            raise self.refuse(0)
         frame = self._frame
-        first, before_bytes = frame.count, frame.size_bytes
-        made = frame.add(decoded, self._admission, batch=batch)
+        first = frame.count
+        made, carrier = frame.encode(decoded, self._admission, batch=batch)
+        size_bytes = len(carrier)
+        if size_bytes > self.room_bytes:
+            # In the log it may take six times what it took as JSON.
+            raise self.refuse(size_bytes)
+        frame.join(made, carrier)
         self._waiting.append(done)
-        size_bytes = frame.size_bytes - before_bytes
         self.added_bytes += size_bytes
         self.room_bytes -= size_bytes
         if frame.full:
@@ -129,3 +134,8 @@ class Flusher:
         else:
             may_wait_bytes = self.answered_bytes + FRAMES_WAITING_BYTES_MAX
             self.room_bytes = min(self._limit_bytes, may_wait_bytes) - self.added_bytes
+
+
+def _refuse(_size_bytes: int) -> Refusal:
+    detail = "more is waiting for the log than it takes"
+    return Refusal("backlog_full", detail, retry_after_s=1)

@@ -147,32 +147,6 @@ local mark = redis.call('XRANGE', KEYS[2], found[1], '+', 'COUNT', 1)[1]
 return {found[1], mark and mark[2][2] or ''}
 """)
 
-FITTING: Final = Script("""
--- How many of the next frames of a group have at most so many bytes together.
--- KEYS stream, index, counters.  ARGV group, most frames, most bytes.
--- Answer: at least 1; all of them if they fit; 0 if there is none yet, or no group.
-if redis.call('TYPE', KEYS[1]).ok ~= 'stream' then return 0 end
-local last = nil
-for _, flat in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
-  local group = {}
-  for i = 1, #flat, 2 do group[flat[i]] = flat[i + 1] end
-  if group.name == ARGV[1] then last = group['last-delivered-id'] end
-end
-if not last then return 0 end
-local frames, bytes = tonumber(ARGV[2]), tonumber(ARGV[3])
--- Each mark tells how many bytes were before its frame, so the one behind is needed as well.
-local marks = redis.call('XRANGE', KEYS[2], '(' .. last, '+', 'COUNT', frames + 1)
-local ends = {}
-for i = 2, #marks do ends[i - 1] = tonumber(marks[i][2][4]) end
-if #marks > 0 and #marks <= frames then
-  ends[#marks] = tonumber(redis.call('HGET', KEYS[3], 'bytes') or 0)
-end
-for i, after in ipairs(ends) do
-  if after - tonumber(marks[1][2][4]) > bytes then return math.max(1, i - 1) end
-end
-return #marks > 0 and frames or 0
-""")
-
 _FLOORS = """
 -- An entry id is two numbers of up to 64 bits, more than a Lua number holds: text, longer is more.
 local function less(a, b)

@@ -136,6 +136,16 @@ class Slot:
             self.lost.set()
 
 
+async def held(link: Link, keys: Keys, group: str, names: Iterable[str]) -> list[str]:
+    """Return which of these names somebody holds who may be alive. Raises LogUnavailable."""
+    found = []
+    for name in names:
+        value = await link.call("GET", keys.slot(group, name))
+        if value is not None and not await asyncio.to_thread(_dead, value):
+            found.append(name)
+    return found
+
+
 async def _acquire(link: Link, key: str, value: bytes) -> bool:
     if await link.call("SET", key, value, "NX", "PX", SLOT_LEASE_MS):
         return True

@@ -9,20 +9,27 @@ dropped unacked, and then it comes again.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 from evp.batch.policy import ReadSize
 from evp.batch.retry import Backoff
-from evp.errors import GroupLost, LogUnavailable
+from evp.errors import GroupLost, LogUnavailable, StoreUnavailable
 from evp.signals import end
 from evp.stream.consumer import Consumer, Delivery
 from evp.worker.carrier import Carrier
 from evp.worker.journal import Journal
 
+Register = Callable[[], Awaitable[None]]
+"""Writes the group to the store as the one that writes there, where it is not known."""
+
 _CANCEL_AGAIN_S = 0.1
 
 
 class Worker:
-    """Carries frames from the log into the store until `stop` is set."""
+    """Carries frames from the log into the store until `stop` is set.
+
+    `register` is called before a group is made.
+    """
 
     def __init__(
         self,
@@ -30,6 +37,7 @@ class Worker:
         carrier: Carrier,
         journal: Journal,
         read_size: ReadSize,
+        register: Register,
         stop: asyncio.Event,
         *,
         in_flight: int = 1,
@@ -38,6 +46,7 @@ class Worker:
         self._carrier = carrier
         self._journal = journal
         self._read_size = read_size
+        self._register = register
         self._stop = stop
         self._in_flight = in_flight
         self._under_way: set[asyncio.Task[bool]] = set()
@@ -45,7 +54,10 @@ class Worker:
         self._group_known = False
 
     async def run(self, *, burst: bool = False) -> None:
-        """Work until told to stop; with `burst`, until the group has nothing left."""
+        """Work until told to stop; with `burst`, until the group has nothing left.
+
+        Raises WritingGroupTaken if the group is gone and another one writes by now.
+        """
         try:
             while not self._stop.is_set():
                 batch = await self._read()
@@ -78,12 +90,17 @@ class Worker:
         except LogUnavailable as error:
             self._journal.trouble("the log can't be read", reason=str(error))
             await self._log_backoff.wait(self._stop)
+        except StoreUnavailable as error:
+            self._journal.trouble("the group can't be registered", reason=str(error))
+            await self._log_backoff.wait(self._stop)
         else:
             self._log_backoff.reset()
             return batch
         return None
 
     async def _ensure_group(self) -> None:
+        # It may have been deleted for good, with its name; without that the log would be trimmed.
+        await self._register()
         if await self._consumer.ensure_group():
             self._journal.note("group created at 0", group=self._consumer.group)
         self._group_known = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from functools import partial
 
 from evp.batch.retry import Backoff
 from evp.errors import LogUnavailable, StoreUnavailable
@@ -38,7 +39,7 @@ async def work(
     Outages of the engines, at the start too, are waited out. After a signal the
     batch in hand is finished or given back within SHUTDOWN_TIMEOUT_S; a second
     signal ends it at once. Raises WritingGroupTaken if another group writes to
-    this database and not `take_over`.
+    this database and not `take_over`, at the start or later.
     """
     stop = asyncio.Event()
     # What remains after it is for giving the batch back and for taking leave of the store.
@@ -73,13 +74,20 @@ async def _work(
         heartbeat = Heartbeat(db, settings.consumer_group, slot.name, journal)
         ended = asyncio.Event()
         worker = Worker(
-            parts.consumer, parts.carrier, journal, parts.read_size, ended, in_flight=in_flight
+            parts.consumer,
+            parts.carrier,
+            journal,
+            parts.read_size,
+            partial(become_writer, db, settings.stream, settings.consumer_group),
+            ended,
+            in_flight=in_flight,
         )
         _log.info("working", consumer=slot.name, group=settings.consumer_group, pid=os.getpid())
+        upkeep = Upkeep(settings, db, slot.incarnation)
         helpers = [
-            asyncio.create_task(_set_when(ended, stop, slot.lost)),
+            asyncio.create_task(_set_when(ended, stop, slot.lost, upkeep.over)),
             asyncio.create_task(heartbeat.run()),
-            asyncio.create_task(Upkeep(settings, db, slot.incarnation).run()),
+            asyncio.create_task(upkeep.run()),
         ]
         try:
             await worker.run(burst=burst)
@@ -87,7 +95,9 @@ async def _work(
             await end(*helpers)
             # Once its name is lost, the record belongs to whoever has it now.
             last_words = [] if slot.lost.is_set() else [heartbeat.end()]
-            await asyncio.gather(leave(parts.consumer, slot), *last_words)
+            await asyncio.gather(leave(parts.consumer, slot), upkeep.leave(), *last_words)
+        if upkeep.taken is not None:
+            raise upkeep.taken
         if burst and not slot.lost.is_set():
             return
     _log.info("stopped", stored=journal.totals.stored, events=journal.totals.events)

@@ -11,13 +11,13 @@ from collections.abc import Callable
 
 from msgspec import Struct, field
 
-from evp.errors import StoreUnavailable, UsageError, WritingGroupTaken
+from evp.errors import StoreUnavailable, UsageError
 from evp.limits import STALE_STORE_S_MAX
 from evp.settings import Settings
 from evp.signals import Signals, end
-from evp.storage import groups as store_groups
 from evp.storage import schema
 from evp.storage.client import Database, close, connect, database
+from evp.storage.groups import require_writer
 from evp.stream.client import Link
 from evp.stream.groups import existing_groups, remove_gone
 from evp.stream.keys import Keys
@@ -87,9 +87,7 @@ async def _check(settings: Settings, db: Database) -> None:
     if group not in there:
         names = ", ".join(sorted(there)) or "none"
         raise UsageError(f"stream {stream} has no group {group} (it has: {names})")
-    holder = await store_groups.writer(db)
-    if holder not in {None, (stream, group)}:
-        raise WritingGroupTaken(f"group {group} is not the one that writes to {settings.mongo_db}")
+    await require_writer(db, stream, group)
     await schema.ensure(db)
 
 

@@ -12,13 +12,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from msgspec import Struct
 
 from evp.clock import monotonic_s, now_ms
-from evp.errors import LogUnavailable, StoreUnavailable
-from evp.limits import CONSUMER_GONE_IDLE_MS, JOB_LEASE_MS
+from evp.errors import LogUnavailable, StoreUnavailable, WritingGroupTaken
+from evp.limits import CONSUMER_GONE_IDLE_MS, GIVE_BACK_S_MAX, JOB_LEASE_MS
 from evp.logs import get
 from evp.settings import Settings
 from evp.storage import lease
 from evp.storage.client import Database
-from evp.storage.groups import registered
+from evp.storage.groups import registered, require_writer
 from evp.storage.rollups import fold
 from evp.storage.sweep import sweep
 from evp.stream.client import Link
@@ -28,6 +28,8 @@ from evp.stream.keys import Keys
 from evp.stream.trim import Retention, trim
 
 _LOOK_S = 0.5
+#: How often a worker looks whether its group is still the one that writes.
+_WRITER_LOOK_S = 3.0
 _log = get("evp.worker")
 
 
@@ -41,15 +43,23 @@ class Chore(Struct):
 
 
 class Upkeep:
-    """The chores of one worker, over a connection of their own."""
+    """The chores of one worker, over a connection of their own.
+
+    `over` is set once another group writes to the database, which `taken` tells:
+    the worker must stop.
+    """
 
     def __init__(self, settings: Settings, db: Database, incarnation: str) -> None:
         self._settings = settings
         self._db = db
         self._incarnation = incarnation
         self._keys = Keys(settings.stream)
+        self.over = asyncio.Event()
+        self.taken: WritingGroupTaken | None = None
+        self._jobs: set[str] = set()
         self._link: Link | None = None
         self._chores = [
+            Chore("look who writes", _WRITER_LOOK_S, self._require_writer),
             Chore("trim", 1.0, self._trim),
             Chore("fold", 2.0, self._fold),
             Chore("sweep", 5.0, self._sweep),
@@ -68,6 +78,19 @@ class Upkeep:
             if self._link is not None:
                 await self._link.close()
 
+    async def leave(self) -> None:
+        """Give up the jobs that only one worker does; not for long, their leases end by themselves.
+
+        Call it when `run` has ended.
+        """
+        await asyncio.gather(*(self._release(job) for job in self._jobs))
+
+    async def _release(self, job: str) -> None:
+        try:
+            await lease.release(self._db, job, self._incarnation, within_s=GIVE_BACK_S_MAX / 2)
+        except StoreUnavailable as error:
+            _log.debug("a job was not given up", job=job, reason=str(error))
+
     async def _do(self, chore: Chore) -> None:
         chore.due_at_s = monotonic_s() + chore.every_s
         try:
@@ -77,8 +100,16 @@ class Upkeep:
                 chore.due_at_s = 0.0
         except (LogUnavailable, StoreUnavailable) as error:
             _log.debug("a chore was put off", chore=chore.name, reason=str(error))
+        except WritingGroupTaken as error:
+            self.taken = error
+            self.over.set()
         except Exception as error:  # noqa: BLE001 - a fault in a chore is no reason to stop the others
             _log.error("unexpected error in a chore", chore=chore.name, exc_info=error)
+
+    async def _require_writer(self, _link: Link) -> bool:
+        """Look whether another group was made the one that writes."""
+        await require_writer(self._db, self._settings.stream, self._settings.consumer_group)
+        return False
 
     async def _trim(self, link: Link) -> bool:
         """Remove from the log what every group has done; not without the store's list of groups."""
@@ -104,6 +135,8 @@ class Upkeep:
 
     async def _may_do(self, job: str) -> bool:
         """Return True if this worker is the one that does a job now."""
+        # Also where the answer gets lost, it may be this one's.
+        self._jobs.add(job)
         return await lease.take(self._db, job, self._incarnation, JOB_LEASE_MS)
 
     async def _remove_gone(self, link: Link) -> bool:

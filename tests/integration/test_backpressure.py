@@ -29,7 +29,7 @@ from tests.support.server import request, serving, settings_of
 from tests.support.servers import Server, own_log
 from tests.support.streams import append_events, connected, consumer
 from tests.support.wait import until
-from tests.support.workers import changed
+from tests.support.workers import changed, heard
 
 both_ways = pytest.mark.parametrize("chunked", [False, True], ids=["plain", "asgi"])
 
@@ -248,6 +248,76 @@ async def test_retry_after_is_honest(small: tuple[Settings, Link]) -> None:
         assert took_s / 2 <= retry_after_s(refused) <= 2 * took_s + 1
 
 
+async def test_other_keys_do_not_keep_it_closed(small: tuple[Settings, Link]) -> None:
+    """Other keys fill the log above 80 % of its mark: it opens again once nothing waits."""
+    settings, link = small
+    mark = (await used(link)).mark_bytes
+    assert mark is not None
+    async with accepting(settings, 1) as [acceptor]:
+        other_bytes = int(0.84 * mark) - (await used(link)).used_bytes
+        await link.call("SETRANGE", "other", other_bytes, b"x")
+
+        async def is_full() -> bool:
+            await send(acceptor, batch(100_000))
+            return not acceptor.backlog.ok
+
+        await until(is_full, what="it is full")
+        assert "for other things than what waits" in str(acceptor.backlog.detail)
+        async with working(settings):
+            await until(lambda: acceptor.backlog.ok, what="it accepts again")
+            await until(lambda: acceptor.backlog.events == 0, what="nothing waits")
+        assert (await used(link)).used_bytes > 0.8 * mark
+        looks = [acceptor.backlog.ok for _ in range(4) if await until_looked(acceptor)]
+        assert looks == [True] * 4
+        assert (await send(acceptor, ONE_IN_BATCH)).status == 202
+
+
+async def until_looked(acceptor: Acceptor) -> bool:
+    """Look how full the log is, as is done four times a second."""
+    await acceptor._backpressure.look()
+    return True
+
+
+async def test_room_is_measured_as_the_log_will_hold_it(
+    small: tuple[Settings, Link], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request that fits as JSON and not as BSON, six times as long, is refused as a whole."""
+    monkeypatch.setattr(backpressure, "BACKLOG_LOOK_S", 3600)
+    settings, link = small
+    numbers = [{"type": "t", "data": [1] * 120_000} for _ in range(16)]
+    body = msgspec.json.encode(numbers)
+    await link.call("CONFIG", "RESETSTAT")
+    async with accepting(settings, 4) as acceptors:
+        for one in acceptors:
+            await one._backpressure.look()
+        answers = await asyncio.gather(*(send(one, body) for one in acceptors))
+        assert [code_of(one) for one in answers] == ["backlog_full"] * 4
+        assert not await refused_for_memory(link)
+        assert await link.call("EXISTS", settings.stream) == 0
+        # Nothing of it is in the frame that was open, either.
+        assert (await send(acceptors[0], ONE_IN_BATCH)).status == 202
+    assert await link.call("HGET", Keys(settings.stream).counters, "events") == b"1"
+
+
+async def test_request_that_comes_too_soon_is_told_so(
+    small: tuple[Settings, Link], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a share is used up, and nothing has to drain, the next look is when to come back."""
+    monkeypatch.setattr(backpressure, "BACKLOG_LOOK_S", 3600)
+    settings, link = small
+    mark = (await used(link)).mark_bytes
+    assert mark is not None
+    await link.call("SETRANGE", "other", int(0.84 * mark) - (await used(link)).used_bytes, b"x")
+    body = batch(400_000)
+    async with accepting(settings, 1) as [acceptor]:
+        await acceptor._backpressure.look()
+        answers = [await send(acceptor, body) for _ in range(20)]
+        refused = [one for one in answers if one.status != 202]
+        assert refused
+        assert {code_of(one) for one in refused} == {"backlog_full"}
+        assert max(retry_after_s(one) for one in refused) <= 2
+
+
 async def test_full_log_takes_nothing_and_loses_nothing(small: tuple[Settings, Link]) -> None:
     """An append that finds no memory is refused for certain; its number is used by the next one."""
     settings, link = small
@@ -293,8 +363,13 @@ async def test_backlog_max(small: tuple[Settings, Link], *, chunked: bool) -> No
         reply = await server.ask(request(ONE, chunked=chunked))
         told = msgspec.json.decode(reply.body)
         assert (reply.status, told["code"]) == (503, "backlog_full")
-        assert reply.headers["retry-after"] == "300"
         assert "group 'slow' has 100 events" in told["detail"]
+
+        async def nothing_drains() -> bool:
+            reply = await server.ask(request(ONE, chunked=chunked))
+            return reply.headers["retry-after"] == "300"
+
+        await until(nothing_drains, what="it knows that nothing drains")
         assert await server.is_ready()
         health = msgspec.json.decode((await server.get("/api/health")).body)
         assert health["status"] == "degraded"
@@ -346,6 +421,48 @@ async def test_servers_know_of_each_other(small: tuple[Settings, Link]) -> None:
         assert await count() == 2
         await until(lambda: acceptors[1].backlog.servers == 2, what="the others know")
     assert await count() == 0
+
+
+def elsewhere(settings: Settings, **changes: Any) -> Settings:
+    """Return settings under which the log looks as if it were on another machine."""
+    url = settings.redis_url.replace("127.0.0.1", "0.0.0.0")
+    return msgspec.structs.replace(settings, redis_url=url, **changes)
+
+
+async def test_mark_that_is_only_assumed_is_told(small: tuple[Settings, Link]) -> None:
+    """Without maxmemory the memory of the log's machine says little of a container: a warning."""
+    settings, link = small
+    settings = elsewhere(settings)
+    await link.call("CONFIG", "SET", "maxmemory", "0")
+    with heard() as lines:
+        async with serving(settings) as server:
+            health = msgspec.json.decode((await server.get("/api/health")).body)
+            part = health["backlog"]
+            assert part["ok"]
+            assert part["mark_bytes"] > MAXMEMORY
+            assert "set maxmemory" in part["warning"]
+            [line] = [one for one in lines if one.get("mend") == part["warning"]]
+            assert line["log_level"] == "warning"
+            await link.call("CONFIG", "SET", "maxmemory", str(MAXMEMORY))
+
+            async def is_known() -> bool:
+                body = (await server.get("/api/health")).body
+                return "warning" not in msgspec.json.decode(body)["backlog"]
+
+            await until(is_known, what="it sees the limit")
+
+
+@pytest.mark.parametrize("known", ["maxmemory", "BACKLOG_MAX", "here"])
+async def test_mark_that_is_known_is_no_warning(small: tuple[Settings, Link], known: str) -> None:
+    """Where a limit is set, or the log is on this machine, there is nothing to warn of."""
+    settings, link = small
+    if known != "here":
+        settings = elsewhere(settings, backlog_max=1000 if known == "BACKLOG_MAX" else None)
+    if known != "maxmemory":
+        await link.call("CONFIG", "SET", "maxmemory", "0")
+    async with accepting(settings, 1) as [acceptor]:
+        assert acceptor.backlog.mark_bytes is not msgspec.UNSET
+        assert acceptor.backlog.warning is msgspec.UNSET
 
 
 async def test_log_that_hides_its_memory(small: tuple[Settings, Link]) -> None:

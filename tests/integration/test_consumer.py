@@ -6,19 +6,22 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from evp.errors import CorruptFrame, EntryDeleted, GroupLost, LogUnavailable, UnknownFrameVersion
 from evp.limits import READ_BYTES_TARGET
 from evp.settings import Settings
 from evp.stream.client import Link
-from evp.stream.consumer import Consumer
+from evp.stream.consumer import Consumer, Delivery
 from evp.stream.keys import Keys
 from tests.support.make import SRV, event, open_frame
 from tests.support.servers import Server
 from tests.support.streams import append, append_events, consumer
 
 Opener = Callable[..., Consumer]
+
+LARGE = {"text": "x" * 200_000}
 
 
 @pytest.fixture
@@ -118,9 +121,8 @@ async def test_cancelled_read_drops_the_connection(opened: Opener, settings: Set
 
 async def test_a_read_is_bounded_in_bytes(opened: Opener, settings: Settings) -> None:
     """However small frames were so far, one read takes no more than 16 MiB of the next ones."""
-    large = {"text": "x" * 200_000}
     await append_events(settings, 20)
-    await append(settings, *([event(100 + n, data=large) for n in range(10)] for _ in range(12)))
+    await append(settings, *([event(100 + n, data=LARGE) for n in range(10)] for _ in range(12)))
     await append(settings, [event(200)])
     reader = opened()
     await reader.ensure_group()
@@ -133,6 +135,61 @@ async def test_a_read_is_bounded_in_bytes(opened: Opener, settings: Settings) ->
     assert max(sizes) <= READ_BYTES_TARGET
     assert counts[0] > 20
     assert len(counts) == 2
+
+
+@pytest.mark.parametrize("plain", [False, True], ids=["frames", "plain"])
+@pytest.mark.parametrize("whose", ["own", "stale"])
+async def test_pending_entries_are_read_in_portions(
+    opened: Opener, settings: Settings, link: Link, whose: str, *, plain: bool
+) -> None:
+    """What is pending, own or of others, comes back in portions of 16 MiB, and all of it."""
+    await append_events(settings, 20)
+    for number in range(12):
+        if plain:
+            data = msgspec.json.encode("x" * 2_000_000)
+            await link.call("XADD", settings.stream, "*", "type", "t", "data", data)
+        else:
+            await append(settings, [event(100 + 10 * number + n, data=LARGE) for n in range(10)])
+    gone = opened()
+    await gone.ensure_group()
+    taken = 0
+    while found := await gone.read(5, block=False):
+        taken += len(found)
+    await gone.reset()
+    reader = gone if whose == "own" else opened("c-2", claim_idle_ms=0)
+    if whose == "own":
+        pages = [found async for found in own_pages(reader)]
+    else:
+        pages = [found async for found in reader.stale(lambda: 1000)]
+    read = [one for found in pages for one in found]
+    assert taken == len({one.entry_id for one in read}) == len(read) == 32
+    assert {one.times for one in read} == {2}
+    assert max(sum(size_of(one) for one in found) for found in pages) <= READ_BYTES_TARGET
+    assert len(pages) == 2
+
+
+async def own_pages(reader: Consumer) -> AsyncIterator[list[Delivery]]:
+    """Read until nothing is given any more."""
+    while found := await reader.read(1000, block=False):
+        yield found
+
+
+def size_of(one: Delivery) -> int:
+    """Return how many bytes an entry holds, about."""
+    return one.frame.size_bytes if one.frame is not None else len(one.payload)
+
+
+async def test_one_that_is_too_large_is_read_alone(opened: Opener, settings: Settings) -> None:
+    """An entry larger than a read may be comes by itself, and what is behind it after it."""
+    await append_events(settings, 2)
+    await append(settings, [event(100 + n, data=LARGE) for n in range(90)])
+    await append_events(settings, 2, first=2)
+    reader = opened()
+    await reader.ensure_group()
+    while await reader.read(1, block=False):
+        pass
+    await reader.reset()
+    assert [len(found) async for found in own_pages(reader)] == [2, 1, 2]
 
 
 async def test_give_back_makes_all_claimable(

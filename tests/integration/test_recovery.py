@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from evp.errors import EntryDeleted, WritingGroupTaken
+from evp.groups import GroupBook
 from evp.settings import Settings
 from evp.storage import groups as store_groups
 from evp.storage import schema
@@ -17,15 +18,24 @@ from evp.storage.client import Database
 from evp.storage.ledger import deleted_entries
 from evp.stream.client import Link
 from evp.stream.consumer import Consumer, Delivery
-from evp.stream.groups import ensure_group, remove_consumer, remove_gone
+from evp.stream.groups import (
+    delete_group,
+    ensure_group,
+    existing_groups,
+    registered_groups,
+    remove_consumer,
+    remove_gone,
+)
 from evp.stream.keys import Keys
 from evp.stream.slots import Slot
+from evp.worker import upkeep
 from tests.support.make import event
 from tests.support.servers import Server
 from tests.support.stores import MAY_LEAVE_SOCKETS, documents, fail, store
 from tests.support.streams import append, append_events, consumer
 from tests.support.wait import until
 from tests.support.workers import (
+    Working,
     append_at_once,
     carrier_of,
     changed,
@@ -170,7 +180,7 @@ async def test_an_entry_deleted_while_it_was_stale_is_told_once(
 async def test_deleted_entries_of_a_claim_are_no_frames(
     settings: Settings, link: Link, opened: Opener
 ) -> None:
-    """What XAUTOCLAIM found deleted is told apart from what it claimed."""
+    """What a claim found deleted is told apart from what it claimed."""
     entries = await leave_pending(settings, "gone-1", 2)
     await link.call("XDEL", settings.stream, entries[0])
     found = await one_pass(opened("c-2"))
@@ -354,3 +364,64 @@ async def test_events_accepted_between_loss_and_creation_are_delivered(
     await append(settings, *([event(number)] for number in range(100)))
     await drain(settings)
     await exactly(db, 100)
+
+
+async def test_a_group_deleted_beside_its_worker_is_known_again(
+    db: Database, link: Link, keys: Keys, settings: Settings
+) -> None:
+    """A live worker makes its group again; store and log have its name, and it is the writer."""
+    await append_events(settings, 2)
+    async with working(settings):
+        await until_drained(settings)
+        book = GroupBook(settings)
+        await book.delete(settings.consumer_group, force=True)
+        await book.close()
+        await append_events(settings, 2, first=2)
+        await until_drained(settings)
+        assert await store_groups.registered(db) == {settings.consumer_group}
+        assert await registered_groups(link, keys) == {settings.consumer_group}
+        assert await store_groups.writer(db) == (settings.stream, settings.consumer_group)
+    await exactly(db, 4)
+
+
+async def test_a_deleted_group_does_not_write_beside_its_successor(
+    db: Database, link: Link, keys: Keys, settings: Settings
+) -> None:
+    """Where another group became the writer, the workers of a deleted one stop, and say why."""
+    await append_events(settings, 2)
+    worker = Working(settings)
+    await until_drained(settings)
+    await store_groups.forget(db, settings.consumer_group)
+    await store_groups.become_writer(db, settings.stream, "second")
+    await delete_group(link, keys, settings.consumer_group)
+    with pytest.raises(WritingGroupTaken, match="second"):
+        await worker.ended()
+    assert await store_groups.registered(db) == {"second"}
+    assert await existing_groups(link, keys) == set()
+
+
+async def test_workers_of_a_group_that_was_taken_over_stop(
+    db: Database, link: Link, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once another group was made the writer, workers of the old one end their batch and stop."""
+    monkeypatch.setattr(upkeep, "_WRITER_LOOK_S", 0.1)
+    await append_events(settings, 2)
+    worker = Working(settings)
+    await until_drained(settings)
+    second = changed(settings, consumer_group="second", consumer_name="other")
+    await drain(second, take_over=True)
+    with pytest.raises(WritingGroupTaken, match="'second' of stream"):
+        await worker.ended()
+    group = await group_of(settings)
+    assert group is not None
+    assert (group.pending, group.consumers) == (0, [])
+    await exactly(db, 2)
+
+
+async def test_what_taking_over_does_is_told(db: Database, settings: Settings) -> None:
+    """The refusal says what the other group is, what --take-over does, and what it leaves."""
+    await store_groups.become_writer(db, settings.stream, "first")
+    with pytest.raises(WritingGroupTaken) as refused:
+        await store_groups.become_writer(db, settings.stream, "second")
+    for part in ("'first' of stream", "--take-over", "stop within seconds", "groups delete"):
+        assert part in str(refused.value)

@@ -100,15 +100,33 @@ async def test_sharded_by_something_else_is_refused(db: Database, key: dict[str,
             await schema.ensure(db)
 
 
+@pytest.mark.parametrize("name", schema.ALL)
+async def test_any_collection_sharded_by_something_else_is_refused(db: Database, name: str) -> None:
+    """Every collection is written by `_id`, so that another key would break each of them."""
+    async with sharded(db, {"type": 1}, name):
+        with pytest.raises(WrongShardKey, match=rf"{db.name}\.{name} is sharded by"):
+            await schema.ensure(db)
+    async with sharded(db, {"_id": "hashed"}, name):
+        await schema.ensure(db)
+
+
+async def test_other_collections_may_be_sharded_as_they_like(db: Database) -> None:
+    """What is not evp's is not looked at, in this database or in another one."""
+    async with sharded(db, {"type": 1}, "reports"):
+        await schema.ensure(db)
+
+
 @contextlib.asynccontextmanager
-async def sharded(db: Database, key: dict[str, Any]) -> AsyncIterator[None]:
-    """Tell evp what a router would tell of `events`."""
+async def sharded(
+    db: Database, key: dict[str, Any], name: str = schema.EVENTS
+) -> AsyncIterator[None]:
+    """Tell evp what a router would tell of a collection."""
     collections = db.client["config"]["collections"]
-    await collections.insert_one({"_id": f"{db.name}.{schema.EVENTS}", "key": key})
+    await collections.insert_one({"_id": f"{db.name}.{name}", "key": key})
     try:
         yield
     finally:
-        await collections.delete_one({"_id": f"{db.name}.{schema.EVENTS}"})
+        await collections.delete_one({"_id": f"{db.name}.{name}"})
 
 
 async def test_ensuring_from_many_tasks_at_once(db: Database) -> None:

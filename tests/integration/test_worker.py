@@ -13,7 +13,7 @@ from evp.batch.policy import ReadSize
 from evp.clock import now_ms
 from evp.errors import GroupLost
 from evp.settings import Settings
-from evp.storage import client, schema
+from evp.storage import client, lease, schema
 from evp.storage.client import Database
 from evp.storage.ledger import deleted_entries
 from evp.stream import slots
@@ -568,7 +568,7 @@ async def test_cancelled_at_any_moment_it_ends(
         for rounds in range(12):
             reader, stop = consumer(settings, "worker-1"), asyncio.Event()
             carrier, size = carrier_of(settings, reader, db), ReadSize(10)
-            worker = Worker(reader, carrier, Journal(500), size, stop)
+            worker = Worker(reader, carrier, Journal(500), size, nothing, stop)
             async with fail(db, "insert", blockConnection=True, blockTimeMS=3000):
                 running = asyncio.create_task(worker.run())
                 listener.at_start = partial(cancel_in_rounds, rounds, running)
@@ -580,10 +580,34 @@ async def test_cancelled_at_any_moment_it_ends(
         await exactly(db, 1)
 
 
+async def nothing() -> None:
+    """Register no group."""
+
+
 def cancel_in_rounds(rounds: int, task: asyncio.Task[None], command: str) -> None:
     """Cancel a worker so many rounds of the loop after it has begun to write."""
     if command == "insert frames":
         in_rounds(rounds, task.cancel)
+
+
+async def test_jobs_are_free_once_a_worker_has_ended(
+    db: Database, link: Link, settings: Settings
+) -> None:
+    """Whoever folded and swept gives that up at its end, so that another one need not wait."""
+
+    async def holders() -> int:
+        return await db[schema.META].count_documents({"_id": {"$regex": "^lease:"}})
+
+    async def both_held() -> bool:
+        return await holders() == 2
+
+    async with working(settings):
+        await until(both_held, what="it folds and sweeps")
+        # What another one has by now stays with it.
+        taken = {"$set": {"holder": "another"}}
+        await db[schema.META].update_one({"_id": "lease:sweep"}, taken)
+    assert await holders() == 1
+    assert not await lease.take(db, "sweep", "third", 1_000)
 
 
 async def test_given_up_name_is_free(

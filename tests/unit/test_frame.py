@@ -16,7 +16,14 @@ from evp.codec import Media, decode
 from evp.documents import Admission
 from evp.errors import CorruptFrame, Refusal
 from evp.frame import NOT_CARRIERS, OpenFrame, read_frame, split, summarize
-from evp.limits import EVENT_KEYS_MAX, FRAME_EVENTS_CLOSE, KEY_BYTES_MAX, NESTING_MAX
+from evp.limits import (
+    EVENT_BYTES_MAX,
+    EVENT_KEYS_MAX,
+    FRAME_EVENTS_CLOSE,
+    KEY_BYTES_MAX,
+    MIB,
+    NESTING_MAX,
+)
 from tests.support.frames import with_crc
 from tests.support.make import ADMISSION, SRV, event, frame_of, open_frame
 
@@ -75,6 +82,19 @@ def test_a_nul_in_a_key_is_refused_and_in_a_value_kept() -> None:
     """BSON ends a key at a NUL; it may stand in a value."""
     assert refusal(event(0, data={"a": {"b\0": 1}})).code == "invalid_key"
     assert read_back(open_frame(event(0, data={"a": "b\0c"})))[0]["data"] == {"a": "b\0c"}
+
+
+@pytest.mark.parametrize("dense", ["1", "0.5", "{}", "[]", '""', "null", "true", "[[]]"])
+def test_an_event_within_its_limit_is_no_document_too_large(dense: str) -> None:
+    """However an event grows in BSON, up to six times, it stays far below the store's 16 MiB."""
+    count = (EVENT_BYTES_MAX - 300) // (len(dense) + 1)
+    body = msgspec.json.encode(
+        event(0, data=msgspec.Raw(f"[{','.join([dense] * count)}]".encode()))
+    )
+    assert EVENT_BYTES_MAX - 400 < len(body) <= EVENT_BYTES_MAX
+    frame = OpenFrame()
+    frame.add(decode(b"[%b]" % body, Media.ARRAY), ADMISSION, batch=True)
+    assert frame.size_bytes <= 6.5 * EVENT_BYTES_MAX < 16 * MIB / 8
 
 
 @pytest.mark.parametrize("name", ["$current_url", "a.b", "", "__proto__", "constructor", "ключ"])

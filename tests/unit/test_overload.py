@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from evp.limits import BACKLOG_RETRY_S_MAX, DRAIN_WINDOW_S
 from evp.server.overload import DrainRate, Overload
@@ -12,9 +14,12 @@ from evp.stream.memory import Memory
 MARK = 1000
 
 
-def look(waiting: int = 0, done: int = 0, group: str = "workers") -> Backlog:
+def look(
+    waiting: int = 0, done: int = 0, group: str = "workers", size_bytes: int | None = None
+) -> Backlog:
     """Return a look at a stream: events that wait, and that are done; a byte each."""
-    pin = Pin(group, exists=True, age_s=7, events=waiting, size_bytes=waiting, alone_bytes=0)
+    size = waiting if size_bytes is None else size_bytes
+    pin = Pin(group, exists=True, age_s=7, events=waiting, size_bytes=size, alone_bytes=0)
     return Backlog(1, 0, waiting + done, done, done, pin)
 
 
@@ -23,9 +28,47 @@ def test_full_stays_full_until_it_has_drained() -> None:
     overload = Overload(None)
     seen = []
     for used in (0, 850, 899, 900, 899, 801, 800, 899, 1200):
-        overload.note(0, Memory(used, MARK), look())
+        overload.note(0, Memory(used, MARK), look(used))
         seen.append(overload.full)
     assert seen == [False, False, False, True, True, True, False, False, True]
+
+
+def states(*levels: tuple[int, int]) -> list[bool]:
+    """Return whether it is full after each look at used memory and what of it waits."""
+    overload = Overload(None)
+    seen = []
+    for used, waiting in levels:
+        overload.note(0, Memory(used, MARK), look(waiting))
+        seen.append(overload.full)
+    return seen
+
+
+def test_other_things_in_memory_do_not_keep_it_full() -> None:
+    """Where other things fill the log above 80 %, it opens again as what waits has drained."""
+    assert states((850, 0), (900, 50), (895, 45), (890, 40)) == [False, True, True, False]
+    assert states((900, 50), (850, 0), (889, 39)) == [True, False, False]
+
+
+def test_it_stays_full_where_there_is_no_room() -> None:
+    """Where other things alone fill it, no noise opens it, and it says what they are."""
+    assert set(states(*[(level, 0) for level in (900, 899, 895, 901, 891) * 3])) == {True}
+    overload = Overload(None)
+    overload.note(0, Memory(9 * 2**20, 10 * 2**20), look(2**20))
+    assert "8.0 MiB of them for other things than what waits" in overload.why()
+
+
+@given(st.lists(st.tuples(st.integers(0, MARK), st.integers(0, MARK)), max_size=50))
+def test_it_does_not_flap(levels: list[tuple[int, int]]) -> None:
+    """Between open and full again lies a hundredth of the mark at least, whatever waits."""
+    levels = [(used, min(used, waiting)) for used, waiting in levels]
+    opened_at = 0
+    was_full = False
+    for (used, _), full in zip(levels, states(*levels), strict=True):
+        if was_full and not full:
+            opened_at = used
+        if full and not was_full:
+            assert used - opened_at >= MARK / 100
+        was_full = full
 
 
 def test_large_log_is_used_up_to_the_mark() -> None:
@@ -42,7 +85,7 @@ def test_either_level_is_enough() -> None:
     overload = Overload(100)
     seen = []
     for used, waiting in ((0, 99), (0, 100), (0, 81), (850, 80), (800, 80), (950, 0), (850, 0)):
-        overload.note(0, Memory(used, MARK), look(waiting))
+        overload.note(0, Memory(used, MARK), look(waiting, size_bytes=used))
         seen.append(overload.full)
     assert seen == [False, True, True, True, False, True, True]
 
@@ -71,9 +114,41 @@ def test_retry_after_is_what_the_rate_says(per_s: int, drawn: float) -> None:
     """It is the excess over 80 % by the rate, never less, at most half more, within 1 to 300."""
     overload = Overload(None, draw=lambda: drawn)
     for at_s in range(20):
-        overload.note(at_s, Memory(MARK, MARK), look(50, per_s * at_s))
+        overload.note(at_s, Memory(MARK, MARK), look(50, per_s * at_s, size_bytes=MARK))
     exact_s = max(1, 0.2 * MARK / per_s)
     assert exact_s <= overload.retry_after_s() <= min(300, 1.5 * exact_s + 1)
+
+
+def test_rate_that_is_not_known_yet() -> None:
+    """Just after the start nobody knows the rate: the answer is to come back when it is known."""
+    overload = Overload(None, draw=lambda: 0.0)
+    for at_s in (0.0, 0.5):
+        overload.note(at_s, Memory(MARK, MARK), look(MARK))
+        assert overload.retry_after_s() == DRAIN_WINDOW_S
+    overload.note(1.0, Memory(MARK, MARK), look(MARK))
+    assert overload.retry_after_s() == BACKLOG_RETRY_S_MAX
+
+
+@pytest.mark.parametrize("waiting", [0, 500])
+def test_request_that_fits_after_the_next_look(waiting: int) -> None:
+    """Who only came too soon after others comes back at once, however full the log is."""
+    overload = Overload(None, draw=lambda: 0.0)
+    for at_s in range(5):
+        overload.note(at_s, Memory(850, MARK), look(waiting))
+    assert not overload.full
+    assert overload.retry_after_s(75) == 1
+
+
+def test_request_that_is_large_for_what_is_free() -> None:
+    """It comes back when so much has drained that it fits; never, where nothing can drain."""
+    overload = Overload(None, draw=lambda: 0.0)
+    for at_s in range(5):
+        overload.note(at_s, Memory(850, MARK), look(500, 10 * at_s))
+    # It needs 300 free bytes for its half, 150 more than there are.
+    assert overload.retry_after_s(150) == 15
+    for at_s in range(5, 15):
+        overload.note(at_s, Memory(850, MARK), look(0, 540))
+    assert overload.retry_after_s(150) == BACKLOG_RETRY_S_MAX
 
 
 def test_rate_is_over_a_window() -> None:

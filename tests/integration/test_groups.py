@@ -1,0 +1,98 @@
+"""Deleting a consumer group: not while it is read by, nor while it has events to write."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from evp.errors import UsageError
+from evp.groups import GroupBook
+from evp.settings import Settings
+from evp.storage import groups as store_groups
+from evp.storage.client import Database
+from evp.stream.client import Link
+from evp.stream.groups import existing_groups
+from evp.stream.keys import Keys
+from evp.stream.slots import Slot
+from tests.support.stores import MAY_LEAVE_SOCKETS
+from tests.support.streams import append_events, consumer
+from tests.support.workers import drain
+
+pytestmark = MAY_LEAVE_SOCKETS
+
+GROUP = "analytics"
+
+
+@pytest.fixture
+async def book(settings: Settings) -> AsyncIterator[GroupBook]:
+    """The groups of the test's stream."""
+    book = GroupBook(settings)
+    yield book
+    await book.close()
+
+
+async def read_one(settings: Settings, name: str, group: str = GROUP) -> None:
+    """Read once by a group, under a name, and go without a word."""
+    reader = consumer(settings, name, group=group)
+    await reader.ensure_group()
+    await append_events(settings, 1)
+    await reader.read(1)
+    await reader.close()
+
+
+async def test_a_group_whose_name_is_held_is_in_use(
+    settings: Settings, keys: Keys, link: Link, db: Database, book: GroupBook
+) -> None:
+    """As long as a worker holds a name of it, a group is not deleted, unless that is forced."""
+    slot = await Slot.take(settings.redis_url, keys, GROUP, "worker")
+    await read_one(settings, slot.name)
+    with pytest.raises(UsageError, match="worker-1 reads by group analytics; stop it first"):
+        await book.delete(GROUP)
+    assert await existing_groups(link, keys) == {GROUP}
+    await book.delete(GROUP, force=True)
+    assert await existing_groups(link, keys) == set()
+    await slot.release()
+
+
+async def test_a_reader_that_left_holds_nothing_up(
+    settings: Settings, keys: Keys, link: Link, db: Database, book: GroupBook
+) -> None:
+    """Who has read a moment ago and gave its name up does not keep a group from being deleted."""
+    slot = await Slot.take(settings.redis_url, keys, GROUP, "worker")
+    await read_one(settings, slot.name)
+    await slot.release()
+    await book.delete(GROUP)
+    assert await existing_groups(link, keys) == set()
+
+
+async def test_the_writing_group_is_kept_while_events_wait(
+    settings: Settings, keys: Keys, link: Link, db: Database, book: GroupBook
+) -> None:
+    """Pending or undelivered, what the writing group would never write is told, and forced only."""
+    group = settings.consumer_group
+    await append_events(settings, 4, each=2)
+    await drain(settings)
+    await append_events(settings, 6, first=4, each=2)
+    with pytest.raises(UsageError, match="6 events in the log that it would never write"):
+        await book.delete(group)
+    await read_one(settings, "gone", group)
+    with pytest.raises(UsageError, match="7 events in the log that it would never write"):
+        await book.delete(group)
+    await link.call("XGROUP", "DESTROY", settings.stream, group)
+    with pytest.raises(UsageError, match="11 events in the log that it would never write"):
+        await book.delete(group)
+    assert await store_groups.registered(db) == {group}
+    await book.delete(group, force=True)
+    assert await store_groups.registered(db) == set()
+
+
+async def test_the_writing_group_that_is_done_is_deleted(
+    settings: Settings, keys: Keys, link: Link, db: Database, book: GroupBook
+) -> None:
+    """Once it has written everything, the writing group is deleted like any other."""
+    await append_events(settings, 2)
+    await drain(settings)
+    await book.delete(settings.consumer_group)
+    assert await store_groups.writer(db) is None
+    assert await existing_groups(link, keys) == set()
