@@ -19,12 +19,14 @@ from evp.limits import DEAD_LETTERS_COUNTED_MAX, DEAD_LETTERS_NAMED_MAX
 from evp.storage import dlq
 from evp.storage.client import Database
 from evp.storage.dead_letters import REASONS
-from evp.storage.dlq import DEAD, DELIVERED, REOPENED, STATES, Filters, Letter
+from evp.storage.dlq import DEAD, DELIVERED, PROVISIONAL, REOPENED, STATES, Filters, Letter
+from evp.storage.purge import give_up
 from evp.storage.replay import Refused, Replayer
 
-TO_REPLAY = frozenset((DEAD, DELIVERED, REOPENED))
+TO_REPLAY = frozenset((DEAD, DELIVERED, REOPENED, PROVISIONAL))
 TO_PURGE = frozenset((DEAD, DELIVERED))
-"""States of letters that are taken; those that settle may yet be stored without anyone's help."""
+"""States of letters that are taken; those that settle may yet be stored without anyone's help.
+One that is in doubt can be delivered, but not given up."""
 
 
 class Listing(Struct):
@@ -157,15 +159,16 @@ async def replay(
 async def purge(db: Database, filters: Filters, account: Account, notify: Notify) -> None:
     """Remove what letters hold for good; that they were dead stays in the account.
 
-    A letter whose event is stored goes whole. Raises StoreUnavailable.
+    A letter whose event is stored goes whole; one that turns out to hold the only copy
+    of an event that nobody counts as dead stays. Raises StoreUnavailable.
     """
 
-    async def give_up(letters: list[Letter]) -> None:
-        await dlq.purge(db, [one for one in letters if one.state == DEAD])
-        await dlq.remove(db, [one for one in letters if one.state == DELIVERED])
-        account.done += len(letters)
+    async def purge_some(letters: list[Letter]) -> None:
+        refused = await give_up(db, letters)
+        account.done += len(letters) - len(refused)
+        account.refuse(refused)
 
-    await _each_portion(dlq.walk(db, filters, TO_PURGE), account, notify, give_up, None)
+    await _each_portion(dlq.walk(db, filters, TO_PURGE), account, notify, purge_some, None)
 
 
 async def _each_portion(

@@ -22,6 +22,7 @@ from evp.storage.dead_letters import Origin, failure_of_entry
 from evp.storage.dlq import (
     DEAD,
     DELIVERED,
+    PROVISIONAL,
     PURGED,
     REOPENED,
     SETTLING,
@@ -39,11 +40,13 @@ _LOOKS_MAX = 20
 _LOOK_S = 0.05
 _NOT_WHOLE = "not all of it was kept"
 _CONFLICT = Failure(ID_CONFLICT, "another event with the same source, id and time is stored")
-_LEFT_ALONE = {
+LEFT_ALONE = {
+    PROVISIONAL: Failure(PROVISIONAL, "its frame was judged before it was there; try again"),
     SETTLING: Failure(SETTLING, "its frame is not settled; try again once it is"),
     REOPENED: Failure(REOPENED, "its frame is judged again by somebody else; try again"),
     PURGED: Failure(PURGED, "it was purged meanwhile"),
 }
+"""Why letters in these states are neither delivered nor removed."""
 
 
 class Refused(Struct):
@@ -77,7 +80,7 @@ class Replayer:
             if one.frame_id is None:
                 refused |= await self._entry(one, kept[one.id].raw)
         for one in letters:
-            if one.id in refused and refused[one.id].reason not in _LEFT_ALONE:
+            if one.id in refused and refused[one.id].reason not in LEFT_ALONE:
                 await refuse_again(self._db, one, refused[one.id])
         await remove(self._db, [one for one in letters if one.id not in refused])
         return [Refused(id_, one.reason, one.detail) for id_, one in refused.items()]
@@ -86,7 +89,7 @@ class Replayer:
         """Return why letters can't be delivered; one that is gone by now was, by another replay."""
         states = await look_again(self._db, letters) if letters else {}
         return {
-            one.id: _LEFT_ALONE.get(
+            one.id: LEFT_ALONE.get(
                 states[one.id],
                 Failure(one.reason, f"{_NOT_WHOLE}: {one.payload_bytes} bytes were received"),
             )
@@ -110,8 +113,8 @@ class Replayer:
             failure = failures.get(place, _CONFLICT)
             if state == DEAD:
                 refused[one.id] = failure if failure.reason else _CONFLICT
-            elif state in _LEFT_ALONE:
-                refused[one.id] = _LEFT_ALONE[state]
+            elif state in LEFT_ALONE:
+                refused[one.id] = LEFT_ALONE[state]
         return refused
 
     async def _states(self, letters: Sequence[Letter]) -> dict[str, str]:

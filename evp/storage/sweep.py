@@ -126,6 +126,9 @@ async def _judge(db: Database, held: Held, there: Document | None) -> Outcome:
     kept = db.get_collection(DEAD_LETTERS, codec_options=AS_IT_IS)
     by_frame = kept.find({"frame_id": held.frame_id})
     letters = {letter["index"]: letter for letter in await by_frame.to_list()}
+    if listed is not None and there and there.get("provisional"):
+        # A worker that hung may have written letters since.
+        listed.update(letters)
     compared = {held.ids[index] for index in {*letters, *(listed or ())}}
     found = await _look_up(db, compared, None)
     outcome = judge_by_ids(held, found, letters, listed)

@@ -26,6 +26,7 @@ from evp.storage.client import Database, database
 from evp.storage.dead_letters import Origin
 from evp.storage.dlq import DEAD, DELIVERED, PURGED, REOPENED, SETTLING, STATES, Filters
 from evp.storage.replay import Replayer
+from evp.storage.sweep import judge_again
 from evp.storage.writer import Writer
 from tests.support.frames import document, frame_of_documents, with_crc
 from tests.support.make import ADMISSION, SRV, event, frame_of, open_frame
@@ -633,7 +634,12 @@ async def test_purge_leaves_alone_what_is_not_settled(db: Database, writer: Writ
 
 async def test_purge_clears_letters_whose_events_are_stored(db: Database, writer: Writer) -> None:
     """A letter that says nothing any more goes whole."""
-    frame = await conflict(writer)
-    await db[schema.OUTCOMES].update_one({"_id": frame.frame_id}, {"$set": {"dead": []}})
+    await refuse_all(db)
+    frame = frame_of(event(0))
+    await writer.write([frame])
+    await take_all(db)
+    await db[schema.EVENTS].insert_one(frame.documents[0])
+    await judge_again(db, [frame.frame_id])
+    assert [one.state for one in (await listed(db, *STATES)).letters] == [DELIVERED]
     assert (await purged(db)).done == 1
     assert await documents(db, schema.DEAD_LETTERS) == []

@@ -96,6 +96,7 @@ def test_report() -> None:
         "not finished: the rest is as it was; the same command goes on",
     ]
     assert "5 dead letters to replay" in text(selection_view(account, "replay"))
+    assert text(account_view(account, "purged")).startswith("1 of 5 purged, 3 left as they are\n")
 
 
 def test_nothing_commands_the_terminal() -> None:
