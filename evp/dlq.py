@@ -55,7 +55,8 @@ class Account(Struct):
     """What became of letters: `done` were delivered or purged, the others stay as they are.
 
     `missing` are ids that were asked for and that no letter has in a state that
-    could be changed.
+    could be changed. Of a replay, `stored` events were inserted, `duplicate` ones were
+    there already, and `dead` ones of entries are letters of their own now.
     """
 
     selected: int = 0
@@ -66,6 +67,9 @@ class Account(Struct):
     missing: list[str] = field(default_factory=list)
     dry_run: bool = False
     finished: bool = False
+    stored: int = 0
+    duplicate: int = 0
+    dead: int = 0
 
     @property
     def refused_count(self) -> int:
@@ -144,13 +148,17 @@ async def replay(
 ) -> None:
     """Deliver the events of letters once more; those that are stored then are letters no more.
 
-    What is refused again stays, with one attempt more. Raises StoreUnavailable.
+    What is refused again stays, with one attempt more; so does, as letters of its own,
+    what dies of an entry that is a frame now. Raises StoreUnavailable.
     """
 
     async def deliver(letters: list[Letter]) -> None:
-        refused = await replayer.deliver(letters)
-        account.done += len(letters) - len(refused)
-        account.refuse(refused)
+        delivered = await replayer.deliver(letters)
+        account.done += len(letters) - len(delivered.refused)
+        account.stored += delivered.stored
+        account.duplicate += delivered.duplicate
+        account.dead += delivered.dead
+        account.refuse(delivered.refused)
 
     letters = dlq.walk(db, filters, TO_REPLAY)
     await _each_portion(letters, account, notify, deliver, letters_per_s)

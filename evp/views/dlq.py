@@ -60,6 +60,11 @@ def account_view(account: Account, done: str) -> RenderableType:
     lines = [f"{account.done:,} of {account.selected:,} {done}"]
     if account.refused_count:
         lines[0] += f", {account.refused_count:,} {_STAY.get(done, 'refused again')}"
+    if account.duplicate or account.dead:
+        lines.append(
+            f"{_INDENT}events: {account.stored:,} stored, {account.duplicate:,} stored before, "
+            f"{account.dead:,} dead again"
+        )
     lines += [f"{_INDENT}{count:,} {reason}" for reason, count in sorted(account.refused.items())]
     lines += [
         f"{_INDENT}{one.id}  {one.reason}: {_printable(one.detail)}" for one in account.examples
