@@ -80,8 +80,9 @@ async def judge_again(db: Database, frame_ids: Iterable[ObjectId]) -> set[Object
     """Judge frames by what the store has of them now; return those whose outcome changed.
 
     An outcome that was final stays final, and is only replaced if nothing of the
-    frame is missing; any other one becomes provisional. A frame without a header
-    is left alone. Raises StoreUnavailable; calling again is safe.
+    frame is missing; so does one that was final until somebody opened it. Any other
+    one becomes provisional. A frame without a header is left alone. Raises
+    StoreUnavailable; calling again is safe.
     """
     changed: set[ObjectId] = set()
     with told():
@@ -126,18 +127,20 @@ async def _judge(db: Database, held: Held, there: Document | None) -> Outcome:
     kept = db.get_collection(DEAD_LETTERS, codec_options=AS_IT_IS)
     by_frame = kept.find({"frame_id": held.frame_id})
     letters = {letter["index"]: letter for letter in await by_frame.to_list()}
-    if listed is not None and there and there.get("provisional"):
+    with_events = there is not None and not there.get("provisional")
+    if listed is not None and not with_events:
         # A worker that hung may have written letters since.
         listed.update(letters)
     compared = {held.ids[index] for index in {*letters, *(listed or ())}}
     found = await _look_up(db, compared, None)
     outcome = judge_by_ids(held, found, letters, listed)
-    is_provisional = there is None or not is_final(there)
-    if is_provisional or (there and outcome.dead != there["dead"]):
+    is_open = there is not None and bool(there.get("open"))
+    if not with_events or is_open or (there and outcome.dead != there["dead"]):
         # A final outcome changes only by its dead; they alone are looked up most of the time.
         found |= await _look_up(db, set(held.ids) - compared, _COUNTED)
         outcome = judge_by_ids(held, found, letters, listed)
-    outcome.provisional = is_provisional
+    # Who meets what another one is about to replace has the same facts, and may end it for good.
+    outcome.provisional = not with_events or (is_open and bool(outcome.missing))
     return outcome
 
 

@@ -265,7 +265,7 @@ async def test_opened_outcome_is_settled_although_the_log_has_it(db: Database) -
     await sweep_all(db, in_log=[frame.frame_id.binary])
     outcome = await outcome_of(db, frame)
     assert account(outcome) == (3, 0, [], [])
-    assert "open" not in outcome
+    assert not outcome.keys() & {"provisional", "open"}
     await fold_all(db)
     await check_sums(db)
 
@@ -309,6 +309,43 @@ async def test_outcome_is_opened_before_its_bucket_is_marked(
     assert await judge_again(db, [frame.frame_id]) == {frame.frame_id}
     await fold_all(db)
     assert (await check_sums(db)).stored == 4
+
+
+@pytest.mark.parametrize("others", [1, 3])
+async def test_two_that_judge_one_frame_at_once(
+    db: Database, monkeypatch: pytest.MonkeyPatch, others: int
+) -> None:
+    """Whoever meets an outcome that another one has just opened settles it for good."""
+    frame = await write_refused(db)
+    await mend(db)
+    await db[schema.EVENTS].insert_one(frame.documents[1])
+    mark = buckets.mark
+
+    async def overtaken(*arguments: Any) -> None:
+        monkeypatch.setattr(settle, "mark", mark)
+        assert (await outcome_of(db, frame))["open"] is True
+        await asyncio.gather(*(judge_again(db, [frame.frame_id]) for _ in range(others)))
+        await mark(*arguments)
+
+    monkeypatch.setattr(settle, "mark", overtaken)
+    await judge_again(db, [frame.frame_id])
+    outcome = await outcome_of(db, frame)
+    assert account(outcome) == (3, 0, [], [])
+    assert not outcome.keys() & {"provisional", "missing", "open", "judge_at"}
+    await fold_all(db)
+    assert (await check_sums(db)).stored == 4
+
+
+async def test_opened_outcome_of_which_something_is_missing(db: Database) -> None:
+    """What a worker settled and another one opened stays in doubt while an event is nowhere."""
+    frame = await write_refused(db)
+    await db[schema.EVENTS].delete_one({"_id": Binary(frame.ids[0], 4)})
+    opened = {"open": True, "judge_at": from_ms(now_ms())}
+    await db[schema.OUTCOMES].update_one({"_id": frame.frame_id}, {"$set": opened})
+    await sweep_all(db)
+    outcome = await outcome_of(db, frame)
+    assert account(outcome) == (1, 0, [1], [0])
+    assert outcome["provisional"] is True
 
 
 async def test_first_outcome_marks_its_bucket(db: Database, writer: Writer) -> None:
