@@ -214,6 +214,8 @@ SWEEP_ENTRIES_MAX = 200
 #: An outcome that is not final, or has dead letters, is judged again within this.
 JUDGE_AGAIN_MS_MIN = 10_000
 JUDGE_AGAIN_MS_MAX = 24 * 3600 * 1000
+#: One that has not changed for so long is left as it is: by then it was judged about 30 times.
+JUDGE_AGAIN_AGE_MS_MAX = 7 * 24 * 3600 * 1000
 #: A server process looks at the balance only when it is asked for its health, again after at
 #: least so many times what the last look took, and gives a look up after this, seconds.
 BALANCE_COST_FACTOR = 100

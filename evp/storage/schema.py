@@ -4,7 +4,7 @@
 |---|---|---|---|
 | `events` | UUID (`evp.identity`) | the events (`evp.documents`); clustered on `_id`. An erased one keeps `_id`, `frame_id`, `type`, `source`, `time` and has `erased_at` | |
 | `frames` | frame id | header, written before the events and never changed: `srv`, `seq`, `n`, `ids` (16 bytes each, in one binary), `bucket` (of 10 s, by the log's time), `entry`, `external` | `bucket` |
-| `outcomes` | frame id | the account: `stored`, `duplicate`, `dead` (indexes), `cells`, `sources`, `first_ms`, `last_ms`, `accepted_at`, `settled_at`; `open` while it is judged again; `provisional`, `missing` (indexes) if made without the events; `judge_at`, `judged_at`: when it is, and was, judged again | `judge_at` |
+| `outcomes` | frame id | the account: `stored`, `duplicate`, `dead` (indexes), `cells`, `sources`, `first_ms`, `last_ms`, `accepted_at`, `settled_at`; `open` while it is judged again; `provisional`, `missing` (indexes) if made without the events; `judge_at`, `judged_at`: when it is, and was last changed by being, judged again | `judge_at` |
 | `rollups` | `<level>:<bucket>:<at>` | events stored by `bucket` (of acceptance) and `at` (their own time): `stored`, `types`; `version` of the bucket | `level` and `bucket`, `level` and `at` |
 | `buckets` | `<level>:<start>`, milliseconds | which sums are due: `dirty` and `done`, versions, `fold_at` while they differ; `unsettled_at` asks for a sweep; `account`, the rest of the sums | `fold_at`, `unsettled_at`, `level` and `start` |
 | `dead_letters` | `<frame id>:<index>` or hash | what can't be stored, and why (`evp.storage.dead_letters`); one that was purged stays without its payload, and has `purged_at` | `last_at`, `frame_id` |

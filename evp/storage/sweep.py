@@ -7,8 +7,9 @@ From ids, documents and dead letters, without the events themselves:
 - ones with dead letters: another worker, or a replay, may have stored the event;
 - frames without an outcome whose entry the log has lost.
 
-The first three have a date, `judge_at`. The last are looked for in buckets that
-a fold could not sum up. Any number of sweeps may run at once.
+The first three have a date, `judge_at`, until nothing about them has changed for a
+week. The last are looked for in buckets that a fold could not sum up. Any number of
+sweeps may run at once.
 """
 
 from __future__ import annotations
@@ -114,11 +115,18 @@ async def _judge_one(db: Database, frame_id: ObjectId) -> bool | None:
         was_final and (outcome.missing or outcome.dead == there["dead"])
     ) or _same_account(there, outcome)
     if nothing_new and not there.get("open"):
-        since: datetime = there.get("judged_at") or there["settled_at"]
-        seen = {"_id": frame_id, "judge_at": there.get("judge_at")}
-        await db[OUTCOMES].update_one(seen, {"$set": {"judge_at": judge_at(to_ms(since))}})
+        await _judge_later(db, there)
         return False
     return await replace(db, there, outcome) or None
+
+
+async def _judge_later(db: Database, there: Mapping[str, Any]) -> None:
+    """Put off an outcome that stays as it is, or leave it alone from now on."""
+    since: datetime = there.get("judged_at") or there["settled_at"]
+    at = judge_at(to_ms(since))
+    seen = {"_id": there["_id"], "judge_at": there.get("judge_at")}
+    later = {"$unset": {"judge_at": ""}} if at is None else {"$set": {"judge_at": at}}
+    await db[OUTCOMES].update_one(seen, later)
 
 
 async def _judge(db: Database, held: Held, there: Document | None) -> Outcome:

@@ -13,7 +13,7 @@ from evp.batch.outcome import Held, Outcome, judge_by_ids
 from evp.clock import from_ms, now_ms
 from evp.errors import LogUnavailable
 from evp.frame import Frame
-from evp.limits import JUDGE_AGAIN_MS_MIN, SWEEP_FRAMES_MAX
+from evp.limits import JUDGE_AGAIN_AGE_MS_MAX, JUDGE_AGAIN_MS_MIN, SWEEP_FRAMES_MAX
 from evp.settings import Settings
 from evp.storage import buckets, schema, settle
 from evp.storage import sweep as sweep_module
@@ -174,6 +174,50 @@ async def test_what_does_not_change_is_judged_less_and_less(db: Database) -> Non
     [swept] = await sweep_all(db)
     assert (swept.judged, swept.changed) == (1, 0)
     assert (await outcome_of(db, frame))["judge_at"] > from_ms(now_ms() + 1_700_000)
+
+
+@pytest.mark.parametrize("kind", ["dead", "provisional"])
+async def test_what_never_changes_is_left_at_last(db: Database, kind: str) -> None:
+    """An outcome that has been the same for long is not judged any more, unless asked for."""
+    if kind == "dead":
+        frame = await write_refused(db)
+    else:
+        frame = frame_of(event(0), event(1))
+        await write_header(db, frame)
+        await sweep_all(db)
+    before = await outcome_of(db, frame)
+    for age_ms, is_left in (
+        (JUDGE_AGAIN_AGE_MS_MAX - 60_000, False),
+        (JUDGE_AGAIN_AGE_MS_MAX, True),
+    ):
+        settled_at = {"settled_at": from_ms(now_ms() - age_ms)}
+        await db[schema.OUTCOMES].update_many({"dead": before["dead"]}, {"$set": settled_at})
+        [swept] = await sweep_all(db)
+        assert (swept.judged, swept.changed) == (1, 0)
+        assert ("judge_at" not in await outcome_of(db, frame)) is is_left
+    [swept] = await sweep_all(db)
+    assert swept.judged == 0
+    assert account(await outcome_of(db, frame)) == account(before)
+    await mend(db)
+    await db[schema.EVENTS].insert_one(frame.documents[1])
+    assert await judge_again(db, [frame.frame_id]) == {frame.frame_id}
+
+
+async def test_change_begins_a_new_term(db: Database, writer: Writer) -> None:
+    """An old outcome that changed after all, and has dead letters still, is judged on."""
+    await db[schema.EVENTS].create_index("partitionkey", unique=True, sparse=True)
+    await writer.write([frame_of(event(0, partitionkey="taken"))])
+    frame = frame_of(*(event(number, partitionkey="taken") for number in (1, 2)))
+    await writer.write([frame])
+    long_ago = {"settled_at": from_ms(now_ms() - 2 * JUDGE_AGAIN_AGE_MS_MAX)}
+    await db[schema.OUTCOMES].update_many({}, {"$set": long_ago})
+    await mend(db)
+    await db[schema.EVENTS].insert_one(frame.documents[0])
+    await sweep_all(db)
+    outcome = await outcome_of(db, frame)
+    assert account(outcome) == (1, 0, [1], [])
+    await sweep_all(db)
+    assert "judge_at" in await outcome_of(db, frame)
 
 
 async def test_dead_event_that_was_stored_after_all(db: Database) -> None:
