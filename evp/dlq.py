@@ -19,12 +19,14 @@ from evp.limits import DEAD_LETTERS_COUNTED_MAX, DEAD_LETTERS_NAMED_MAX
 from evp.storage import dlq
 from evp.storage.client import Database
 from evp.storage.dead_letters import REASONS
-from evp.storage.dlq import DEAD, DELIVERED, REOPENED, STATES, Filters, Letter
+from evp.storage.dlq import DEAD, DELIVERED, PROVISIONAL, REOPENED, STATES, Filters, Letter
+from evp.storage.purge import give_up
 from evp.storage.replay import Refused, Replayer
 
-TO_REPLAY = frozenset((DEAD, DELIVERED, REOPENED))
+TO_REPLAY = frozenset((DEAD, DELIVERED, REOPENED, PROVISIONAL))
 TO_PURGE = frozenset((DEAD, DELIVERED))
-"""States of letters that are taken; those that settle may yet be stored without anyone's help."""
+"""States of letters that are taken; those that settle may yet be stored without anyone's help.
+One that is in doubt can be delivered, but not given up."""
 
 
 class Listing(Struct):
@@ -53,7 +55,8 @@ class Account(Struct):
     """What became of letters: `done` were delivered or purged, the others stay as they are.
 
     `missing` are ids that were asked for and that no letter has in a state that
-    could be changed.
+    could be changed. Of a replay, `stored` events were inserted, `duplicate` ones were
+    there already, and `dead` ones of entries are letters of their own now.
     """
 
     selected: int = 0
@@ -64,6 +67,9 @@ class Account(Struct):
     missing: list[str] = field(default_factory=list)
     dry_run: bool = False
     finished: bool = False
+    stored: int = 0
+    duplicate: int = 0
+    dead: int = 0
 
     @property
     def refused_count(self) -> int:
@@ -142,13 +148,17 @@ async def replay(
 ) -> None:
     """Deliver the events of letters once more; those that are stored then are letters no more.
 
-    What is refused again stays, with one attempt more. Raises StoreUnavailable.
+    What is refused again stays, with one attempt more; so does, as letters of its own,
+    what dies of an entry that is a frame now. Raises StoreUnavailable.
     """
 
     async def deliver(letters: list[Letter]) -> None:
-        refused = await replayer.deliver(letters)
-        account.done += len(letters) - len(refused)
-        account.refuse(refused)
+        delivered = await replayer.deliver(letters)
+        account.done += len(letters) - len(delivered.refused)
+        account.stored += delivered.stored
+        account.duplicate += delivered.duplicate
+        account.dead += delivered.dead
+        account.refuse(delivered.refused)
 
     letters = dlq.walk(db, filters, TO_REPLAY)
     await _each_portion(letters, account, notify, deliver, letters_per_s)
@@ -157,15 +167,16 @@ async def replay(
 async def purge(db: Database, filters: Filters, account: Account, notify: Notify) -> None:
     """Remove what letters hold for good; that they were dead stays in the account.
 
-    A letter whose event is stored goes whole. Raises StoreUnavailable.
+    A letter whose event is stored goes whole; one that turns out to hold the only copy
+    of an event that nobody counts as dead stays. Raises StoreUnavailable.
     """
 
-    async def give_up(letters: list[Letter]) -> None:
-        await dlq.purge(db, [one for one in letters if one.state == DEAD])
-        await dlq.remove(db, [one for one in letters if one.state == DELIVERED])
-        account.done += len(letters)
+    async def purge_some(letters: list[Letter]) -> None:
+        refused = await give_up(db, letters)
+        account.done += len(letters) - len(refused)
+        account.refuse(refused)
 
-    await _each_portion(dlq.walk(db, filters, TO_PURGE), account, notify, give_up, None)
+    await _each_portion(dlq.walk(db, filters, TO_PURGE), account, notify, purge_some, None)
 
 
 async def _each_portion(

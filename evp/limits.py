@@ -208,6 +208,11 @@ FOLD_MARKED_MS = 5_000
 FOLD_WAIT_MS = 5_000
 #: Types in a cell and sources in a bucket that are counted by name; the rest is "other".
 ROLLUP_NAMES_MAX = 1_000
+#: Sums by the minute are kept so long after the events were accepted; those of hours and days stay.
+ROLLUP_MINUTES_MS_KEPT = 30 * 24 * 3600 * 1000
+#: Buckets of which one turn removes the minutes, and when one is tried again that is still needed.
+PRUNE_BUCKETS_MAX = 20
+PRUNE_LATER_MS = 3600 * 1000
 #: Documents of sums in one write.
 ROLLUP_WRITES_MAX = 100
 #: A worker that folds or sweeps does so for this long; then another one may.
@@ -219,6 +224,8 @@ SWEEP_ENTRIES_MAX = 200
 #: An outcome that is not final, or has dead letters, is judged again within this.
 JUDGE_AGAIN_MS_MIN = 10_000
 JUDGE_AGAIN_MS_MAX = 24 * 3600 * 1000
+#: One that has not changed for so long is left as it is: by then it was judged about 30 times.
+JUDGE_AGAIN_AGE_MS_MAX = 7 * 24 * 3600 * 1000
 #: A server process looks at the balance only when it is asked for its health, again after at
 #: least so many times what the last look took, and gives a look up after this, seconds.
 BALANCE_COST_FACTOR = 100

@@ -65,6 +65,7 @@ LEVELS = (
 """From fine to coarse; each is summed up from the one before."""
 
 FINEST = LEVELS[0]
+HOURLY = LEVELS[1]
 
 
 def bucket_of(accepted_ms: int) -> datetime:
@@ -78,16 +79,23 @@ def bucket_id(level: Level, start: datetime) -> str:
 
 
 class Frontier(Struct, frozen=True):
-    """How far buckets are closed, and how far those that have frames have been found."""
+    """How far buckets are closed, and how far those that have frames have been found.
+
+    Of buckets that start before `fine_from` sums by the minute may be gone.
+    """
 
     closed_to: datetime
     listed_to: datetime
+    fine_from: datetime = from_ms(0)
 
 
 async def frontier(db: Database) -> Frontier | None:
     """Return how far buckets are closed; None before the first fold. Raises PyMongoError."""
     there = await db[META].find_one({"_id": _FRONTIER})
-    return None if there is None else Frontier(there["closed_to"], there["listed_to"])
+    if there is None:
+        return None
+    fine_from = there.get("fine_from", from_ms(0))
+    return Frontier(there["closed_to"], there["listed_to"], fine_from)
 
 
 async def advance(db: Database, to: Frontier) -> Frontier:
@@ -96,7 +104,11 @@ async def advance(db: Database, to: Frontier) -> Frontier:
     Raises PyMongoError; calling again is safe.
     """
     there = await frontier(db) or Frontier(from_ms(0), from_ms(0))
-    moved = Frontier(max(there.closed_to, to.closed_to), max(there.listed_to, to.listed_to))
+    moved = Frontier(
+        max(there.closed_to, to.closed_to),
+        max(there.listed_to, to.listed_to),
+        max(there.fine_from, to.fine_from),
+    )
     if moved != there:
         furthest = {"$max": msgspec.structs.asdict(moved)}
         await db[META].update_one({"_id": _FRONTIER}, furthest, upsert=True)

@@ -27,12 +27,14 @@ from evp.storage.schema import DEAD_LETTER_PARTS, DEAD_LETTERS, OUTCOMES
 DEAD = "dead"
 SETTLING = "settling"
 REOPENED = "reopened"
+PROVISIONAL = "provisional"
 DELIVERED = "delivered"
 PURGED = "purged"
 STATES = {
     DEAD: "its event is not stored",
     SETTLING: "its frame is not settled: a worker, or the sweep, will say",
     REOPENED: "its frame is judged again, or whoever began to has died: a replay ends it",
+    PROVISIONAL: "its frame was judged before it was there: a replay, or the sweep, will say",
     DELIVERED: "its event is stored after all: the letter says nothing any more",
     PURGED: "it was given up for good",
 }
@@ -40,7 +42,7 @@ STATES = {
 _NEWEST_MS = 1_000
 _NARROWER = 16
 _UNREAD = {"event": 0, "payload": 0}
-_LISTING = ("dead", "open")
+_LISTING = ("dead", "open", "missing")
 
 
 class Filters(Struct, frozen=True, kw_only=True):
@@ -241,25 +243,31 @@ def _age(row: Document) -> tuple[float, str]:
 
 async def _letters(db: Database, rows: Sequence[Document]) -> list[Letter]:
     frame_ids = {row["frame_id"] for row in rows if "frame_id" in row}
-    dead: dict[ObjectId, set[int] | None] = {}
+    outcomes: dict[ObjectId, dict[int, str] | None] = {}
     for ids in portions(sorted(frame_ids)):
         for outcome in await db[OUTCOMES].find({"_id": {"$in": ids}}, _LISTING).to_list():
-            dead[outcome["_id"]] = None if outcome.get("open") else set(outcome["dead"])
-    return [_letter(row, _state(row, dead)) for row in rows]
+            outcomes[outcome["_id"]] = None if outcome.get("open") else _listed(outcome)
+    return [_letter(row, _state(row, outcomes)) for row in rows]
 
 
-def _state(row: Document, dead: Mapping[ObjectId, set[int] | None]) -> str:
-    """Return a letter's state; `dead` are the indexes that outcomes list, None if it is open."""
+def _listed(outcome: Document) -> dict[int, str]:
+    """Return the states of letters by index; those that an outcome doesn't list are delivered."""
+    missing = dict.fromkeys(outcome.get("missing", ()), PROVISIONAL)
+    return missing | dict.fromkeys(outcome["dead"], DEAD)
+
+
+def _state(row: Document, outcomes: Mapping[ObjectId, dict[int, str] | None]) -> str:
+    """Return a letter's state; `outcomes` have what `_listed` returned, None if one is open."""
     if "purged_at" in row:
         return PURGED
     if "frame_id" not in row:
         return DEAD
-    if row["frame_id"] not in dead:
+    if row["frame_id"] not in outcomes:
         return SETTLING
-    listed = dead[row["frame_id"]]
+    listed = outcomes[row["frame_id"]]
     if listed is None:
         return REOPENED
-    return DEAD if row["index"] in listed else DELIVERED
+    return listed.get(row["index"], DELIVERED)
 
 
 def _letter(row: Document, state: str) -> Letter:

@@ -11,12 +11,13 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from datetime import datetime
 
+import msgspec
 from msgspec import Struct, field
 
 from evp.batch.tally import Tally
 from evp.clock import from_ms, to_ms
 from evp.frame import MINUTE_MS
-from evp.storage.buckets import LEVELS, frontier
+from evp.storage.buckets import FINEST, HOURLY, LEVELS, Level, frontier
 from evp.storage.client import Database, Document
 from evp.storage.failures import told
 from evp.storage.lookup import portions
@@ -50,18 +51,21 @@ class Metrics(Struct):
 async def metrics(db: Database, first_ms: int, end_ms: int, step_ms: int) -> Metrics:
     """Return sums from `first_ms` to before `end_ms`, both rounded down to minutes.
 
-    `step_ms` is a number of minutes; steps are counted from 1970. Raises
-    StoreUnavailable.
+    `step_ms` is a number of minutes; steps are counted from 1970. Of what was
+    accepted so long ago that minutes are not kept, all that happened in an hour
+    stands at its start. Raises StoreUnavailable.
     """
     first_ms, end_ms = (ms // MINUTE_MS * MINUTE_MS for ms in (first_ms, end_ms))
     first, end = from_ms(first_ms), from_ms(end_ms)
     by_time, by_acceptance = Tally(), Tally()
     with told():
-        state = await _look(db)
+        state = await _look_with_pruned(db)
         async for outcome in _outcomes(db, state):
             by_time.add_outcome(outcome)
             if first <= outcome["accepted_at"] < end:
                 by_acceptance.add_outcome(outcome)
+        async for outcome in _pruned_outcomes(db, state):
+            by_time.add_outcome(outcome)
         await _add_accounts(db, state, by_acceptance, first, end)
         for depth, start_ms, stop_ms in _segments(_depth(step_ms), first_ms, end_ms):
             await _add_cells(db, state, by_time, depth, from_ms(start_ms), from_ms(stop_ms))
@@ -91,10 +95,16 @@ async def accepted(db: Database) -> Tally:
 
 
 class _State(Struct, frozen=True):
-    """Buckets from `listed_to` on have no sums yet; `due` has, by level, the others without."""
+    """Buckets from `listed_to` on have no sums yet; `due` has, by level, the others without.
+
+    Those before `fine_from` may have no cells by the minute; `pruned` are some
+    that have none and are not due, but their hours are.
+    """
 
     listed_to: datetime
     due: list[set[datetime]]
+    fine_from: datetime = _LONG_AGO
+    pruned: set[datetime] = set()
 
 
 async def _look(db: Database) -> _State:
@@ -107,16 +117,39 @@ async def _look(db: Database) -> _State:
         rows = await db[BUCKETS].find(query, {"start": 1}).to_list()
         own = {row["start"] for row in rows if row["start"] < listed_to}
         due.append(own | {level.start(below) for below in (due[-1] if due else ())})
-    return _State(listed_to, due)
+    return _State(listed_to, due, edge.fine_from if edge else _LONG_AGO)
+
+
+async def _look_with_pruned(db: Database) -> _State:
+    state = await _look(db)
+    pruned: set[datetime] = set()
+    for hour in state.due[1]:
+        if hour < state.fine_from:
+            query = {"level": FINEST.name, "start": _span(HOURLY, hour), "pruned": True}
+            rows = await db[BUCKETS].find(query, {"start": 1}).to_list()
+            pruned.update(row["start"] for row in rows)
+    return msgspec.structs.replace(state, pruned=pruned - state.due[0])
 
 
 async def _outcomes(db: Database, state: _State) -> AsyncIterator[Document]:
     """Give the outcomes of all frames that no sums have."""
     for bucket in ({"$gte": state.listed_to}, *state.due[0]):
-        rows = await db[FRAMES].find({"bucket": bucket}, {"_id": 1}).to_list()
-        for portion in portions([row["_id"] for row in rows]):
-            for outcome in await db[OUTCOMES].find({"_id": {"$in": portion}}).to_list():
-                yield outcome
+        async for outcome in _outcomes_of(db, {"bucket": bucket}):
+            yield outcome
+
+
+async def _pruned_outcomes(db: Database, state: _State) -> AsyncIterator[Document]:
+    """Give the outcomes of frames that only the accounts of buckets have."""
+    for bucket in state.pruned:
+        async for outcome in _outcomes_of(db, {"bucket": bucket}):
+            yield outcome
+
+
+async def _outcomes_of(db: Database, which: Document) -> AsyncIterator[Document]:
+    rows = await db[FRAMES].find(which, {"_id": 1}).to_list()
+    for portion in portions([row["_id"] for row in rows]):
+        for outcome in await db[OUTCOMES].find({"_id": {"$in": portion}}).to_list():
+            yield outcome
 
 
 async def _add_accounts(
@@ -134,9 +167,9 @@ async def _add_cells(
     db: Database, state: _State, tally: Tally, depth: int, first: datetime, end: datetime
 ) -> None:
     """Add cells that start within a span of the events' time, whenever they were accepted."""
-    for level, start, stop in _spans(state, depth, _LONG_AGO, state.listed_to):
+    for level, start, stop in _cell_spans(state, depth):
         # One store takes the first index that fits, so only one may.
-        if start == _LONG_AGO:
+        if start in {_LONG_AGO, state.fine_from}:
             which = {"at": {"$gte": first, "$lt": end}}
         else:
             which = {"bucket": {"$gte": start, "$lt": stop}}
@@ -145,8 +178,22 @@ async def _add_cells(
                 first <= cell["at"] < end
                 and start <= cell["bucket"] < stop
                 and cell["bucket"] not in state.due[level]
+                and (level or cell["bucket"] not in state.pruned)
             ):
                 tally.add_cell(to_ms(cell["at"]), cell["types"])
+
+
+def _cell_spans(state: _State, depth: int) -> Iterator[tuple[int, datetime, datetime]]:
+    """Give spans as `_spans` for all that has sums, of long ago by the hour at least."""
+    if depth:
+        yield from _spans(state, depth, _LONG_AGO, state.listed_to)
+        return
+    yield from _spans(state, 1, _LONG_AGO, min(state.fine_from, state.listed_to))
+    yield from _spans(state, 0, state.fine_from, state.listed_to)
+
+
+def _span(level: Level, start: datetime) -> Document:
+    return {"$gte": start, "$lt": start + level.width}
 
 
 def _spans(

@@ -7,7 +7,8 @@ the store has then, and remove only a letter that no longer counts.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from bson import ObjectId
 from bson.raw_bson import RawBSONDocument
@@ -15,13 +16,15 @@ from msgspec import Struct
 
 from evp.batch.outcome import ID_CONFLICT
 from evp.documents import Admission
-from evp.errors import FrameError
+from evp.errors import FrameError, StoreUnavailable
+from evp.frame import Frame
 from evp.plain import fields_of, read_entry
 from evp.storage.client import Database
 from evp.storage.dead_letters import Origin, failure_of_entry
 from evp.storage.dlq import (
     DEAD,
     DELIVERED,
+    PROVISIONAL,
     PURGED,
     REOPENED,
     SETTLING,
@@ -31,7 +34,8 @@ from evp.storage.dlq import (
     refuse_again,
     remove,
 )
-from evp.storage.failures import Failure
+from evp.storage.failures import Failure, told
+from evp.storage.schema import DEAD_LETTERS, OUTCOMES
 from evp.storage.sweep import judge_again
 from evp.storage.writer import Writer
 
@@ -39,11 +43,13 @@ _LOOKS_MAX = 20
 _LOOK_S = 0.05
 _NOT_WHOLE = "not all of it was kept"
 _CONFLICT = Failure(ID_CONFLICT, "another event with the same source, id and time is stored")
-_LEFT_ALONE = {
+LEFT_ALONE = {
+    PROVISIONAL: Failure(PROVISIONAL, "its frame was judged before it was there; try again"),
     SETTLING: Failure(SETTLING, "its frame is not settled; try again once it is"),
     REOPENED: Failure(REOPENED, "its frame is judged again by somebody else; try again"),
     PURGED: Failure(PURGED, "it was purged meanwhile"),
 }
+"""Why letters in these states are neither delivered nor removed."""
 
 
 class Refused(Struct):
@@ -54,6 +60,26 @@ class Refused(Struct):
     detail: str
 
 
+class Delivered(Struct):
+    """What became of letters, and of the events in them.
+
+    `stored` were inserted now, `duplicate` stand in the store since before; `dead`
+    are events of entries, each with a letter of its own now. `refused` has the
+    letters that stay, and one for each entry with dead events.
+    """
+
+    refused: list[Refused] = []
+    stored: int = 0
+    duplicate: int = 0
+    dead: int = 0
+
+    def count(self, outcome: Mapping[str, Any], *, before: bool) -> None:
+        """Count the events of a frame by its outcome; `before` if it was settled before this."""
+        self.stored += 0 if before else outcome["stored"]
+        self.duplicate += outcome["duplicate"] + (outcome["stored"] if before else 0)
+        self.dead += len(outcome["dead"])
+
+
 class Replayer:
     """Delivers letters; `timeout_ms` bounds each write to the store."""
 
@@ -62,31 +88,34 @@ class Replayer:
         self._admission = admission
         self._timeout_ms = timeout_ms
 
-    async def deliver(self, letters: Sequence[Letter]) -> list[Refused]:
-        """Deliver letters and remove those that were; return those that stay.
+    async def deliver(self, letters: Sequence[Letter]) -> Delivered:
+        """Deliver letters and remove those that were; those of entries go to what they held.
 
         Raises StoreUnavailable; calling again with the same is safe.
         """
+        done = Delivered()
         kept = await bodies(self._db, letters)
         whole = [one for one in letters if one.id in kept and kept[one.id].is_whole(one)]
-        ids = {one.id for one in whole}
-        refused = await self._not_whole([one for one in letters if one.id not in ids])
         events = [one for one in whole if one.frame_id is not None]
-        refused |= await self._events(events, [kept[one.id].raw for one in events])
+        rest = [one for one in letters if one not in whole]
+        refused = await self._not_whole(rest)
+        done.duplicate += sum(one.id not in refused for one in rest)
+        refused |= await self._events(events, [kept[one.id].raw for one in events], done)
         for one in whole:
             if one.frame_id is None:
-                refused |= await self._entry(one, kept[one.id].raw)
+                refused |= await self._entry(one, kept[one.id].raw, done)
         for one in letters:
-            if one.id in refused and refused[one.id].reason not in _LEFT_ALONE:
+            if one.id in refused and refused[one.id].reason not in LEFT_ALONE:
                 await refuse_again(self._db, one, refused[one.id])
         await remove(self._db, [one for one in letters if one.id not in refused])
-        return [Refused(id_, one.reason, one.detail) for id_, one in refused.items()]
+        done.refused += [Refused(id_, one.reason, one.detail) for id_, one in refused.items()]
+        return done
 
     async def _not_whole(self, letters: Sequence[Letter]) -> dict[str, Failure]:
         """Return why letters can't be delivered; one that is gone by now was, by another replay."""
         states = await look_again(self._db, letters) if letters else {}
         return {
-            one.id: _LEFT_ALONE.get(
+            one.id: LEFT_ALONE.get(
                 states[one.id],
                 Failure(one.reason, f"{_NOT_WHOLE}: {one.payload_bytes} bytes were received"),
             )
@@ -94,8 +123,10 @@ class Replayer:
             if one.id in states
         }
 
-    async def _events(self, letters: Sequence[Letter], raw: Sequence[bytes]) -> dict[str, Failure]:
-        """Insert events and judge their frames; return by letter why some are dead still."""
+    async def _events(
+        self, letters: Sequence[Letter], raw: Sequence[bytes], done: Delivered
+    ) -> dict[str, Failure]:
+        """Insert events, judge their frames, count; return by letter why some are dead still."""
         if not letters:
             return {}
         writer = Writer(self._db, self._timeout_ms)
@@ -110,8 +141,12 @@ class Replayer:
             failure = failures.get(place, _CONFLICT)
             if state == DEAD:
                 refused[one.id] = failure if failure.reason else _CONFLICT
-            elif state in _LEFT_ALONE:
-                refused[one.id] = _LEFT_ALONE[state]
+            elif state in LEFT_ALONE:
+                refused[one.id] = LEFT_ALONE[state]
+            elif place in failures:
+                done.duplicate += 1
+            else:
+                done.stored += 1
         return refused
 
     async def _states(self, letters: Sequence[Letter]) -> dict[str, str]:
@@ -124,13 +159,32 @@ class Replayer:
             states = await look_again(self._db, letters)
         return states
 
-    async def _entry(self, letter: Letter, raw: bytes) -> dict[str, Failure]:
-        """Read an entry by the present rules and write it; return why if it is no frame still."""
+    async def _entry(self, letter: Letter, raw: bytes, done: Delivered) -> dict[str, Failure]:
+        """Read an entry by the present rules, write it, count; return why if it is no frame still.
+
+        Events of it that die have letters by then, so that its own says nothing more.
+        """
         try:
             fields = fields_of(raw)
             frame = read_entry(letter.stream, letter.entry, fields, self._admission)
         except FrameError as error:
             return {letter.id: failure_of_entry(error)}
         writer = Writer(self._db, self._timeout_ms, Origin(letter.stream, letter.group))
-        await writer.write([frame])
+        [written] = await writer.write([frame])
+        with told():
+            # Where another one settled it at the same time, theirs may be what stands there.
+            outcome = await self._db[OUTCOMES].find_one({"_id": frame.frame_id})
+        if outcome is None:
+            raise StoreUnavailable("an outcome was there and is gone")
+        done.count(outcome, before=written.outcome is None)
+        if outcome["dead"]:
+            done.refused.append(await self._dead_again(letter, frame, outcome["dead"]))
         return {}
+
+    async def _dead_again(self, entry: Letter, frame: Frame, dead: Sequence[int]) -> Refused:
+        """Return what to tell of an entry with dead events: their number, and the first of them."""
+        first = f"{frame.frame_id}:{dead[0]}"
+        with told():
+            row = await self._db[DEAD_LETTERS].find_one({"_id": first}, ("reason", "detail")) or {}
+        some = f"{len(dead):,} of the {frame.count:,} events of entry {entry.entry} are dead again"
+        return Refused(first, row.get("reason", DEAD), f"{some}: {row.get('detail', '')}")

@@ -19,7 +19,7 @@ from pymongo import ReplaceOne
 from pymongo.errors import BulkWriteError
 
 from evp.batch.tally import Tally, bounded
-from evp.clock import from_ms, to_ms
+from evp.clock import from_ms, now, to_ms
 from evp.errors import StoreUnavailable
 from evp.limits import (
     BUCKET_CLOSE_MS,
@@ -27,10 +27,13 @@ from evp.limits import (
     FOLD_LISTED_MAX,
     FOLD_MARKED_MS,
     FOLD_WAIT_MS,
+    PRUNE_LATER_MS,
+    ROLLUP_MINUTES_MS_KEPT,
     ROLLUP_WRITES_MAX,
 )
 from evp.storage.buckets import (
     FINEST,
+    HOURLY,
     LEVELS,
     Frontier,
     Level,
@@ -139,15 +142,25 @@ async def write(db: Database, bucket: Mapping[str, Any], tally: Tally, now_ms: i
         above = parent.start(start)
         ended = above + parent.width + timedelta(milliseconds=BUCKET_CLOSE_MS)
         await change(db, parent, [above], max(ended, from_ms(now_ms + FOLD_MARKED_MS)))
+    said: dict[str, Any] = {"account": tally.account()}
+    if level is FINEST:
+        said["prune_at"] = _prune_at(start, now_ms)
     done = await db[BUCKETS].update_one(
         {"_id": bucket["_id"], "dirty": version},
         {
             "$max": {"done": version},
-            "$set": {"account": tally.account()},
-            "$unset": {"fold_at": "", "unsettled_at": ""},
+            "$set": said,
+            "$unset": {"fold_at": "", "unsettled_at": "", "pruned": ""},
         },
     )
     return bool(done.matched_count)
+
+
+def _prune_at(start: datetime, now_ms: int) -> datetime:
+    """Return when the cells of a bucket may go: not at once, if it is old and was just needed."""
+    # Two hours later than promised, so that it is not tried in vain (`evp.storage.prune`).
+    old_ms = to_ms(start) + ROLLUP_MINUTES_MS_KEPT + 2 * HOURLY.bucket_ms
+    return from_ms(max(old_ms, now_ms + PRUNE_LATER_MS))
 
 
 async def _sum_frames(db: Database, start: datetime) -> Tally | None:
@@ -168,10 +181,25 @@ async def _sum_buckets(db: Database, child: Level, level: Level, start: datetime
         if "fold_at" in below:
             return None
         tally.add_account(below["account"])
+    await _add_cells(db, child, level, start, tally)
+    # After the cells: what is pruned from now on was there when they were read.
+    query = {"level": child.name, "start": span, "pruned": True}
+    pruned = await db[BUCKETS].find(query, {"start": 1}).to_list()
+    if pruned:
+        # Made from frames anew, so that the sums of this one are whole.
+        await change(db, child, [below["start"] for below in pruned], now())
+        return None
+    return tally
+
+
+async def _add_cells(
+    db: Database, child: Level, level: Level, start: datetime, tally: Tally
+) -> None:
+    """Add what was stored by the cells of the finer buckets within one of `level`."""
+    span = {"$gte": start, "$lt": start + level.width}
     async for cell in db[ROLLUPS].find({"level": child.name, "bucket": span}):
         at_ms = to_ms(cell["at"]) // level.cell_ms * level.cell_ms
         tally.add_cell(at_ms, cell["types"])
-    return tally
 
 
 async def _replace_cells(

@@ -18,7 +18,7 @@ from pymongo.errors import BulkWriteError
 from evp.batch.outcome import Outcome
 from evp.clock import from_ms, now, now_ms, to_ms
 from evp.errors import StoreUnavailable
-from evp.limits import JUDGE_AGAIN_MS_MAX, JUDGE_AGAIN_MS_MIN
+from evp.limits import JUDGE_AGAIN_AGE_MS_MAX, JUDGE_AGAIN_MS_MAX, JUDGE_AGAIN_MS_MIN
 from evp.storage.buckets import bucket_of, mark
 from evp.storage.client import Database, Document
 from evp.storage.failures import failures_of
@@ -69,9 +69,14 @@ def is_final(document: Mapping[str, Any]) -> bool:
     return not document.get("open") and not document.get("provisional")
 
 
-def judge_at(since_ms: int) -> datetime:
-    """Return when to judge an outcome again that is there since `since_ms`: ever less often."""
+def judge_at(since_ms: int) -> datetime | None:
+    """Return when to judge an outcome again that is as it is since `since_ms`: ever less often.
+
+    None once it is so old that no worker will come back to it.
+    """
     age_ms = now_ms() - since_ms
+    if age_ms >= JUDGE_AGAIN_AGE_MS_MAX:
+        return None
     wait_ms = min(max(age_ms // 2, JUDGE_AGAIN_MS_MIN), JUDGE_AGAIN_MS_MAX)
     return from_ms(now_ms() + wait_ms)
 

@@ -7,8 +7,9 @@ From ids, documents and dead letters, without the events themselves:
 - ones with dead letters: another worker, or a replay, may have stored the event;
 - frames without an outcome whose entry the log has lost.
 
-The first three have a date, `judge_at`. The last are looked for in buckets that
-a fold could not sum up. Any number of sweeps may run at once.
+The first three have a date, `judge_at`, until nothing about them has changed for a
+week. The last are looked for in buckets that a fold could not sum up. Any number of
+sweeps may run at once.
 """
 
 from __future__ import annotations
@@ -80,8 +81,9 @@ async def judge_again(db: Database, frame_ids: Iterable[ObjectId]) -> set[Object
     """Judge frames by what the store has of them now; return those whose outcome changed.
 
     An outcome that was final stays final, and is only replaced if nothing of the
-    frame is missing; any other one becomes provisional. A frame without a header
-    is left alone. Raises StoreUnavailable; calling again is safe.
+    frame is missing; so does one that was final until somebody opened it. Any other
+    one becomes provisional. A frame without a header is left alone. Raises
+    StoreUnavailable; calling again is safe.
     """
     changed: set[ObjectId] = set()
     with told():
@@ -113,11 +115,18 @@ async def _judge_one(db: Database, frame_id: ObjectId) -> bool | None:
         was_final and (outcome.missing or outcome.dead == there["dead"])
     ) or _same_account(there, outcome)
     if nothing_new and not there.get("open"):
-        since: datetime = there.get("judged_at") or there["settled_at"]
-        seen = {"_id": frame_id, "judge_at": there.get("judge_at")}
-        await db[OUTCOMES].update_one(seen, {"$set": {"judge_at": judge_at(to_ms(since))}})
+        await _judge_later(db, there)
         return False
     return await replace(db, there, outcome) or None
+
+
+async def _judge_later(db: Database, there: Mapping[str, Any]) -> None:
+    """Put off an outcome that stays as it is, or leave it alone from now on."""
+    since: datetime = there.get("judged_at") or there["settled_at"]
+    at = judge_at(to_ms(since))
+    seen = {"_id": there["_id"], "judge_at": there.get("judge_at")}
+    later = {"$unset": {"judge_at": ""}} if at is None else {"$set": {"judge_at": at}}
+    await db[OUTCOMES].update_one(seen, later)
 
 
 async def _judge(db: Database, held: Held, there: Document | None) -> Outcome:
@@ -126,15 +135,20 @@ async def _judge(db: Database, held: Held, there: Document | None) -> Outcome:
     kept = db.get_collection(DEAD_LETTERS, codec_options=AS_IT_IS)
     by_frame = kept.find({"frame_id": held.frame_id})
     letters = {letter["index"]: letter for letter in await by_frame.to_list()}
+    with_events = there is not None and not there.get("provisional")
+    if listed is not None and not with_events:
+        # A worker that hung may have written letters since.
+        listed.update(letters)
     compared = {held.ids[index] for index in {*letters, *(listed or ())}}
     found = await _look_up(db, compared, None)
     outcome = judge_by_ids(held, found, letters, listed)
-    is_provisional = there is None or not is_final(there)
-    if is_provisional or (there and outcome.dead != there["dead"]):
+    is_open = there is not None and bool(there.get("open"))
+    if not with_events or is_open or (there and outcome.dead != there["dead"]):
         # A final outcome changes only by its dead; they alone are looked up most of the time.
         found |= await _look_up(db, set(held.ids) - compared, _COUNTED)
         outcome = judge_by_ids(held, found, letters, listed)
-    outcome.provisional = is_provisional
+    # Who meets what another one is about to replace has the same facts, and may end it for good.
+    outcome.provisional = not with_events or (is_open and bool(outcome.missing))
     return outcome
 
 

@@ -17,6 +17,8 @@ from evp.views.tables import plain_table
 _INDENT = "    "
 #: What a list shows of a detail; `show` has all of it.
 _DETAIL_CHARS_MAX = 120
+#: What is said of letters that stay, where they were not to be delivered.
+_STAY = {"purged": "left as they are"}
 
 
 def listing_view(listing: Listing, mends: Mapping[str, str]) -> RenderableType:
@@ -57,7 +59,12 @@ def account_view(account: Account, done: str) -> RenderableType:
     """Return what became of letters; `done` is the word for those that were changed."""
     lines = [f"{account.done:,} of {account.selected:,} {done}"]
     if account.refused_count:
-        lines[0] += f", {account.refused_count:,} refused again"
+        lines[0] += f", {account.refused_count:,} {_STAY.get(done, 'refused again')}"
+    if account.duplicate or account.dead:
+        lines.append(
+            f"{_INDENT}events: {account.stored:,} stored, {account.duplicate:,} stored before, "
+            f"{account.dead:,} dead again"
+        )
     lines += [f"{_INDENT}{count:,} {reason}" for reason, count in sorted(account.refused.items())]
     lines += [
         f"{_INDENT}{one.id}  {one.reason}: {_printable(one.detail)}" for one in account.examples

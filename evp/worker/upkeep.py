@@ -19,6 +19,7 @@ from evp.settings import Settings
 from evp.storage import lease
 from evp.storage.client import Database
 from evp.storage.groups import registered, require_writer
+from evp.storage.prune import prune
 from evp.storage.rollups import fold
 from evp.storage.sweep import sweep
 from evp.stream.client import Link
@@ -118,10 +119,11 @@ class Upkeep:
         return (await trim(link, self._keys, names, kept)).more
 
     async def _fold(self, _link: Link) -> bool:
-        """Sum up what was accepted a while ago."""
+        """Sum up what was accepted a while ago, and let go of minutes that are old."""
         if not await self._may_do("fold"):
             return False
-        return (await fold(self._db, now_ms())).more
+        more = (await fold(self._db, now_ms())).more
+        return await prune(self._db, now_ms()) or more
 
     async def _sweep(self, link: Link) -> bool:
         """Judge frames again that no worker will, or that may have changed."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Iterator, Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,23 @@ def test_entry_of_another_program(field: Field) -> None:
     field.db.dead_letters.update_one({}, {"$set": {"reason": "corrupt_frame"}})
     assert field.dlq("replay", "--yes").code == 1
     assert field.json("list")["letters"][0]["reason"] == "invalid_entry"
+
+
+def test_entry_that_dies_again(refused: Field) -> None:
+    """An entry that is a frame by now, and whose event the store refuses, was not delivered."""
+    refused.add_plain({"foo": "bar"})
+    refused.work()
+    [letter] = refused.json("list", "--reason", "invalid_entry")["letters"]
+    payload = b"4:type1:t2:id1:p4:data3:[1]"
+    held = {"payload": payload, "payload_bytes": len(payload)}
+    held |= {"payload_sha256": sha256(payload).hexdigest()}
+    refused.db.dead_letters.update_one({"_id": letter["id"]}, {"$set": held})
+    done = refused.dlq("replay", letter["id"], "--yes")
+    assert done.code == 1
+    assert "0 of 1 delivered, 1 refused again" in done.out
+    assert "events: 0 stored, 0 stored before, 1 dead again" in done.out
+    assert f"1 of the 1 events of entry {letter['entry']} are dead again" in done.out
+    assert refused.json("list")["by_reason"] == {"document_validation": 6}
 
 
 @pytest.mark.parametrize(

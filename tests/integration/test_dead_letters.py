@@ -25,7 +25,8 @@ from evp.storage import replay, schema
 from evp.storage.client import Database, database
 from evp.storage.dead_letters import Origin
 from evp.storage.dlq import DEAD, DELIVERED, PURGED, REOPENED, SETTLING, STATES, Filters
-from evp.storage.replay import Replayer
+from evp.storage.replay import Delivered, Replayer
+from evp.storage.sweep import judge_again
 from evp.storage.writer import Writer
 from tests.support.frames import document, frame_of_documents, with_crc
 from tests.support.make import ADMISSION, SRV, event, frame_of, open_frame
@@ -418,6 +419,7 @@ async def test_event_that_came_another_way_is_a_duplicate(
     await writer.write([frame_of(event(0))])
     account = await replayed(db, replayer)
     assert (account.done, account.refused) == (1, {})
+    assert (account.stored, account.duplicate) == (0, 1)
     assert await account_of(db, frame) == (1, 1, [])
 
 
@@ -463,6 +465,50 @@ async def test_entry_is_read_by_the_rules_of_now(
     assert headers["2-0"]["external"]
     letters = (await listed(db)).letters
     assert {(one.entry, one.attempts) for one in letters} == {("3-0", 2), ("4-0", 2), ("5-0", 2)}
+
+
+async def test_entry_that_dies_again_is_told(
+    db: Database, writer: Writer, replayer: Replayer
+) -> None:
+    """An entry is no event: what became of each of its events is counted, and the dead are told."""
+    await writer.write([frame_of(event(0))])
+    fields = open_frame(event(0), event(1, x=1), event(2), event(3)).fields(SRV, 1)
+    await writer.bury("s", [("1-0", payload_of(fields), CorruptFrame("an older evp"))])
+    await refuse_all(db)
+    account = await replayed(db, replayer)
+    assert (account.selected, account.done) == (1, 0)
+    assert account.refused == {"document_validation": 1}
+    assert (account.stored, account.duplicate, account.dead) == (1, 1, 2)
+    [told] = account.examples
+    letters = sorted((await listed(db)).letters, key=lambda one: one.index or 0)
+    assert [one.index for one in letters] == [2, 3]
+    assert (told.id, told.reason) == (letters[0].id, "document_validation")
+    assert told.detail.startswith("2 of the 4 events of entry 1-0 are dead again: ")
+    await take_all(db)
+    account = await replayed(db, replayer)
+    assert (account.done, account.refused) == (2, {})
+    assert (account.stored, account.duplicate, account.dead) == (2, 0, 0)
+
+
+async def test_entry_that_was_stored_already(
+    db: Database, writer: Writer, replayer: Replayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Events that another request brought are duplicates; done again, all are stored already."""
+
+    async def end(*_args: Any) -> None:
+        raise StoreUnavailable("ends here")
+
+    await writer.write([frame_of(event(0))])
+    fields = open_frame(event(0), event(1)).fields(SRV, 1)
+    await writer.bury("s", [("1-0", payload_of(fields), CorruptFrame("an older evp"))])
+    with monkeypatch.context() as patch:
+        patch.setattr(replay, "remove", end)
+        with pytest.raises(StoreUnavailable):
+            await replayed(db, replayer)
+    account = await replayed(db, replayer)
+    assert (account.done, account.refused) == (1, {})
+    assert (account.stored, account.duplicate, account.dead) == (0, 2, 0)
+    assert await documents(db, schema.DEAD_LETTERS) == []
 
 
 async def test_replay_of_named_letters(db: Database, writer: Writer, replayer: Replayer) -> None:
@@ -566,10 +612,10 @@ async def test_letter_that_another_replay_delivered(
     await writer.write([frame_of(event(0))])
     [letter] = (await listed(db)).letters
     await take_all(db)
-    assert await replayer.deliver([letter]) == []
-    assert await replayer.deliver([letter]) == []
+    assert await replayer.deliver([letter]) == Delivered(stored=1)
+    assert await replayer.deliver([letter]) == Delivered(duplicate=1)
     await writer.bury("s", [("1-0", b"y" * (EVENT_BYTES_MAX + 1), InvalidEntry("too large"))])
-    [refused] = await replayer.deliver((await listed(db)).letters)
+    [refused] = (await replayer.deliver((await listed(db)).letters)).refused
     assert (refused.reason, "not all of it was kept" in refused.detail) == ("invalid_entry", True)
 
 
@@ -580,7 +626,7 @@ async def test_letter_that_is_purged_during_its_replay(
     frame = await conflict(writer)
     [letter] = (await listed(db)).letters
     await purged(db)
-    [refused] = await replayer.deliver([letter])
+    [refused] = (await replayer.deliver([letter])).refused
     assert refused.id == f"{frame.frame_id}:1"
     assert "purged_at" in await the_one(db, schema.DEAD_LETTERS)
     assert await account_of(db, frame) == (1, 0, [1])
@@ -633,7 +679,12 @@ async def test_purge_leaves_alone_what_is_not_settled(db: Database, writer: Writ
 
 async def test_purge_clears_letters_whose_events_are_stored(db: Database, writer: Writer) -> None:
     """A letter that says nothing any more goes whole."""
-    frame = await conflict(writer)
-    await db[schema.OUTCOMES].update_one({"_id": frame.frame_id}, {"$set": {"dead": []}})
+    await refuse_all(db)
+    frame = frame_of(event(0))
+    await writer.write([frame])
+    await take_all(db)
+    await db[schema.EVENTS].insert_one(frame.documents[0])
+    await judge_again(db, [frame.frame_id])
+    assert [one.state for one in (await listed(db, *STATES)).letters] == [DELIVERED]
     assert (await purged(db)).done == 1
     assert await documents(db, schema.DEAD_LETTERS) == []

@@ -22,7 +22,7 @@ from evp.storage.rollups import fold
 from evp.storage.writer import Writer
 from tests.support.make import event, frame_of
 from tests.support.stores import MAY_LEAVE_SOCKETS, WRITE_MS, documents
-from tests.support.sums import check_sums, erase, fold_all, sweep_all
+from tests.support.sums import check_sums, erase, fold_all, prune_all, sweep_all
 
 pytestmark = MAY_LEAVE_SOCKETS
 
@@ -37,7 +37,7 @@ steps = st.one_of(
         st.integers(0, 3),
     ),
     st.tuples(st.sampled_from(["again", "half again", "open", "lose", "erase"]), number),
-    st.tuples(st.sampled_from(["fold", "fold", "sweep", "mend"])),
+    st.tuples(st.sampled_from(["fold", "fold", "sweep", "mend", "prune"])),
 )
 
 
@@ -61,6 +61,7 @@ class Story:
         self._frames: list[Frame] = []
         self._lost: set[int] = set()
         self._kept: set[int] = set()
+        self._pruned = False
 
     async def begin(self) -> None:
         """Empty the store, and let an event be there that keeps another one out."""
@@ -71,8 +72,8 @@ class Story:
 
     async def happen(self, what: str, *how: Any) -> None:
         """Let one thing happen."""
-        if what in {"fold", "sweep", "mend"}:
-            await {"fold": self._fold, "sweep": self._sweep, "mend": self._mend}[what]()
+        if what in {"fold", "sweep", "mend", "prune"}:
+            await getattr(self, f"_{what}")()
         elif len(how) == 2:
             frame = self._frame(*how)
             if what == "both":
@@ -115,7 +116,7 @@ class Story:
             wanted.duplicate += one["duplicate"]
             wanted.dead += len(one["dead"])
             wanted.missing += len(missing)
-        await check_sums(self._db)
+        await check_sums(self._db, minutes=not self._pruned)
         assert await totals(self._db) == wanted
         assert wanted.stored == len(await documents(self._db, schema.EVENTS))
 
@@ -164,6 +165,10 @@ class Story:
                 if place not in self._lost
             ],
         )
+
+    async def _prune(self) -> None:
+        self._pruned = True
+        await prune_all(self._db)
 
     async def _mend(self) -> None:
         await self._db[schema.EVENTS].drop_indexes()

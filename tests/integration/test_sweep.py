@@ -13,7 +13,7 @@ from evp.batch.outcome import Held, Outcome, judge_by_ids
 from evp.clock import from_ms, now_ms
 from evp.errors import LogUnavailable
 from evp.frame import Frame
-from evp.limits import JUDGE_AGAIN_MS_MIN, SWEEP_FRAMES_MAX
+from evp.limits import JUDGE_AGAIN_AGE_MS_MAX, JUDGE_AGAIN_MS_MIN, SWEEP_FRAMES_MAX
 from evp.settings import Settings
 from evp.storage import buckets, schema, settle
 from evp.storage import sweep as sweep_module
@@ -176,6 +176,50 @@ async def test_what_does_not_change_is_judged_less_and_less(db: Database) -> Non
     assert (await outcome_of(db, frame))["judge_at"] > from_ms(now_ms() + 1_700_000)
 
 
+@pytest.mark.parametrize("kind", ["dead", "provisional"])
+async def test_what_never_changes_is_left_at_last(db: Database, kind: str) -> None:
+    """An outcome that has been the same for long is not judged any more, unless asked for."""
+    if kind == "dead":
+        frame = await write_refused(db)
+    else:
+        frame = frame_of(event(0), event(1))
+        await write_header(db, frame)
+        await sweep_all(db)
+    before = await outcome_of(db, frame)
+    for age_ms, is_left in (
+        (JUDGE_AGAIN_AGE_MS_MAX - 60_000, False),
+        (JUDGE_AGAIN_AGE_MS_MAX, True),
+    ):
+        settled_at = {"settled_at": from_ms(now_ms() - age_ms)}
+        await db[schema.OUTCOMES].update_many({"dead": before["dead"]}, {"$set": settled_at})
+        [swept] = await sweep_all(db)
+        assert (swept.judged, swept.changed) == (1, 0)
+        assert ("judge_at" not in await outcome_of(db, frame)) is is_left
+    [swept] = await sweep_all(db)
+    assert swept.judged == 0
+    assert account(await outcome_of(db, frame)) == account(before)
+    await mend(db)
+    await db[schema.EVENTS].insert_one(frame.documents[1])
+    assert await judge_again(db, [frame.frame_id]) == {frame.frame_id}
+
+
+async def test_change_begins_a_new_term(db: Database, writer: Writer) -> None:
+    """An old outcome that changed after all, and has dead letters still, is judged on."""
+    await db[schema.EVENTS].create_index("partitionkey", unique=True, sparse=True)
+    await writer.write([frame_of(event(0, partitionkey="taken"))])
+    frame = frame_of(*(event(number, partitionkey="taken") for number in (1, 2)))
+    await writer.write([frame])
+    long_ago = {"settled_at": from_ms(now_ms() - 2 * JUDGE_AGAIN_AGE_MS_MAX)}
+    await db[schema.OUTCOMES].update_many({}, {"$set": long_ago})
+    await mend(db)
+    await db[schema.EVENTS].insert_one(frame.documents[0])
+    await sweep_all(db)
+    outcome = await outcome_of(db, frame)
+    assert account(outcome) == (1, 0, [1], [])
+    await sweep_all(db)
+    assert "judge_at" in await outcome_of(db, frame)
+
+
 async def test_dead_event_that_was_stored_after_all(db: Database) -> None:
     """A slower worker stores what another one saw refused: the sweep takes it out of the dead."""
     frame = await write_refused(db)
@@ -265,7 +309,7 @@ async def test_opened_outcome_is_settled_although_the_log_has_it(db: Database) -
     await sweep_all(db, in_log=[frame.frame_id.binary])
     outcome = await outcome_of(db, frame)
     assert account(outcome) == (3, 0, [], [])
-    assert "open" not in outcome
+    assert not outcome.keys() & {"provisional", "open"}
     await fold_all(db)
     await check_sums(db)
 
@@ -309,6 +353,43 @@ async def test_outcome_is_opened_before_its_bucket_is_marked(
     assert await judge_again(db, [frame.frame_id]) == {frame.frame_id}
     await fold_all(db)
     assert (await check_sums(db)).stored == 4
+
+
+@pytest.mark.parametrize("others", [1, 3])
+async def test_two_that_judge_one_frame_at_once(
+    db: Database, monkeypatch: pytest.MonkeyPatch, others: int
+) -> None:
+    """Whoever meets an outcome that another one has just opened settles it for good."""
+    frame = await write_refused(db)
+    await mend(db)
+    await db[schema.EVENTS].insert_one(frame.documents[1])
+    mark = buckets.mark
+
+    async def overtaken(*arguments: Any) -> None:
+        monkeypatch.setattr(settle, "mark", mark)
+        assert (await outcome_of(db, frame))["open"] is True
+        await asyncio.gather(*(judge_again(db, [frame.frame_id]) for _ in range(others)))
+        await mark(*arguments)
+
+    monkeypatch.setattr(settle, "mark", overtaken)
+    await judge_again(db, [frame.frame_id])
+    outcome = await outcome_of(db, frame)
+    assert account(outcome) == (3, 0, [], [])
+    assert not outcome.keys() & {"provisional", "missing", "open", "judge_at"}
+    await fold_all(db)
+    assert (await check_sums(db)).stored == 4
+
+
+async def test_opened_outcome_of_which_something_is_missing(db: Database) -> None:
+    """What a worker settled and another one opened stays in doubt while an event is nowhere."""
+    frame = await write_refused(db)
+    await db[schema.EVENTS].delete_one({"_id": Binary(frame.ids[0], 4)})
+    opened = {"open": True, "judge_at": from_ms(now_ms())}
+    await db[schema.OUTCOMES].update_one({"_id": frame.frame_id}, {"$set": opened})
+    await sweep_all(db)
+    outcome = await outcome_of(db, frame)
+    assert account(outcome) == (1, 0, [1], [0])
+    assert outcome["provisional"] is True
 
 
 async def test_first_outcome_marks_its_bucket(db: Database, writer: Writer) -> None:

@@ -12,11 +12,13 @@ from evp.frame import MINUTE_MS
 from evp.storage import schema
 from evp.storage.client import Database
 from evp.storage.metrics import Metrics, metrics
+from evp.storage.prune import prune
 from evp.storage.rollups import fold
 from evp.storage.sweep import Swept, sweep
 
 FOLDS_MAX = 60
 SWEEPS_MAX = 20
+PRUNES_MAX = 50
 _FAR_MS = 4_000_000_000_000
 
 
@@ -76,11 +78,27 @@ def by_step(found: Metrics) -> dict[tuple[int, str], int]:
     }
 
 
-async def check_sums(db: Database) -> Metrics:
+async def check_sums(db: Database, *, minutes: bool = True) -> Metrics:
     """Check that metrics say of every minute, hour and day what stands in the store."""
-    for step_ms in (24 * 60 * MINUTE_MS, 60 * MINUTE_MS):
-        await _check_steps(db, step_ms)
-    return await _check_steps(db, MINUTE_MS)
+    await _check_steps(db, 24 * 60 * MINUTE_MS)
+    found = await _check_steps(db, 60 * MINUTE_MS)
+    return await _check_steps(db, MINUTE_MS) if minutes else found
+
+
+async def prune_all(db: Database) -> None:
+    """Prune, as time goes by, until nothing is due but what is still needed, or young."""
+    await prune(db, now_ms())
+    await prune_later(db)
+    for _ in range(PRUNES_MAX):
+        if not await prune(db, now_ms()):
+            return
+    raise AssertionError("pruning does not come to an end")
+
+
+async def prune_later(db: Database) -> None:
+    """Let time go by, so that what may be pruned one day, or was put off, is due."""
+    there = {"prune_at": {"$exists": True}}
+    await db[schema.BUCKETS].update_many(there, {"$set": {"prune_at": from_ms(0)}})
 
 
 async def _check_steps(db: Database, step_ms: int) -> Metrics:

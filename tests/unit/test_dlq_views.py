@@ -96,6 +96,16 @@ def test_report() -> None:
         "not finished: the rest is as it was; the same command goes on",
     ]
     assert "5 dead letters to replay" in text(selection_view(account, "replay"))
+    assert text(account_view(account, "purged")).startswith("1 of 5 purged, 3 left as they are\n")
+
+
+def test_report_of_a_replayed_entry() -> None:
+    """What became of the events is told where letters alone don't say it."""
+    account = Account(2, {"a": 2}, 2, finished=True, stored=1_000, duplicate=2)
+    assert text(account_view(account, "delivered")).splitlines() == [
+        "2 of 2 delivered",
+        "    events: 1,000 stored, 2 stored before, 0 dead again",
+    ]
 
 
 def test_nothing_commands_the_terminal() -> None:
