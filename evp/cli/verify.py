@@ -29,7 +29,9 @@ def verify(
     repair: Annotated[
         bool,
         typer.Option(
-            "--repair", help="Settle frames that the log has lost by what the store has of them."
+            "--repair",
+            help="Settle frames that the log has lost by what the store has of them, and have "
+            "those written again that are acked and not stored.",
         ),
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
@@ -37,7 +39,7 @@ def verify(
     """Prove that every event that was accepted is stored, a duplicate, dead, or in the log.
 
     Changes nothing without --repair, and may run at any time, also beside servers and workers.
-    Exit 0: clean; 1: a difference was found; 3: an engine can't be reached.
+    Exit 0: clean; 1: a difference was found; 3: not all could be looked at.
 
     Examples: evp verify;  evp verify --since 24h;  evp verify --all --json | jq .findings
     """

@@ -121,22 +121,6 @@ else redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
 return 1
 """)
 
-HEADERS: Final = Script("""
--- What entries hold, without their payload.
--- KEYS stream.  ARGV first id, last id, count.
--- Answer: for each entry {entry id, frame id, srv, seq, n}; empty texts where it has no such field.
-local answer = {}
-for _, entry in ipairs(redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[2], 'COUNT', ARGV[3])) do
-  local found = {id = '', srv = '', seq = '', n = ''}
-  local fields = entry[2]
-  for i = 1, #fields, 2 do
-    if found[fields[i]] then found[fields[i]] = fields[i + 1] end
-  end
-  answer[#answer + 1] = {entry[1], found.id, found.srv, found.seq, found.n}
-end
-return answer
-""")
-
 POSITION: Final = Script("""
 -- Where in the stream the first entry of a range stands, without sending its payload.
 -- KEYS stream, index.  ARGV first id, last id.
@@ -173,7 +157,7 @@ end
 return #marks > 0 and frames or 0
 """)
 
-_FLOORS = """
+ORDER: Final = """
 -- An entry id is two numbers of up to 64 bits, more than a Lua number holds: text, longer is more.
 local function less(a, b)
   if #a ~= #b then return #a < #b end
@@ -185,6 +169,11 @@ local function before(a, b)
   if a_ms ~= b_ms then return less(a_ms, b_ms) end
   return less(a_seq, b_seq)
 end
+"""
+
+_FLOORS = (
+    ORDER
+    + """
 local function plus_one(digits)
   if digits == '18446744073709551615' then return nil end
   local head, last, nines = string.match(digits, '^(%d*)([0-8])(9*)$')
@@ -264,6 +253,7 @@ local function now_ms()
   return clock[1] * 1000 + math.floor(clock[2] / 1000)
 end
 """
+)
 
 TRIM: Final = Script(
     _FLOORS

@@ -80,6 +80,15 @@ class Epochs:
         if early and not self._frozen:
             epoch.upto = max(epoch.upto, seq)
 
+    def expect(self, srv: bytes, seq: int) -> None:
+        """Take note of a frame that the log has and the store must have, which is yet to be seen.
+
+        After `freeze` it says nothing new.
+        """
+        epoch = self._epochs.setdefault(srv, _Epoch())
+        if not self._frozen:
+            epoch.upto = max(epoch.upto, seq)
+
     def freeze(self) -> None:
         """From now on what is seen fills holes only, and says nothing of others."""
         self._frozen = True

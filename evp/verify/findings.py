@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from evp.clock import from_ms
 from evp.frame import entry_ms
 from evp.identity import ID_BYTES, canonical
 from evp.limits import VERIFY_FINDING_IDS_MAX
-from evp.storage.evidence import UnreadableEntry
 from evp.verify.documents import Stranger
-from evp.verify.epochs import Hole
+from evp.verify.holes import Part
 from evp.verify.judge import Fault
-from evp.verify.report import MEANING, Finding, Kind
+from evp.verify.report import MEANING, Finding
 
 
 def of_fault(fault: Fault) -> Finding:
@@ -36,23 +35,20 @@ def of_fault(fault: Fault) -> Finding:
     )
 
 
-def of_hole(hole: Hole, unreadable: Sequence[UnreadableEntry]) -> Finding:
-    """Return missing frames as a finding; one whose entry is a dead letter was damaged."""
-    gap = hole.gap
-    letter = next((one for one in unreadable if _is_in(hole, one)), None)
-    kind = Kind.HOLE if letter is None else Kind.DAMAGED
+def of_part(part: Part) -> Finding:
+    """Return missing frames as a finding."""
     return Finding(
-        kind=kind,
-        meaning=MEANING[kind],
-        srv=hole.srv.hex(),
-        first_seq=gap.first,
-        last_seq=gap.last,
-        frames=hole.frames,
-        events=hole.events,
-        entry_id=None if letter is None else letter.entry_id,
-        after=None if gap.after_ms is None else from_ms(gap.after_ms),
-        before=None if gap.before_ms is None else from_ms(gap.before_ms),
-        dead_letter=None if letter is None else letter.letter_id,
+        kind=part.kind,
+        meaning=MEANING[part.kind],
+        srv=part.srv.hex(),
+        first_seq=part.first,
+        last_seq=part.last,
+        frames=part.last - part.first + 1,
+        events=part.events,
+        entry_id=part.entry_id,
+        after=None if part.after_ms is None else from_ms(part.after_ms),
+        before=None if part.before_ms is None else from_ms(part.before_ms),
+        dead_letter=part.letter_id,
     )
 
 
@@ -65,14 +61,6 @@ def of_stranger(stranger: Stranger) -> Finding:
         frame_id=None if stranger.frame_id is None else str(stranger.frame_id),
         event_ids=_texts(stranger.ids),
     )
-
-
-def _is_in(hole: Hole, letter: UnreadableEntry) -> bool:
-    """Return True if a hole holds the frame that an unreadable entry says it is.
-
-    What is damaged may be these two fields as well; then the hole stays one.
-    """
-    return letter.srv == hole.srv and hole.gap.first <= letter.seq <= hole.gap.last
 
 
 def _texts(ids: Iterable[Any]) -> list[str]:

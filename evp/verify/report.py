@@ -17,6 +17,7 @@ class Kind(StrEnum):
     HOLE = "hole"
     DAMAGED = "damaged"
     ENTRY_LOST = "entry_lost"
+    ACKED_NOT_STORED = "acked_not_stored"
     EVENT_MISSING = "event_missing"
     LETTER_MISSING = "letter_missing"
     COUNTS_WRONG = "counts_wrong"
@@ -38,6 +39,11 @@ MEANING: dict[Kind, str] = {
     Kind.ENTRY_LOST: (
         "a worker began to write this frame, and before it was done the log lost the entry: these "
         "events are neither stored nor dead letters. Whoever sent them can send them again"
+    ),
+    Kind.ACKED_NOT_STORED: (
+        "the group that writes has done with these frames, and the store does not have them: it "
+        "was put back to an older state, or the group was set forward (XGROUP SETID). The log has "
+        "them still, and forgets them soon: evp verify --repair has the workers write them again"
     ),
     Kind.EVENT_MISSING: (
         "the frame is settled, so these events were stored, and are not there any more: they were "
@@ -106,13 +112,14 @@ class Counts(Struct):
     ids_checked: int = 0
     documents_scanned: int = 0
     repaired_frames: int = 0
+    redelivered_frames: int = 0
 
 
 class Scope(Struct, frozen=True):
     """What to look at: frames accepted `since` then; every document; ids of a `sample` only.
 
     With `repair`, frames that no worker will settle any more are settled by what
-    the store has of them.
+    the store has of them, and frames that are acked and not stored delivered again.
     """
 
     since: datetime | None = None
@@ -122,7 +129,11 @@ class Scope(Struct, frozen=True):
 
 
 class Report(Struct, kw_only=True):
-    """The answer. `undecided_frames` are those of which only the log, which is away, can tell."""
+    """The answer.
+
+    `undecided_frames` are those of which only the log, which is away, can tell, and
+    those that somebody changed each time they were looked at.
+    """
 
     clean: bool = False
     stream: str
@@ -149,4 +160,4 @@ class Report(Struct, kw_only=True):
         """0 clean, 1 a finding, 3 not all could be looked at."""
         if self.findings_total:
             return EXIT_FINDING
-        return EXIT_UNAVAILABLE if self.log_error else EXIT_OK
+        return EXIT_UNAVAILABLE if self.log_error or self.undecided_frames else EXIT_OK

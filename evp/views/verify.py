@@ -25,6 +25,14 @@ def render(report: Report) -> RenderableType:
                 style="yellow",
             )
         )
+    elif report.undecided_frames:
+        parts.append(
+            Text(
+                f"{report.undecided_frames:,} frames were changed each time they were looked at. "
+                "Verify again.",
+                style="yellow",
+            )
+        )
     told: set[str] = set()
     for finding in report.findings[:_FINDINGS_SHOWN]:
         parts.append(Padding(_finding(finding), (1, 0, 0, 0)))
@@ -43,7 +51,7 @@ def _verdict(report: Report) -> Text:
         what = ", ".join(f"{n:,} {kind}" for kind, n in sorted(report.findings_by_kind.items()))
         return Text(f"{where}: {what}", style="bold red")
     if not report.clean:
-        return Text(f"{where}: no fault in the store")
+        return Text(f"{where}: no fault in the store, as far as it could be looked at")
     scope = report.scope
     limits = []
     if scope.since is not None:
@@ -69,6 +77,8 @@ def _counts(counts: Counts) -> Table:
         rows.append(("frames expired", f"{counts.expired_frames:,}"))
     if counts.repaired_frames:
         rows.append(("frames repaired", f"{counts.repaired_frames:,}"))
+    if counts.redelivered_frames:
+        rows.append(("frames delivered again", f"{counts.redelivered_frames:,}"))
     if counts.documents_scanned:
         rows.append(("documents scanned", f"{counts.documents_scanned:,}"))
     table = Table.grid(padding=(0, 2))
