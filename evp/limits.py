@@ -72,6 +72,10 @@ DURABILITY_CHECK_S = 15.0
 LEDGER_RECORD_S = 2.0
 #: How often a server process carries what is left of others in the log to the store.
 LEDGER_CARRY_S = 60.0
+#: How long, and of how many epochs, the log keeps the record once they are over and the store
+#: has it.
+LEDGER_RETIRED_S = 7 * 24 * 3600
+LEDGER_RETIRED_MAX = 1_000
 #: The store must take a record within this, seconds.
 LEDGER_STORE_S_MAX = 5.0
 

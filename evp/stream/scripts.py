@@ -100,16 +100,38 @@ end
 return 0
 """)
 
-FORGET_EPOCHS: Final = Script("""
--- Remove records of epochs that are still the ones that were seen.
--- KEYS servers.  ARGV epoch, its record, epoch, its record, …  Answer: how many were removed.
-local removed = 0
-for i = 1, #ARGV, 2 do
-  if redis.call('HGET', KEYS[1], ARGV[i]) == ARGV[i + 1] then
-    removed = removed + redis.call('HDEL', KEYS[1], ARGV[i])
+RETIRE_EPOCHS: Final = Script("""
+-- Mark epochs as over and known to the store, and forget those that were longest ago.
+-- KEYS servers.
+-- ARGV ms to keep them, how many to keep, then epoch, seq, events, unknown, epoch, seq, …
+-- Answer: how many were forgotten.
+local clock = redis.call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+for i = 3, #ARGV, 4 do
+  local there = redis.call('HGET', KEYS[1], ARGV[i]) or ''
+  local seq, retired = string.match(there, '^(%d+) %d+ ?%d* ?(%d*)$')
+  local more = seq and tonumber(seq) - tonumber(ARGV[i + 1]) or -1
+  if more < 0 or (more == 0 and retired == '') then
+    local row = {ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], string.format('%.0f', now)}
+    -- A full log refuses it: the next one marks it who looks.
+    redis.pcall('HSET', KEYS[1], ARGV[i], table.concat(row, ' '))
   end
 end
-return removed
+local flat, rows, forgotten = redis.call('HGETALL', KEYS[1]), {}, 0
+for i = 1, #flat, 2 do
+  local retired = string.match(flat[i + 1], '^%d+ %d+ %d+ (%d+)$')
+  if retired then rows[#rows + 1] = {tonumber(retired), flat[i]} end
+end
+table.sort(rows, function(a, b)
+  if a[1] ~= b[1] then return a[1] > b[1] end
+  return a[2] < b[2]
+end)
+for i, row in ipairs(rows) do
+  if i > tonumber(ARGV[2]) or now - row[1] > tonumber(ARGV[1]) then
+    forgotten = forgotten + redis.call('HDEL', KEYS[1], row[2])
+  end
+end
+return forgotten
 """)
 
 SWAP_LEASE: Final = Script("""

@@ -106,11 +106,12 @@ class _Verification:
         writing = await writer(self._db)
         if writing is not None and writing[0] == self._report.stream:
             self._log.group = writing[1]
-        # The log's come first: they leave it only when the store has them.
+        # The log's come first: they leave it only when the store has them. It keeps them for a
+        # while all the same, as the store may be put back; the larger number counts.
         for one in await self._log.records():
-            self._epochs.record(one.srv, one.seq, one.events, None)
+            self._epochs.record(one.srv, one.seq, one.events, one.retired_ms or None)
         self._report.log_error = self._log.error
-        for row in await epoch_rows(self._db):
+        async for row in epoch_rows(self._db):
             said_ms = None if row.seen_at is None else to_ms(row.seen_at)
             self._epochs.record(row.srv, row.seq, row.events, said_ms)
 

@@ -61,6 +61,11 @@ def _balance(balance: Balance) -> Text:
     if balance.unaccounted:
         text += f", {balance.unaccounted:,} unaccounted for: run `evp verify`"
         return Text(text, style="red")
+    if balance.unaccounted_max:
+        text += (
+            f"; {balance.unknown:,} of unknown outcome, so up to {balance.unaccounted_max:,} may "
+            "be unaccounted for: `evp verify` tells"
+        )
     return Text(text)
 
 

@@ -112,6 +112,27 @@ async def test_an_outcome_that_is_gone(server: Accepting, db: Database, settings
     assert (await look_once(settings, db)).unaccounted == 2
 
 
+async def test_unknown_outcome_is_a_range(
+    server: Accepting, db: Database, link: Link, keys: Keys, settings: Settings
+) -> None:
+    """An append that landed although nobody was told hides no loss: the balance is a range."""
+    await server.frames([event(0)], [event(1)])
+    await server.frames([event(2), event(3), event(4)], is_told=False)
+    await server.record_in_log()
+    balance = await look_once(settings, db)
+    assert (balance.accepted, balance.unknown, balance.in_log) == (2, 3, 5)
+    assert (balance.unaccounted, balance.unaccounted_max) == (0, 0)
+    await server.record_in_store(db)
+    await drain(settings)
+    await db["outcomes"].delete_many({"stored": 1})
+    balance = await look_once(settings, db)
+    assert (balance.unknown, balance.unaccounted, balance.unaccounted_max) == (3, 0, 2)
+    await link.call("DEL", *keys.all())
+    await db["outcomes"].delete_many({})
+    balance = await look_once(settings, db)
+    assert (balance.unknown, balance.unaccounted, balance.unaccounted_max) == (3, 2, 5)
+
+
 async def test_never_too_large_under_load(db: Database, link: Link, settings: Settings) -> None:
     """While events are accepted and stored, none is ever unaccounted for."""
     stop = asyncio.Event()

@@ -555,9 +555,10 @@ async def test_log_goes_away(
     await db["outcomes"].delete_many({})
     original = evidence.epoch_rows
 
-    async def then_kill(db: Database) -> Any:
+    async def then_kill(db: Database) -> AsyncIterator[evidence.EpochRow]:
         await asyncio.to_thread(own_log_server.kill)
-        return await original(db)
+        async for row in original(db):
+            yield row
 
     monkeypatch.setattr("evp.verify.run.epoch_rows", then_kill)
     with pytest.raises(LogUnavailable):

@@ -189,3 +189,21 @@ async def test_gap_of_several_kinds(
         (Kind.DAMAGED, 5, 5, None),
         (Kind.HOLE, 6, 7, None),
     ]
+
+
+async def test_epoch_that_ended_since_the_copy(
+    server: Accepting, db: Database, link: Link, settings: Settings
+) -> None:
+    """How far an epoch got that is over is known by the log, when the store was put back."""
+    await server.singles(1)
+    await server.record_in_store(db)
+    await drain(settings)
+    copy, servers = await kept(db), await db["servers"].find().to_list()
+    await server.singles(2, first=1)
+    await server.end_well(db)
+    await drain(settings)
+    await clean(settings)
+    await put_back(db, copy | {"servers": servers})
+    await link.call("XTRIM", settings.stream, "MAXLEN", 0)
+    finding = await the_finding(settings)
+    assert spans([finding]) == [(Kind.HOLE, 2, 3, 2)]
