@@ -18,6 +18,7 @@ from evp.clock import now
 from evp.settings import Settings
 from evp.storage import groups
 from evp.storage.account import Totals, totals
+from evp.storage.acknowledged import acknowledged_events
 from evp.storage.client import Database
 from evp.storage.evidence import epoch_rows
 from evp.stream.client import Link
@@ -33,8 +34,9 @@ class Balance(Struct, kw_only=True):
     "store" or "log and store"; so it outlives either. `unknown` ones were answered
     with `ack_unknown`: the log may have some of them, or all. `in_log` is at most what
     is not settled yet. `external` ones, plain entries of other programs, are counted in
-    nothing else. Of what was accepted, `unaccounted` at least and `unaccounted_max` at
-    most are nowhere.
+    nothing else. `acknowledged` ones are lost, and somebody took note of that
+    (`evp verify --acknowledge`). Of what else was accepted, `unaccounted` at least and
+    `unaccounted_max` at most are nowhere.
     """
 
     at: datetime
@@ -46,6 +48,7 @@ class Balance(Struct, kw_only=True):
     dead: int
     in_log: int
     external: int
+    acknowledged: int
     unaccounted: int
     unaccounted_max: int
 
@@ -62,7 +65,8 @@ async def look(link: Link, db: Database, keys: Keys, group: str) -> tuple[Balanc
     in_log = await backlog_events(link, keys, writer[1] if writer else group)
     sums = await totals(db)
     settled = sums.stored + sums.duplicate + sums.dead - sums.external
-    missing = accepted - settled - in_log
+    known = await acknowledged_events(db)
+    missing = accepted - settled - in_log - known
     balance = Balance(
         at=at,
         accepted=accepted,
@@ -73,6 +77,7 @@ async def look(link: Link, db: Database, keys: Keys, group: str) -> tuple[Balanc
         dead=sums.dead,
         in_log=in_log,
         external=sums.external,
+        acknowledged=known,
         unaccounted=max(0, missing),
         unaccounted_max=max(0, missing + unknown),
     )

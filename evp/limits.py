@@ -235,6 +235,8 @@ VERIFY_DOUBTS_MAX = 10_000
 #: Findings it names one by one, and ids it names of each; all are counted.
 VERIFY_FINDINGS_MAX = 1_000
 VERIFY_FINDING_IDS_MAX = 20
+#: Findings that may be acknowledged, each by itself.
+ACKNOWLEDGED_MAX = 10_000
 #: The largest `--sample`, in frames.
 VERIFY_SAMPLE_MAX = 100_000
 #: Headers that a scan of all events keeps at hand, in bytes of ids.

@@ -13,7 +13,8 @@
 | `workers` | `<group>/<name>` | what a worker does now, or did last: `group`, `name`, `host`, `pid`, `totals`, `stored_per_s`, `rss_bytes`, `seen_at` | |
 | `groups` | group | the consumer groups there may be; a group is written here before it is made in the log, and leaves by `evp groups delete` alone | |
 | `attempts` | `<frame id>:<first>:<last>` | `incarnations`: the workers that began to write these events of a frame | |
-| `meta` | what it is | `writing_group`: the one group that writes to this database; `lease:<job>`: who does a job; `buckets`: which are closed; `deleted_entries`: how many entries were deleted from the log before they were acked | |
+| `acknowledged` | key of a finding | losses that were taken note of (`evp verify --acknowledge`): `kind`, `reason`, `at` | |
+| `meta` | what it is | `writing_group`: the one group that writes to this database; `lease:<job>`: who does a job; `buckets`: which are closed; `acknowledged`: how many `events` are acknowledged as lost; `deleted_entries`: how many entries were deleted from the log before they were acked | |
 
 The one index that every event pays for is `_id`; it deduplicates as well.
 """  # noqa: E501 - a table's row is one line
@@ -40,6 +41,7 @@ ROLLUPS = "rollups"
 BUCKETS = "buckets"
 GROUPS = "groups"
 ATTEMPTS = "attempts"
+ACKNOWLEDGED = "acknowledged"
 META = "meta"
 
 ALL = (
@@ -54,6 +56,7 @@ ALL = (
     WORKERS,
     GROUPS,
     ATTEMPTS,
+    ACKNOWLEDGED,
     META,
 )
 

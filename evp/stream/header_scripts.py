@@ -11,7 +11,7 @@ _ACKED = (
     + """
 -- The last id that was given to a group; nothing if there is no such group.
 local function given_to(stream, name)
-  if redis.call('TYPE', stream).ok ~= 'stream' then return nil end
+  if name == '' or redis.call('TYPE', stream).ok ~= 'stream' then return nil end
   for _, flat in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
     local group = {}
     for i = 1, #flat, 2 do group[flat[i]] = flat[i + 1] end

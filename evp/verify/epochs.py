@@ -56,6 +56,11 @@ class Epochs:
         every = self._epochs.values()
         return sum(one.recorded_seq for one in every), sum(one.recorded_events for one in every)
 
+    @property
+    def lost_events(self) -> int:
+        """Recorded events of frames that were not seen."""
+        return sum(one.recorded_events - one.events_seen for one in self._epochs.values())
+
     def record(self, srv: bytes, seq: int, events: int, said_ms: int | None) -> None:
         """Take a record of an epoch; it may be recorded in two places, and the larger counts.
 

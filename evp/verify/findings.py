@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from hashlib import blake2b
 from typing import Any
 
 from evp.clock import from_ms
@@ -14,6 +15,8 @@ from evp.verify.holes import Part
 from evp.verify.judge import Fault
 from evp.verify.report import MEANING, Finding
 
+_KEY_BYTES = 12
+
 
 def of_fault(fault: Fault) -> Finding:
     """Return a frame of which something is wrong as a finding."""
@@ -22,6 +25,7 @@ def of_fault(fault: Fault) -> Finding:
     accepted_at = from_ms(entry_ms(frame.entry_id))
     return Finding(
         kind=fault.kind,
+        key=_key(fault.kind, frame.frame_id, *(ids[index] for index in fault.indexes)),
         meaning=MEANING[fault.kind],
         srv=frame.srv.hex() or None,
         first_seq=frame.seq or None,
@@ -39,6 +43,7 @@ def of_part(part: Part) -> Finding:
     """Return missing frames as a finding."""
     return Finding(
         kind=part.kind,
+        key=_key(part.kind, part.srv, part.first, part.last, part.letter_id),
         meaning=MEANING[part.kind],
         srv=part.srv.hex(),
         first_seq=part.first,
@@ -56,11 +61,25 @@ def of_stranger(stranger: Stranger) -> Finding:
     """Return documents that no frame lists as a finding."""
     return Finding(
         kind=stranger.kind,
+        key=_key(stranger.kind, stranger.frame_id, *sorted(map(_said, stranger.ids))),
         meaning=MEANING[stranger.kind],
         events=len(stranger.ids),
         frame_id=None if stranger.frame_id is None else str(stranger.frame_id),
         event_ids=_texts(stranger.ids),
     )
+
+
+def _key(*parts: Any) -> str:
+    """Return what stands for a finding, and only for this one."""
+    digest = blake2b(digest_size=_KEY_BYTES)
+    for part in parts:
+        said = _said(part).encode()
+        digest.update(b"%d:%b" % (len(said), said))
+    return digest.hexdigest()
+
+
+def _said(part: Any) -> str:
+    return part.hex() if isinstance(part, bytes) else str(part)
 
 
 def _texts(ids: Iterable[Any]) -> list[str]:

@@ -30,11 +30,15 @@ _KINDS = {Whereabouts.GONE: Kind.ENTRY_LOST, Whereabouts.ACKED: Kind.ACKED_NOT_S
 
 
 class Fault(Struct, frozen=True):
-    """What is wrong with a frame, and with which of its events, by index."""
+    """What is wrong with a frame, and with which of its events, by index.
+
+    `unaccounted` is how many numbered events the account of its frame does not count.
+    """
 
     kind: Kind
     frame: FrameHeader
     indexes: list[int]
+    unaccounted: int = 0
 
 
 class Verdicts(Struct, frozen=True):
@@ -154,7 +158,7 @@ class Judge:
                 if kind is None:
                     self.undecided += 1
                 else:
-                    faults.append(Fault(kind, frame, lost))
+                    faults.append(Fault(kind, frame, lost, 0 if frame.external else len(lost)))
         return faults + await self._look_at_settled(settled), outcomes
 
     async def _look_at_settled(self, settled: Sequence[tuple[FrameHeader, Settled]]) -> list[Fault]:
@@ -171,7 +175,8 @@ class Judge:
                 index for index in outcome.dead if letter_id(frame.frame_id, index) not in letters
             ]
             if not _adds_up(frame, outcome):
-                faults.append(Fault(Kind.COUNTS_WRONG, frame, []))
+                less = 0 if frame.external else frame.count - _sum_of(outcome)
+                faults.append(Fault(Kind.COUNTS_WRONG, frame, [], less))
             if missing:
                 faults.append(Fault(Kind.EVENT_MISSING, frame, missing))
             if unlettered:
@@ -205,7 +210,11 @@ def _is_expired(frame: FrameHeader, outcome: Settled | None) -> bool:
 
 
 def _adds_up(frame: FrameHeader, outcome: Settled) -> bool:
-    return outcome.stored + outcome.duplicate + len(outcome.dead) == frame.count
+    return _sum_of(outcome) == frame.count
+
+
+def _sum_of(outcome: Settled) -> int:
+    return outcome.stored + outcome.duplicate + len(outcome.dead)
 
 
 def _to_be_stored(frame: FrameHeader, outcome: Settled) -> list[bytes]:

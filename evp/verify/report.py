@@ -9,6 +9,7 @@ from msgspec import Struct, field
 
 from evp.errors import EXIT_FINDING, EXIT_OK, EXIT_UNAVAILABLE
 from evp.limits import VERIFY_FINDINGS_MAX
+from evp.storage.acknowledged import Acknowledgement
 
 
 class Kind(StrEnum):
@@ -71,11 +72,14 @@ MEANING: dict[Kind, str] = {
 class Finding(Struct, kw_only=True):
     """One difference. `events` is how many it concerns, null if that can't be told.
 
+    `key` stands for exactly this difference: what it is about, all events of it. Of one
+    that somebody has taken note of, `acknowledged` says why and when.
     `event_ids` names the first of them. `after` and `before` bound the time at
     which they were accepted, null where nothing is known.
     """
 
     kind: Kind
+    key: str
     meaning: str
     srv: str | None = None
     first_seq: int | None = None
@@ -88,6 +92,7 @@ class Finding(Struct, kw_only=True):
     after: datetime | None = None
     before: datetime | None = None
     dead_letter: str | None = None
+    acknowledged: Acknowledgement | None = None
 
 
 class Counts(Struct):
@@ -120,12 +125,14 @@ class Scope(Struct, frozen=True):
 
     With `repair`, frames that no worker will settle any more are settled by what
     the store has of them, and frames that are acked and not stored delivered again.
+    With `acknowledge`, a reason, what is found is taken note of.
     """
 
     since: datetime | None = None
     every_document: bool = False
     sample: int | None = None
     repair: bool = False
+    acknowledge: str | None = None
 
 
 class Report(Struct, kw_only=True):
@@ -147,9 +154,19 @@ class Report(Struct, kw_only=True):
     findings_total: int = 0
     findings_by_kind: dict[Kind, int] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
+    acknowledged_total: int = 0
+    acknowledged: list[Finding] = field(default_factory=list)
 
     def add(self, finding: Finding) -> None:
-        """Take a finding; from a number on they are only counted."""
+        """Take a finding; from a number on they are only counted.
+
+        What is acknowledged is listed apart, and no reason for another exit code.
+        """
+        if finding.acknowledged is not None:
+            self.acknowledged_total += 1
+            if len(self.acknowledged) < VERIFY_FINDINGS_MAX:
+                self.acknowledged.append(finding)
+            return
         self.findings_total += 1
         self.findings_by_kind[finding.kind] = self.findings_by_kind.get(finding.kind, 0) + 1
         if len(self.findings) < VERIFY_FINDINGS_MAX:

@@ -41,6 +41,7 @@ from evp.verify.epochs import Epochs, Hole
 from evp.verify.holes import Known, Part, Spans, parts_of
 from evp.verify.judge import Fault, Judge
 from evp.verify.logview import LogView, Whereabouts
+from evp.verify.notes import Notes
 from evp.verify.report import Kind, Report, Scope
 from evp.verify.sample import Sample
 
@@ -51,10 +52,10 @@ Progress = Callable[[str, int, int | None], None]
 async def verify(settings: Settings, scope: Scope, progress: Progress) -> Report:
     """Look at everything in the scope and return what differs.
 
-    Works beside servers and workers, and changes nothing but what `repair` asks
-    for. With the log away, what only the log can tell is counted as undecided.
-    Raises StoreUnavailable, and LogUnavailable if the log goes away while it is
-    looked at.
+    Works beside servers and workers, and changes nothing but what `repair` and
+    `acknowledge` ask for. With the log away, what only the log can tell is counted as undecided.
+    Raises StoreUnavailable; LogUnavailable if the log goes away while it is
+    looked at, or is away and `acknowledge` is asked for; and UsageError.
     """
     client = connect(settings)
     log = LogView(settings)
@@ -86,6 +87,8 @@ class _Verification:
         self._sample = Sample(report.scope.sample or 0)
         self._doubts: list[ObjectId] = []
         self._undone: list[str] = []
+        self._notes = Notes(db, report)
+        self._mendable_events = 0
         self._since = _start_of_bucket(report.scope.since)
         self._since_ms = 0 if self._since is None else to_ms(self._since)
 
@@ -101,8 +104,10 @@ class _Verification:
         if self._scope.every_document:
             await self._read_documents()
         self._count()
+        await self._notes.write(self._epochs.lost_events - self._mendable_events)
 
     async def _read_records(self) -> None:
+        await self._notes.load()
         writing = await writer(self._db)
         if writing is not None and writing[0] == self._report.stream:
             self._log.group = writing[1]
@@ -185,7 +190,7 @@ class _Verification:
         return len(self._doubts) < VERIFY_DOUBTS_MAX
 
     def _tell_fault(self, fault: Fault) -> None:
-        self._report.add(findings.of_fault(fault))
+        self._notes.add(findings.of_fault(fault), fault.unaccounted)
         if fault.kind is Kind.ACKED_NOT_STORED:
             self._undone.append(fault.frame.entry_id)
 
@@ -237,9 +242,10 @@ class _Verification:
         undone: list[Part] = []
         for hole in self._epochs.holes():
             for part in parts_of(hole, known):
-                self._report.add(findings.of_part(part))
+                self._notes.add(findings.of_part(part))
                 if part.kind is Kind.ACKED_NOT_STORED:
                     undone.append(part)
+                    self._mendable_events += part.events or 0
         if undone and self._scope.repair:
             await self._deliver_again(undone)
 
@@ -270,7 +276,7 @@ class _Verification:
         documents, counts = Documents(self._db), self._report.counts
         async for page in event_pages(self._db):
             for stranger in await documents.strangers(page):
-                self._report.add(findings.of_stranger(stranger))
+                self._notes.add(findings.of_stranger(stranger))
             counts.documents_scanned += len(page)
             self._progress("events", counts.documents_scanned, None)
 

@@ -58,6 +58,8 @@ def _balance(balance: Balance) -> Text:
         f"balance: {balance.accepted:,} acknowledged, {settled:,} settled, "
         f"{balance.in_log:,} in the log"
     )
+    if balance.acknowledged:
+        text += f", {balance.acknowledged:,} lost as acknowledged"
     if balance.unaccounted:
         text += f", {balance.unaccounted:,} unaccounted for: run `evp verify`"
         return Text(text, style="red")

@@ -42,6 +42,16 @@ def render(report: Report) -> RenderableType:
     rest = report.findings_total - min(_FINDINGS_SHOWN, len(report.findings))
     if rest > 0:
         parts.append(Text(f"\nand {rest:,} more; --json names the first of them"))
+    for finding in report.acknowledged[:_FINDINGS_SHOWN]:
+        parts.append(Padding(_finding(finding), (1, 0, 0, 0)))
+        if finding.acknowledged is not None:
+            known = finding.acknowledged
+            parts.append(
+                Text(f"  acknowledged at {_moment(known.at)}: {known.reason}", style="yellow")
+            )
+    rest = report.acknowledged_total - min(_FINDINGS_SHOWN, len(report.acknowledged))
+    if rest > 0:
+        parts.append(Text(f"\nand {rest:,} more that are acknowledged"))
     return Group(*parts)
 
 
@@ -58,6 +68,8 @@ def _verdict(report: Report) -> Text:
         limits.append(f"since {_moment(scope.since)}")
     if scope.sample is not None:
         limits.append(f"ids of {scope.sample:,} frames")
+    if report.acknowledged_total:
+        limits.append(f"acknowledged: {report.acknowledged_total:,}")
     return Text(f"{where}: clean" + (f" ({', '.join(limits)})" if limits else ""), style="green")
 
 

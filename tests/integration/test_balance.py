@@ -14,12 +14,14 @@ from evp.settings import Settings
 from evp.storage.client import Database
 from evp.stream.client import Link
 from evp.stream.keys import Keys
+from evp.verify import run
+from evp.verify.report import Scope
 from tests.support.make import event
 from tests.support.server import InProcess, request, serving
 from tests.support.servers import Server
 from tests.support.stores import MAY_LEAVE_SOCKETS, hanging
 from tests.support.streams import consumer
-from tests.support.verifying import Accepting, accepting
+from tests.support.verifying import Accepting, accepting, look
 from tests.support.wait import until
 from tests.support.workers import changed, drain, until_drained, working
 
@@ -168,7 +170,7 @@ async def health_of(server: InProcess) -> dict[str, object]:
 async def test_health_tells_the_balance(
     db: Database, link: Link, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Health has the balance soon after it is asked, and is degraded by a loss."""
+    """Health has the balance soon after it is asked; a loss degrades it until that is noted."""
     monkeypatch.setattr(health, "BALANCE_KEEP_S", 0.0)
     monkeypatch.setattr(health, "BALANCE_COST_FACTOR", 0)
     async with serving(settings) as server:
@@ -187,8 +189,13 @@ async def test_health_tells_the_balance(
             )
 
         await until(lambda: tells(0, "ok"), what="all is accounted for")
-        await db["outcomes"].delete_many({})
+        for name in ("frames", "outcomes", "events"):
+            await db[name].delete_many({})
+        await link.call("XTRIM", settings.stream, "MAXLEN", 0)
         await until(lambda: tells(1, "degraded"), what="one is not")
+        monkeypatch.setattr(run, "VERIFY_AGAIN_S", 0.0)
+        await look(settings, Scope(acknowledge="it is known"))
+        await until(lambda: tells(0, "ok"), what="somebody has taken note of it")
 
 
 async def test_balance_is_made_rarely(

@@ -11,6 +11,7 @@ import pytest
 from bson import ObjectId
 from rich.console import Console
 
+from evp.storage.acknowledged import Acknowledgement
 from evp.storage.evidence import FrameHeader, StoredEvent, UnreadableEntry
 from evp.stream.headers import Header
 from evp.verify import documents
@@ -134,6 +135,20 @@ async def test_headers_at_hand_are_bounded(monkeypatch: pytest.MonkeyPatch) -> N
         assert scan._bytes == 10 * 516
 
 
+async def test_unknown_frames_count_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frames that stay unknown are asked for again and again, and cost what they cost once."""
+
+    async def frames_by_id(_db: Any, frame_ids: list[ObjectId]) -> dict[ObjectId, FrameHeader]:
+        return {}
+
+    monkeypatch.setattr(documents, "frames_by_id", frames_by_id)
+    scan = Documents(db=None)  # type: ignore[arg-type]  # nothing is asked of it
+    page = [StoredEvent(number, ObjectId()) for number in range(3)]
+    for _ in range(5):
+        assert len(await scan.strangers(page)) == 3
+    assert scan._bytes == 3 * 500
+
+
 def shown(report: Report, width: int) -> str:
     """Return a report as it is shown, without colours."""
     console = Console(file=io.StringIO(), width=width, color_system=None)
@@ -155,6 +170,7 @@ def test_every_kind_is_told_at_any_width() -> None:
     several = [
         Finding(
             kind=kind,
+            key="",
             meaning=MEANING[kind],
             srv=SRV.hex(),
             first_seq=3,
@@ -184,10 +200,22 @@ def test_every_kind_is_told_at_any_width() -> None:
 
 def test_more_findings_than_fit() -> None:
     """Of very many findings the first are shown, and the rest is counted."""
-    many = [Finding(kind=Kind.HOLE, meaning=MEANING[Kind.HOLE], events=1) for _ in range(1500)]
-    report = a_report(*many)
+    one = Finding(kind=Kind.HOLE, key="", meaning=MEANING[Kind.HOLE], events=1)
+    report = a_report(*[one] * 1500)
     assert (report.findings_total, len(report.findings)) == (1500, 1000)
     assert "and 1,480 more" in shown(report, 80)
+
+
+def test_acknowledged_findings_are_told_apart() -> None:
+    """What is acknowledged is listed with its reason, and the verdict is clean."""
+    known = Acknowledgement("the failover of January", AT)
+    one = Finding(kind=Kind.HOLE, key="", meaning=MEANING[Kind.HOLE], acknowledged=known)
+    report = a_report(*[one] * 30, clean=True)
+    text = shown(report, 80)
+    assert "clean (acknowledged: 30)" in text
+    assert text.count("2026-01-02T03:04:05.678Z: the failover of January") == 20
+    assert "and 10 more that are acknowledged" in text
+    assert (report.exit_code, report.findings_total) == (0, 0)
 
 
 def test_scope_and_log_are_told() -> None:
