@@ -30,25 +30,31 @@ end
 HEADERS: Final = Script(
     _ACKED
     + """
+-- How many of the next entries may be gone through at once. Each mark of the index tells how many
+-- bytes were before its frame; entries without a mark are of other programs, and of any size.
+local function fitting(index, first, last, most, bytes)
+  if most == 1 then return 1 end
+  local marks = redis.call('XRANGE', index, first, last, 'COUNT', most + 1)
+  for i = 2, #marks do
+    if marks[i][2][4] - marks[1][2][4] > bytes then return math.max(1, i - 2) end
+  end
+  return #marks > 0 and most or math.min(most, 16)
+end
+
 -- What entries hold, without their payload, and whether a group has acked them.
--- KEYS stream.
--- ARGV first id, last id, most entries, bytes after which no further one is looked at, group.
+-- KEYS stream, index.  ARGV first id, last id, most entries, most bytes, group.
 -- Answer: for each entry {entry id, frame id, srv, seq, n, 1 if it is acked}; empty texts where it
--- has no such field.
-local given, answer, size, from = given_to(KEYS[1], ARGV[5]), {}, 0, ARGV[1]
-while #answer < tonumber(ARGV[3]) and size < tonumber(ARGV[4]) do
-  -- One by one: the next one may be as large as all others together.
-  local entry = redis.call('XRANGE', KEYS[1], from, ARGV[2], 'COUNT', 1)[1]
-  if not entry then break end
-  local id, fields = entry[1], entry[2]
-  local found = {id = '', srv = '', seq = '', n = ''}
+-- has no such field. At least one, if there is one.
+local first, last, most = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local given, answer = given_to(KEYS[1], ARGV[5]), {}
+most = fitting(KEYS[2], first, last, most, tonumber(ARGV[4]))
+for _, entry in ipairs(redis.call('XRANGE', KEYS[1], first, last, 'COUNT', most)) do
+  local found, fields = {id = '', srv = '', seq = '', n = ''}, entry[2]
   for i = 1, #fields, 2 do
     if found[fields[i]] then found[fields[i]] = fields[i + 1] end
-    size = size + #fields[i] + #fields[i + 1]
   end
-  local acked = is_acked(KEYS[1], ARGV[5], given, id) and 1 or 0
-  answer[#answer + 1] = {id, found.id, found.srv, found.seq, found.n, acked}
-  from = '(' .. id
+  local acked = is_acked(KEYS[1], ARGV[5], given, entry[1]) and 1 or 0
+  answer[#answer + 1] = {entry[1], found.id, found.srv, found.seq, found.n, acked}
 end
 return answer
 """

@@ -38,12 +38,12 @@ async def headers(
 ) -> list[Header]:
     """Return up to `most` entries behind `after`, an entry id or "-"; fewer where they are large.
 
-    The server goes through whole entries meanwhile, so a call ends behind the
-    first one with which they have HEADERS_BYTES_TARGET together. Raises LogUnavailable.
+    The server goes through whole entries meanwhile: at least one, and as many as
+    have HEADERS_BYTES_TARGET together by the index. Raises LogUnavailable.
     """
     first = after if after == "-" else f"({after}"
     bounds = (first, "+", most, HEADERS_BYTES_TARGET, group)
-    return [_header(row) for row in await link.script(HEADERS, (keys.stream,), bounds)]
+    return [_header(row) for row in await link.script(HEADERS, (keys.stream, keys.index), bounds)]
 
 
 async def all_headers(link: Link, keys: Keys, group: str = "") -> AsyncIterator[list[Header]]:
@@ -56,7 +56,7 @@ async def all_headers(link: Link, keys: Keys, group: str = "") -> AsyncIterator[
 
 async def header_of(link: Link, keys: Keys, entry_id: str, group: str = "") -> Header | None:
     """Return what an entry holds; None if the log doesn't have it. Raises LogUnavailable."""
-    rows = await link.script(HEADERS, (keys.stream,), (entry_id, entry_id, 1, 1, group))
+    rows = await link.script(HEADERS, (keys.stream, keys.index), (entry_id, entry_id, 1, 1, group))
     return _header(rows[0]) if rows else None
 
 
@@ -84,7 +84,7 @@ async def in_log(link: Link, keys: Keys, entries: Iterable[tuple[str, bytes]]) -
     """
     found: set[bytes] = set()
     for entry_id, frame_id in entries:
-        rows = await link.script(HEADERS, (keys.stream,), (entry_id, entry_id, 1, 1, ""))
+        rows = await link.script(HEADERS, (keys.stream, keys.index), (entry_id, entry_id, 1, 1, ""))
         found.update(frame_id for row in rows if bytes(row[1]) in {frame_id, b""})
     return found
 
