@@ -2,7 +2,10 @@
 
 What was accepted is read first and what became of it last, so an event that moves
 meanwhile is counted twice rather than not at all: `unaccounted` is never too
-large. Under load it may be too small; `evp verify` tells exactly, and names them.
+large. Under load it may be too small. And an append of unknown outcome that the log
+took after all is in what became of events and not in what was accepted: it hides as
+many losses. So there is a greatest number as well, `unaccounted_max`, which holds
+while nothing moves. `evp verify` tells exactly, and names them.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from evp.clock import now
 from evp.settings import Settings
 from evp.storage import groups
 from evp.storage.account import Totals, totals
+from evp.storage.acknowledged import acknowledged_events
 from evp.storage.client import Database
 from evp.storage.evidence import epoch_rows
 from evp.stream.client import Link
@@ -27,20 +31,26 @@ class Balance(Struct, kw_only=True):
     """Events, as they stood at a moment.
 
     `accepted` is what server processes have recorded, `source` where: "log",
-    "store" or "log and store"; so it outlives either. `in_log` is at most what
+    "store" or "log and store"; so it outlives either. `unknown` ones were answered
+    with `ack_unknown`: the log may have some of them, or all. `in_log` is at most what
     is not settled yet. `external` ones, plain entries of other programs, are counted in
-    nothing else.
+    nothing else. `acknowledged` ones are lost, and somebody took note of that
+    (`evp verify --acknowledge`). Of what else was accepted, `unaccounted` at least and
+    `unaccounted_max` at most are nowhere.
     """
 
     at: datetime
     accepted: int
+    unknown: int
     source: str
     stored: int
     duplicate: int
     dead: int
     in_log: int
     external: int
+    acknowledged: int
     unaccounted: int
+    unaccounted_max: int
 
 
 async def look(link: Link, db: Database, keys: Keys, group: str) -> tuple[Balance, Totals]:
@@ -50,22 +60,26 @@ async def look(link: Link, db: Database, keys: Keys, group: str) -> tuple[Balanc
     Raises LogUnavailable and StoreUnavailable.
     """
     at = now()
-    accepted, source = await _accepted(link, db, keys)
+    accepted, unknown, source = await _accepted(link, db, keys)
     writer = await groups.writer(db)
     in_log = await backlog_events(link, keys, writer[1] if writer else group)
     sums = await totals(db)
     settled = sums.stored + sums.duplicate + sums.dead - sums.external
-    unaccounted = max(0, accepted - settled - in_log)
+    known = await acknowledged_events(db)
+    missing = accepted - settled - in_log - known
     balance = Balance(
         at=at,
         accepted=accepted,
+        unknown=unknown,
         source=source,
         stored=sums.stored,
         duplicate=sums.duplicate,
         dead=sums.dead,
         in_log=in_log,
         external=sums.external,
-        unaccounted=unaccounted,
+        acknowledged=known,
+        unaccounted=max(0, missing),
+        unaccounted_max=max(0, missing + unknown),
     )
     return balance, sums
 
@@ -77,12 +91,17 @@ async def look_once(settings: Settings, db: Database) -> Balance:
     return found
 
 
-async def _accepted(link: Link, db: Database, keys: Keys) -> tuple[int, str]:
-    """Return what was accepted, and where that was recorded."""
+async def _accepted(link: Link, db: Database, keys: Keys) -> tuple[int, int, str]:
+    """Return what was accepted, what may have been as well, and where that was recorded."""
     # A record leaves the log when the store has it, so the log comes first.
-    in_log = {one.srv: one.events for one in await recorded_epochs(link, keys)}
-    in_store = {row.srv: row.events for row in await epoch_rows(db)}
-    every = in_log.keys() | in_store.keys()
-    accepted = sum(max(in_log.get(srv, 0), in_store.get(srv, 0)) for srv in every)
-    places = [name for name, known in (("log", in_log), ("store", in_store)) if known]
-    return accepted, " and ".join(places)
+    in_log = {one.srv: (one.events, one.unknown) for one in await recorded_epochs(link, keys)}
+    places = ["log"] if in_log else []
+    accepted, unknown, is_in_store = 0, 0, False
+    async for row in epoch_rows(db):
+        is_in_store = True
+        events, doubtful = in_log.pop(row.srv, (0, 0))
+        accepted += max(row.events, events)
+        unknown += max(row.unknown, doubtful)
+    accepted += sum(events for events, _ in in_log.values())
+    unknown += sum(doubtful for _, doubtful in in_log.values())
+    return accepted, unknown, " and ".join(places + ["store"] * is_in_store)

@@ -72,6 +72,10 @@ DURABILITY_CHECK_S = 15.0
 LEDGER_RECORD_S = 2.0
 #: How often a server process carries what is left of others in the log to the store.
 LEDGER_CARRY_S = 60.0
+#: How long, and of how many epochs, the log keeps the record once they are over and the store
+#: has it.
+LEDGER_RETIRED_S = 7 * 24 * 3600
+LEDGER_RETIRED_MAX = 1_000
 #: The store must take a record within this, seconds.
 LEDGER_STORE_S_MAX = 5.0
 
@@ -243,6 +247,8 @@ VERIFY_DOUBTS_MAX = 10_000
 #: Findings it names one by one, and ids it names of each; all are counted.
 VERIFY_FINDINGS_MAX = 1_000
 VERIFY_FINDING_IDS_MAX = 20
+#: Findings that may be acknowledged, each by itself.
+ACKNOWLEDGED_MAX = 10_000
 #: The largest `--sample`, in frames.
 VERIFY_SAMPLE_MAX = 100_000
 #: Headers that a scan of all events keeps at hand, in bytes of ids.

@@ -29,22 +29,39 @@ def verify(
     repair: Annotated[
         bool,
         typer.Option(
-            "--repair", help="Settle frames that the log has lost by what the store has of them."
+            "--repair",
+            help="Settle frames that the log has lost by what the store has of them, and have "
+            "those written again that are acked and not stored.",
         ),
     ] = False,
+    acknowledge: Annotated[
+        Optional[str],
+        typer.Option(
+            metavar="REASON",
+            help="Take note of what is found, each by itself: it is then listed apart, and no "
+            "longer a reason for exit 1 or for health to be degraded.",
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Prove that every event that was accepted is stored, a duplicate, dead, or in the log.
 
-    Changes nothing without --repair, and may run at any time, also beside servers and workers.
-    Exit 0: clean; 1: a difference was found; 3: an engine can't be reached.
+    Changes nothing without --repair or --acknowledge, and may run at any time, also beside
+    servers and workers. Exit 0: clean; 1: a difference was found, and it is not acknowledged;
+    3: not all could be looked at.
 
     Examples: evp verify;  evp verify --since 24h;  evp verify --all --json | jq .findings
     """
     from evp.cli.context import run, start
     from evp.cli.verifying import print_report, scope_of, verified
 
-    scope = scope_of(since, every_document=every_document, sample=sample, repair=repair)
+    scope = scope_of(
+        since,
+        every_document=every_document,
+        sample=sample,
+        repair=repair,
+        acknowledge=acknowledge,
+    )
     report = run(verified(start(), scope))
     print_report(report, json=json)
     raise typer.Exit(report.exit_code)

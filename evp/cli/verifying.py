@@ -13,6 +13,7 @@ from evp.cli.moments import moment_of
 from evp.cli.output import Output
 from evp.clock import now
 from evp.errors import UsageError
+from evp.limits import DETAIL_CHARS_MAX
 from evp.settings import Settings
 from evp.signals import end
 from evp.verify.report import Report, Scope
@@ -20,12 +21,27 @@ from evp.verify.run import verify
 from evp.views.verify import render
 
 
-def scope_of(since: str | None, *, every_document: bool, sample: int | None, repair: bool) -> Scope:
+def scope_of(
+    since: str | None,
+    *,
+    every_document: bool,
+    sample: int | None,
+    repair: bool,
+    acknowledge: str | None,
+) -> Scope:
     """Return what the flags ask for. Raises UsageError."""
+    if acknowledge is not None:
+        acknowledge = acknowledge.strip()
+        if not 0 < len(acknowledge) <= DETAIL_CHARS_MAX:
+            raise UsageError(
+                f"--acknowledge: wanted a reason of 1 to {DETAIL_CHARS_MAX} characters"
+            )
+        if since is not None or sample is not None:
+            raise UsageError("--acknowledge looks at everything; it excludes --since and --sample")
     if every_document and (since is not None or sample is not None):
         raise UsageError("--all looks at everything; it excludes --since and --sample")
     moment = None if since is None else _moment(since)
-    return Scope(moment, every_document, sample, repair)
+    return Scope(moment, every_document, sample, repair, acknowledge)
 
 
 def _moment(text: str) -> datetime:
@@ -41,7 +57,7 @@ def _moment(text: str) -> datetime:
 
 
 async def verified(settings: Settings, scope: Scope) -> Report:
-    """Verify, with a bar on a terminal. Raises StoreUnavailable and LogUnavailable."""
+    """Verify, with a bar on a terminal; raises as `verify`."""
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),

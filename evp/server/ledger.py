@@ -3,7 +3,7 @@
 Each is told in a loop of its own: one that hangs does not keep the other from
 being told, and no request waits for either. A closed epoch is remembered here
 until the store has it; what processes that are gone left in the log is carried
-to the store as well.
+to the store as well, and so is what a store that was put back has lost.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from evp.logs import get
 from evp.settings import Settings
 from evp.signals import end
 from evp.storage.client import Database
-from evp.storage.ledger import record_servers
+from evp.storage.ledger import record_servers, unrecorded_servers
 from evp.stream.client import Link
 from evp.stream.keys import Keys
 from evp.stream.ledger import (
     Record,
-    forget_epochs,
     record_epochs,
     record_of,
     recorded_epochs,
+    retire_epochs,
 )
 from evp.stream.producer import Epoch
 
@@ -57,7 +57,7 @@ class Ledger:
         self._db = db
         self._acceptor = acceptor
         # Whoever writes to the log's hash looks at the epochs within its turn. Otherwise one
-        # that has just been removed could be put back by a record that was made before.
+        # that has just been marked as over could be overwritten by a record of before.
         self._log_turn = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -77,7 +77,7 @@ class Ledger:
     async def close(self) -> None:
         """Stop, and record for good how far this process got, as far as the engines answer."""
         await self.stop()
-        # The log's turn comes first, and what the store then has is removed behind it.
+        # The log's turn comes first, and what the store then has is marked behind it.
         await asyncio.gather(_try(self._tell_log), _try(self._tell_store_for_good))
 
     async def _tell_log(self) -> None:
@@ -92,26 +92,31 @@ class Ledger:
         if not done:
             return
         async with self._log_turn, Link.opened(self._url) as link:
-            await forget_epochs(link, self._keys, map(record_of, done))
+            await retire_epochs(link, self._keys, map(record_of, done))
             self._acceptor.forget(closed)
 
     async def _tell_store_for_good(self) -> None:
         await self._tell_store(for_good=True)
 
     async def _carry(self) -> None:
-        """Carry what other processes recorded in the log to the store, then remove it there.
+        """Carry what other processes recorded in the log to the store, then mark it there.
 
         A process that still runs records anew what it needs.
         """
         async with Link.opened(self._url) as link:
             mine = {epoch.srv for some in self._acceptor.epochs() for epoch in some}
-            found = await recorded_epochs(link, self._keys)
-            left = [record for record in found if record.srv not in mine]
-            await self._record_in_store(left)
-            await forget_epochs(link, self._keys, left)
+            found = [one for one in await recorded_epochs(link, self._keys) if one.srv not in mine]
+            left = [one for one in found if not one.retired_ms]
+            lacking = await unrecorded_servers(
+                self._db, {one.srv: one.seq for one in found if one.retired_ms}
+            )
+            await self._record_in_store(left + [one for one in found if one.srv in lacking])
+            await retire_epochs(link, self._keys, left)
 
     async def _record_in_store(self, records: list[Record]) -> None:
-        await record_servers(self._db, [(one.srv, one.seq, one.events) for one in records])
+        await record_servers(
+            self._db, [(one.srv, one.seq, one.events, one.unknown) for one in records]
+        )
 
 
 async def _again(step: Callable[[], Awaitable[None]], every_s: float) -> None:

@@ -33,11 +33,15 @@ V = TypeVar("V")
 
 
 class EpochRow(Struct, gc=False):
-    """A row of `servers`: how far an epoch got, and when that was last said."""
+    """A row of `servers`: how far an epoch got, and when that was last said.
+
+    `unknown` are the events of the append of unknown outcome that ended it.
+    """
 
     srv: bytes
     seq: int
     events: int
+    unknown: int
     seen_at: datetime | None
 
 
@@ -85,19 +89,24 @@ class UnreadableEntry(Struct, gc=False):
     seq: int
 
 
-async def epoch_rows(db: Database) -> list[EpochRow]:
-    """Return all rows of `servers`. Raises StoreUnavailable."""
+async def epoch_rows(db: Database) -> AsyncIterator[EpochRow]:
+    """Give all rows of `servers`, which are never deleted. Raises StoreUnavailable."""
     with told():
-        rows = await db[SERVERS].find().to_list()
-    return [EpochRow(row["_id"], row["seq"], row["events"], row.get("seen_at")) for row in rows]
+        async for row in db[SERVERS].find(batch_size=VERIFY_PAGE_FRAMES):
+            unknown, seen_at = row.get("unknown", 0), row.get("seen_at")
+            yield EpochRow(row["_id"], row["seq"], row["events"], unknown, seen_at)
 
 
 async def first_record_at(db: Database) -> datetime | None:
     """Return when the first epoch was recorded, as far as that is known."""
+    first: datetime | None = None
     with told():
-        rows = await db[SERVERS].find({}, {"first_at": 1, "seen_at": 1}).to_list()
-    moments = [row.get("first_at") or row.get("seen_at") for row in rows]
-    return min((moment for moment in moments if moment is not None), default=None)
+        fields, size = {"first_at": 1, "seen_at": 1}, VERIFY_PAGE_FRAMES
+        async for row in db[SERVERS].find({}, fields, batch_size=size):
+            moment = row.get("first_at") or row.get("seen_at")
+            if moment is not None and (first is None or moment < first):
+                first = moment
+    return first
 
 
 async def frame_pages(

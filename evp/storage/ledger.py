@@ -11,14 +11,15 @@ from evp.clock import now
 from evp.limits import LEDGER_STORE_S_MAX
 from evp.storage.client import Database
 from evp.storage.failures import told
+from evp.storage.lookup import portions
 from evp.storage.schema import META, SERVERS, WORKERS
 
 _DELETED = "deleted_entries"
 _DELETED_NAMED_MAX = 100
 
 
-async def record_servers(db: Database, rows: Iterable[tuple[bytes, int, int]]) -> None:
-    """Record (epoch, last acknowledged seq, events) of server epochs.
+async def record_servers(db: Database, rows: Iterable[tuple[bytes, int, int, int]]) -> None:
+    """Record (epoch, last acknowledged seq, events, events of unknown outcome) of server epochs.
 
     Numbers only grow, so a late or repeated record does no harm. Raises
     StoreUnavailable, at the latest after LEDGER_STORE_S_MAX.
@@ -28,18 +29,28 @@ async def record_servers(db: Database, rows: Iterable[tuple[bytes, int, int]]) -
         UpdateOne(
             {"_id": srv},
             {
-                "$max": {"seq": seq, "events": events},
+                "$max": {"seq": seq, "events": events, "unknown": unknown},
                 "$set": {"seen_at": at},
                 "$setOnInsert": {"first_at": at},
             },
             upsert=True,
         )
-        for srv, seq, events in rows
+        for srv, seq, events, unknown in rows
     ]
     if not writes:
         return
     with told(), pymongo.timeout(LEDGER_STORE_S_MAX):
         await db[SERVERS].bulk_write(writes, ordered=False)
+
+
+async def unrecorded_servers(db: Database, seqs: Mapping[bytes, int]) -> set[bytes]:
+    """Return the epochs that are not recorded as far as given. Raises StoreUnavailable."""
+    lacking = set(seqs)
+    with told():
+        for portion in portions(list(seqs)):
+            rows = await db[SERVERS].find({"_id": {"$in": portion}}, {"seq": 1}).to_list()
+            lacking -= {row["_id"] for row in rows if row["seq"] >= seqs[row["_id"]]}
+    return lacking
 
 
 async def record_worker(

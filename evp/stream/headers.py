@@ -2,57 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 
 from msgspec import Struct
 
 from evp.limits import HEADERS_BYTES_TARGET, HEADERS_MAX
-from evp.stream.client import Link
+from evp.stream.client import Argument, Link
+from evp.stream.header_scripts import DELIVER_AGAIN, HEADERS
 from evp.stream.keys import Keys
-from evp.stream.scripts import HEADERS
 
 _FRAME_ID_BYTES = 12
+#: A consumer without a lease: what is pending under its name is claimed by any worker, and then
+#: it is removed.
+_NOBODY = "verify-repair"
+#: XCLAIM IDLE: long ago, so that whoever claims next takes the entry at once.
+_AT_ONCE_IDLE_MS = 24 * 3600 * 1000
 
 
 class Header(Struct, frozen=True, gc=False):
-    """One entry. `frame_id`, `srv` are empty and `seq`, `count` 0 for a plain entry."""
+    """One entry. `frame_id`, `srv` are empty and `seq`, `count` 0 for a plain entry.
+
+    It is `acked` if the group that was asked about was given it and has done with it.
+    """
 
     entry_id: str
     frame_id: bytes
     srv: bytes
     seq: int
     count: int
+    acked: bool = False
 
 
-async def headers(link: Link, keys: Keys, after: str, most: int) -> list[Header]:
-    """Return up to `most` entries behind `after`, an entry id or "-". Raises LogUnavailable.
+async def headers(
+    link: Link, keys: Keys, after: str, most: int = HEADERS_MAX, *, group: str = ""
+) -> list[Header]:
+    """Return up to `most` entries behind `after`, an entry id or "-"; fewer where they are large.
 
-    The server goes through whole entries meanwhile, up to some MiB each: ask for
-    a hundred or so at a time.
+    The server goes through whole entries meanwhile: at least one, and as many as
+    have HEADERS_BYTES_TARGET together by the index. Raises LogUnavailable.
     """
     first = after if after == "-" else f"({after}"
-    rows = await link.script(HEADERS, (keys.stream,), (first, "+", most))
-    return [_header(row) for row in rows]
+    bounds = (first, "+", most, HEADERS_BYTES_TARGET, group)
+    return [_header(row) for row in await link.script(HEADERS, (keys.stream, keys.index), bounds)]
 
 
-async def all_headers(link: Link, keys: Keys) -> AsyncIterator[list[Header]]:
-    """Give all entries, oldest first, a page at a time. Raises LogUnavailable.
-
-    A page is sized by the mean entry, so that no call keeps the server for long.
-    """
-    length, size_bytes = await link.calls([("XLEN", keys.stream), ("MEMORY", "USAGE", keys.stream)])
-    fit = HEADERS_BYTES_TARGET * length // (size_bytes or 1)
-    most = max(1, min(HEADERS_MAX, fit))
+async def all_headers(link: Link, keys: Keys, group: str = "") -> AsyncIterator[list[Header]]:
+    """Give all entries, oldest first, a page at a time. Raises LogUnavailable."""
     after = "-"
-    while page := await headers(link, keys, after, most):
+    while page := await headers(link, keys, after, group=group):
         yield page
         after = page[-1].entry_id
 
 
-async def header_of(link: Link, keys: Keys, entry_id: str) -> Header | None:
+async def header_of(link: Link, keys: Keys, entry_id: str, group: str = "") -> Header | None:
     """Return what an entry holds; None if the log doesn't have it. Raises LogUnavailable."""
-    rows = await link.script(HEADERS, (keys.stream,), (entry_id, entry_id, 1))
+    rows = await link.script(HEADERS, (keys.stream, keys.index), (entry_id, entry_id, 1, 1, group))
     return _header(rows[0]) if rows else None
+
+
+async def deliver_again(link: Link, keys: Keys, group: str, entry_ids: Sequence[str]) -> int:
+    """Have entries that a group has acked delivered to it once more; return how many will be.
+
+    What is not acked, or not there any more, is left alone. Up to HEADERS_MAX at a
+    time. Raises LogUnavailable.
+    """
+    given: list[Argument] = [group, _NOBODY, _AT_ONCE_IDLE_MS, *entry_ids]
+    return int(await link.script(DELIVER_AGAIN, (keys.stream,), given))
 
 
 async def clock_ms(link: Link) -> int:
@@ -69,14 +84,14 @@ async def in_log(link: Link, keys: Keys, entries: Iterable[tuple[str, bytes]]) -
     """
     found: set[bytes] = set()
     for entry_id, frame_id in entries:
-        rows = await link.script(HEADERS, (keys.stream,), (entry_id, entry_id, 1))
+        rows = await link.script(HEADERS, (keys.stream, keys.index), (entry_id, entry_id, 1, 1, ""))
         found.update(frame_id for row in rows if bytes(row[1]) in {frame_id, b""})
     return found
 
 
-def _header(row: list[bytes]) -> Header:
-    entry_id, frame_id, srv, seq, count = row
+def _header(row: tuple[bytes, bytes, bytes, bytes, bytes, int]) -> Header:
+    entry_id, frame_id, srv, seq, count, acked = row
     is_frame = len(frame_id) == _FRAME_ID_BYTES and seq.isdigit() and count.isdigit()
     if not is_frame:
-        return Header(entry_id.decode(), b"", b"", 0, 0)
-    return Header(entry_id.decode(), frame_id, srv, int(seq), int(count))
+        return Header(entry_id.decode(), b"", b"", 0, 0, bool(acked))
+    return Header(entry_id.decode(), frame_id, srv, int(seq), int(count), bool(acked))

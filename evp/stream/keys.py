@@ -7,7 +7,7 @@
 | `{evp:events}:counters` | hash | what was accepted: `events`, `frames`, `bytes`, `requests` |
 | `{evp:events}:index` | stream | for each frame, by entry id, `events` and `bytes` before it |
 | `{evp:events}:probe` | stream | gone as soon as made: what the server can do is tried with it |
-| `{evp:events}:servers` | hash | server epoch (hex) → `<last acknowledged seq> <events so far>` |
+| `{evp:events}:servers` | hash | server epoch (hex) → how far it got (`evp.stream.ledger`) |
 | `{evp:events}:serving` | sorted set | server process → its last look, ms by the log's clock |
 | `{evp:events}:slot:<group>:<name>` | string, expires | who holds this consumer name |
 | `{evp:events}:ended:<token>` | string, expires | the worker with this token ended well |

@@ -28,11 +28,16 @@ SRV_BYTES = 8
 
 
 class Epoch(Struct):
-    """A run of frames numbered without a gap, and how far the log acknowledged them."""
+    """A run of frames numbered without a gap, and how far the log acknowledged them.
+
+    `unknown` are events of the append that ended it, of which nobody can tell
+    whether the log has them.
+    """
 
     srv: bytes
     acknowledged_seq: int = 0
     events: int = 0
+    unknown: int = 0
 
     @classmethod
     def begin(cls) -> Epoch:
@@ -101,7 +106,7 @@ class Producer:
             except LogRefused:
                 raise  # The frame is not there, and nobody else has its number.
             except BaseException:
-                self._close_epoch()
+                self._close_epoch(unknown=frame.count)
                 raise
             epoch.acknowledged_seq = seq
             epoch.events += frame.count
@@ -139,16 +144,20 @@ class Producer:
         return [copy(one) for one in self._closed_epochs], [copy(one) for one in open_]
 
     def forget(self, closed: list[Epoch]) -> None:
-        """Forget closed epochs that the store has recorded."""
-        done = {epoch.srv for epoch in closed}
-        self._closed_epochs = [epoch for epoch in self._closed_epochs if epoch.srv not in done]
+        """Forget closed epochs that the store has recorded as they were given here."""
+        self._closed_epochs = [epoch for epoch in self._closed_epochs if epoch not in closed]
 
     async def close(self) -> None:
         """Close the connection."""
         if self._link is not None:
             await self._link.close()
 
-    def _close_epoch(self) -> None:
-        if self._epoch.acknowledged_seq:
-            self._closed_epochs.append(self._epoch)
-        self._epoch = Epoch.begin()
+    def _close_epoch(self, *, unknown: int = 0) -> None:
+        epoch, self._epoch = self._epoch, Epoch.begin()
+        if not epoch.acknowledged_seq and self._closed_epochs:
+            # Nothing but a number is to be recorded, and there is a place for it.
+            self._closed_epochs[-1].unknown += unknown
+            return
+        epoch.unknown += unknown
+        if epoch.acknowledged_seq or epoch.unknown:
+            self._closed_epochs.append(epoch)

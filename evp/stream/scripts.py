@@ -100,16 +100,38 @@ end
 return 0
 """)
 
-FORGET_EPOCHS: Final = Script("""
--- Remove records of epochs that are still the ones that were seen.
--- KEYS servers.  ARGV epoch, its record, epoch, its record, …  Answer: how many were removed.
-local removed = 0
-for i = 1, #ARGV, 2 do
-  if redis.call('HGET', KEYS[1], ARGV[i]) == ARGV[i + 1] then
-    removed = removed + redis.call('HDEL', KEYS[1], ARGV[i])
+RETIRE_EPOCHS: Final = Script("""
+-- Mark epochs as over and known to the store, and forget those that were longest ago.
+-- KEYS servers.
+-- ARGV ms to keep them, how many to keep, then epoch, seq, events, unknown, epoch, seq, …
+-- Answer: how many were forgotten.
+local clock = redis.call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+for i = 3, #ARGV, 4 do
+  local there = redis.call('HGET', KEYS[1], ARGV[i]) or ''
+  local seq, retired = string.match(there, '^(%d+) %d+ ?%d* ?(%d*)$')
+  local more = seq and tonumber(seq) - tonumber(ARGV[i + 1]) or -1
+  if more < 0 or (more == 0 and retired == '') then
+    local row = {ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], string.format('%.0f', now)}
+    -- A full log refuses it: the next one marks it who looks.
+    redis.pcall('HSET', KEYS[1], ARGV[i], table.concat(row, ' '))
   end
 end
-return removed
+local flat, rows, forgotten = redis.call('HGETALL', KEYS[1]), {}, 0
+for i = 1, #flat, 2 do
+  local retired = string.match(flat[i + 1], '^%d+ %d+ %d+ (%d+)$')
+  if retired then rows[#rows + 1] = {tonumber(retired), flat[i]} end
+end
+table.sort(rows, function(a, b)
+  if a[1] ~= b[1] then return a[1] > b[1] end
+  return a[2] < b[2]
+end)
+for i, row in ipairs(rows) do
+  if i > tonumber(ARGV[2]) or now - row[1] > tonumber(ARGV[1]) then
+    forgotten = forgotten + redis.call('HDEL', KEYS[1], row[2])
+  end
+end
+return forgotten
 """)
 
 SWAP_LEASE: Final = Script("""
@@ -119,22 +141,6 @@ if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 if ARGV[3] == '0' then redis.call('DEL', KEYS[1])
 else redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
 return 1
-""")
-
-HEADERS: Final = Script("""
--- What entries hold, without their payload.
--- KEYS stream.  ARGV first id, last id, count.
--- Answer: for each entry {entry id, frame id, srv, seq, n}; empty texts where it has no such field.
-local answer = {}
-for _, entry in ipairs(redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[2], 'COUNT', ARGV[3])) do
-  local found = {id = '', srv = '', seq = '', n = ''}
-  local fields = entry[2]
-  for i = 1, #fields, 2 do
-    if found[fields[i]] then found[fields[i]] = fields[i + 1] end
-  end
-  answer[#answer + 1] = {entry[1], found.id, found.srv, found.seq, found.n}
-end
-return answer
 """)
 
 POSITION: Final = Script("""
@@ -147,7 +153,7 @@ local mark = redis.call('XRANGE', KEYS[2], found[1], '+', 'COUNT', 1)[1]
 return {found[1], mark and mark[2][2] or ''}
 """)
 
-_FLOORS = """
+ORDER: Final = """
 -- An entry id is two numbers of up to 64 bits, more than a Lua number holds: text, longer is more.
 local function less(a, b)
   if #a ~= #b then return #a < #b end
@@ -159,6 +165,11 @@ local function before(a, b)
   if a_ms ~= b_ms then return less(a_ms, b_ms) end
   return less(a_seq, b_seq)
 end
+"""
+
+_FLOORS = (
+    ORDER
+    + """
 local function plus_one(digits)
   if digits == '18446744073709551615' then return nil end
   local head, last, nines = string.match(digits, '^(%d*)([0-8])(9*)$')
@@ -238,6 +249,7 @@ local function now_ms()
   return clock[1] * 1000 + math.floor(clock[2] / 1000)
 end
 """
+)
 
 TRIM: Final = Script(
     _FLOORS

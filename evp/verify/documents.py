@@ -66,6 +66,8 @@ class Documents:
         absent = [one for one in frame_ids if self._headers.get(one) is None]
         fresh = await frames_by_id(self._db, absent)
         for frame_id in absent:
+            if frame_id in self._headers:
+                self._bytes -= _size(self._headers[frame_id])
             self._headers[frame_id] = fresh.get(frame_id)
             self._bytes += _size(self._headers[frame_id])
         for frame_id in frame_ids:

@@ -56,6 +56,11 @@ class Epochs:
         every = self._epochs.values()
         return sum(one.recorded_seq for one in every), sum(one.recorded_events for one in every)
 
+    @property
+    def lost_events(self) -> int:
+        """Recorded events of frames that were not seen."""
+        return sum(one.recorded_events - one.events_seen for one in self._epochs.values())
+
     def record(self, srv: bytes, seq: int, events: int, said_ms: int | None) -> None:
         """Take a record of an epoch; it may be recorded in two places, and the larger counts.
 
@@ -78,6 +83,15 @@ class Epochs:
         if self._seen.setdefault(srv, IntervalSet()).add(seq, at_ms) and seq <= epoch.recorded_seq:
             epoch.events_seen += events
         if early and not self._frozen:
+            epoch.upto = max(epoch.upto, seq)
+
+    def expect(self, srv: bytes, seq: int) -> None:
+        """Take note of a frame that the log has and the store must have, which is yet to be seen.
+
+        After `freeze` it says nothing new.
+        """
+        epoch = self._epochs.setdefault(srv, _Epoch())
+        if not self._frozen:
             epoch.upto = max(epoch.upto, seq)
 
     def freeze(self) -> None:

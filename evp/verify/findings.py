@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from hashlib import blake2b
 from typing import Any
 
 from evp.clock import from_ms
 from evp.frame import entry_ms
 from evp.identity import ID_BYTES, canonical
 from evp.limits import VERIFY_FINDING_IDS_MAX
-from evp.storage.evidence import UnreadableEntry
 from evp.verify.documents import Stranger
-from evp.verify.epochs import Hole
+from evp.verify.holes import Part
 from evp.verify.judge import Fault
-from evp.verify.report import MEANING, Finding, Kind
+from evp.verify.report import MEANING, Finding
+
+_KEY_BYTES = 12
 
 
 def of_fault(fault: Fault) -> Finding:
@@ -23,6 +25,7 @@ def of_fault(fault: Fault) -> Finding:
     accepted_at = from_ms(entry_ms(frame.entry_id))
     return Finding(
         kind=fault.kind,
+        key=_key(fault.kind, frame.frame_id, *(ids[index] for index in fault.indexes)),
         meaning=MEANING[fault.kind],
         srv=frame.srv.hex() or None,
         first_seq=frame.seq or None,
@@ -36,23 +39,21 @@ def of_fault(fault: Fault) -> Finding:
     )
 
 
-def of_hole(hole: Hole, unreadable: Sequence[UnreadableEntry]) -> Finding:
-    """Return missing frames as a finding; one whose entry is a dead letter was damaged."""
-    gap = hole.gap
-    letter = next((one for one in unreadable if _is_in(hole, one)), None)
-    kind = Kind.HOLE if letter is None else Kind.DAMAGED
+def of_part(part: Part) -> Finding:
+    """Return missing frames as a finding."""
     return Finding(
-        kind=kind,
-        meaning=MEANING[kind],
-        srv=hole.srv.hex(),
-        first_seq=gap.first,
-        last_seq=gap.last,
-        frames=hole.frames,
-        events=hole.events,
-        entry_id=None if letter is None else letter.entry_id,
-        after=None if gap.after_ms is None else from_ms(gap.after_ms),
-        before=None if gap.before_ms is None else from_ms(gap.before_ms),
-        dead_letter=None if letter is None else letter.letter_id,
+        kind=part.kind,
+        key=_key(part.kind, part.srv, part.first, part.last, part.letter_id),
+        meaning=MEANING[part.kind],
+        srv=part.srv.hex(),
+        first_seq=part.first,
+        last_seq=part.last,
+        frames=part.last - part.first + 1,
+        events=part.events,
+        entry_id=part.entry_id,
+        after=None if part.after_ms is None else from_ms(part.after_ms),
+        before=None if part.before_ms is None else from_ms(part.before_ms),
+        dead_letter=part.letter_id,
     )
 
 
@@ -60,6 +61,7 @@ def of_stranger(stranger: Stranger) -> Finding:
     """Return documents that no frame lists as a finding."""
     return Finding(
         kind=stranger.kind,
+        key=_key(stranger.kind, stranger.frame_id, *sorted(map(_said, stranger.ids))),
         meaning=MEANING[stranger.kind],
         events=len(stranger.ids),
         frame_id=None if stranger.frame_id is None else str(stranger.frame_id),
@@ -67,12 +69,17 @@ def of_stranger(stranger: Stranger) -> Finding:
     )
 
 
-def _is_in(hole: Hole, letter: UnreadableEntry) -> bool:
-    """Return True if a hole holds the frame that an unreadable entry says it is.
+def _key(*parts: Any) -> str:
+    """Return what stands for a finding, and only for this one."""
+    digest = blake2b(digest_size=_KEY_BYTES)
+    for part in parts:
+        said = _said(part).encode()
+        digest.update(b"%d:%b" % (len(said), said))
+    return digest.hexdigest()
 
-    What is damaged may be these two fields as well; then the hole stays one.
-    """
-    return letter.srv == hole.srv and hole.gap.first <= letter.seq <= hole.gap.last
+
+def _said(part: Any) -> str:
+    return part.hex() if isinstance(part, bytes) else str(part)
 
 
 def _texts(ids: Iterable[Any]) -> list[str]:

@@ -22,18 +22,30 @@ from evp.storage.evidence import (
     outcomes_by_id,
     stored_ids,
 )
-from evp.verify.logview import LogView
+from evp.verify.logview import LogView, Whereabouts
 from evp.verify.report import Counts, Kind
 
 _LOOKS_MAX = 5
+_KINDS = {Whereabouts.GONE: Kind.ENTRY_LOST, Whereabouts.ACKED: Kind.ACKED_NOT_STORED}
 
 
 class Fault(Struct, frozen=True):
-    """What is wrong with a frame, and with which of its events, by index."""
+    """What is wrong with a frame, and with which of its events, by index.
+
+    `unaccounted` is how many numbered events the account of its frame does not count.
+    """
 
     kind: Kind
     frame: FrameHeader
     indexes: list[int]
+    unaccounted: int = 0
+
+
+class Verdicts(Struct, frozen=True):
+    """What a close look found, and frames whose outcome changed each time it was looked at."""
+
+    faults: list[Fault]
+    unsteady: list[ObjectId]
 
 
 class Judge:
@@ -100,7 +112,7 @@ class Judge:
             or any(letter_id(frame.frame_id, index) not in letters for index in outcome.dead)
         ]
 
-    async def closely(self, frame_ids: Sequence[ObjectId]) -> list[Fault]:
+    async def closely(self, frame_ids: Sequence[ObjectId]) -> Verdicts:
         """Return what is wrong with frames that look wrong, which may be nothing.
 
         Raises StoreUnavailable, and LogUnavailable if the log was there before.
@@ -118,18 +130,18 @@ class Judge:
                     faults.append(fault)
                 else:
                     changed[frame_id] = outcome
+            before = changed
             if not changed:
                 break
-            before = changed
-        return faults
+        return Verdicts(faults, list(before))
 
     async def _look(
         self, frame_ids: Sequence[ObjectId]
     ) -> tuple[list[Fault], dict[ObjectId, Settled]]:
         """Return what is wrong now, and the outcomes it was judged by."""
         frames = list((await frames_by_id(self._db, frame_ids)).values())
-        # An entry leaves the log when its frame is settled, so the log comes first.
-        in_log = {one.frame_id: await self._log.has(one) for one in frames}
+        # An entry is acked, and leaves the log, when its frame is settled: so the log comes first.
+        where = {one.frame_id: await self._log.where(one) for one in frames}
         outcomes = await outcomes_by_id(self._db, frame_ids)
         faults: list[Fault] = []
         settled: list[tuple[FrameHeader, Settled]] = []
@@ -139,11 +151,14 @@ class Judge:
                 continue
             if outcome is not None and outcome.final:
                 settled.append((frame, outcome))
-            elif not in_log[frame.frame_id] and (lost := await self._nowhere(frame)):
-                if in_log[frame.frame_id] is None:
+            elif where[frame.frame_id] is not Whereabouts.WAITING and (
+                lost := await self._nowhere(frame)
+            ):
+                kind = _KINDS.get(where[frame.frame_id])
+                if kind is None:
                     self.undecided += 1
                 else:
-                    faults.append(Fault(Kind.ENTRY_LOST, frame, lost))
+                    faults.append(Fault(kind, frame, lost, 0 if frame.external else len(lost)))
         return faults + await self._look_at_settled(settled), outcomes
 
     async def _look_at_settled(self, settled: Sequence[tuple[FrameHeader, Settled]]) -> list[Fault]:
@@ -160,7 +175,8 @@ class Judge:
                 index for index in outcome.dead if letter_id(frame.frame_id, index) not in letters
             ]
             if not _adds_up(frame, outcome):
-                faults.append(Fault(Kind.COUNTS_WRONG, frame, []))
+                less = 0 if frame.external else frame.count - _sum_of(outcome)
+                faults.append(Fault(Kind.COUNTS_WRONG, frame, [], less))
             if missing:
                 faults.append(Fault(Kind.EVENT_MISSING, frame, missing))
             if unlettered:
@@ -194,7 +210,11 @@ def _is_expired(frame: FrameHeader, outcome: Settled | None) -> bool:
 
 
 def _adds_up(frame: FrameHeader, outcome: Settled) -> bool:
-    return outcome.stored + outcome.duplicate + len(outcome.dead) == frame.count
+    return _sum_of(outcome) == frame.count
+
+
+def _sum_of(outcome: Settled) -> int:
+    return outcome.stored + outcome.duplicate + len(outcome.dead)
 
 
 def _to_be_stored(frame: FrameHeader, outcome: Settled) -> list[bytes]:

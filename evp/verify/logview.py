@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from enum import Enum
 
 from evp.errors import LogUnavailable
 from evp.settings import Settings
 from evp.storage.evidence import FrameHeader
 from evp.stream.client import Link
-from evp.stream.headers import Header, all_headers, clock_ms, header_of
+from evp.stream.headers import Header, all_headers, clock_ms, deliver_again, header_of
 from evp.stream.keys import Keys
 from evp.stream.ledger import Record, recorded_epochs
 
 Place = tuple[int, int]
 
 
+class Whereabouts(Enum):
+    """What the log says of a frame: workers may still be given it, have done with it, or can't."""
+
+    WAITING = "waiting"
+    ACKED = "acked"
+    GONE = "gone"
+    UNKNOWN = "unknown"
+
+
 class LogView:
-    """Looks into the log, over a connection that is dialled again when it has gone."""
+    """Looks into the log, over a connection that is dialled again when it has gone.
+
+    `group` is the one that writes: what it has acked must be in the store.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._url = settings.redis_url
@@ -24,6 +37,7 @@ class LogView:
         self._link: Link | None = None
         self._oldest: Place | None = None
         self._newest: Place = (0, 0)
+        self.group = settings.consumer_group
         self.error: str | None = None
         self.frames = 0
         self.events = 0
@@ -47,7 +61,7 @@ class LogView:
         link = await self._dialled()
         if counted:
             self.looked_at_ms = await clock_ms(link)
-        async for page in all_headers(link, self._keys):
+        async for page in all_headers(link, self._keys, self.group):
             if counted:
                 self._oldest = self._oldest or _place(page[0].entry_id)
                 self._newest = _place(page[-1].entry_id)
@@ -62,26 +76,34 @@ class LogView:
             self.frames -= 1
             self.events -= frame.count
 
-    async def has(self, frame: FrameHeader) -> bool | None:
-        """Return whether the log has a frame now, None if it is away. Raises LogUnavailable.
+    async def where(self, frame: FrameHeader) -> Whereabouts:
+        """Return how a frame stands in the log now. Raises LogUnavailable.
 
         Entry ids may be issued again after a failover, so the frame must be the same.
         """
         if self.error is not None:
-            return None
+            return Whereabouts.UNKNOWN
         try:
-            header = await header_of(await self._dialled(), self._keys, frame.entry_id)
+            header = await self._header_of(frame)
         except LogUnavailable:
             # The log may have closed a connection that was idle for long.
-            header = await header_of(await self._dialled(), self._keys, frame.entry_id)
-        if header is None:
-            return False
-        return header.frame_id == (b"" if frame.external else frame.frame_id.binary)
+            header = await self._header_of(frame)
+        same = b"" if frame.external else frame.frame_id.binary
+        if header is None or header.frame_id != same:
+            return Whereabouts.GONE
+        return Whereabouts.ACKED if header.acked else Whereabouts.WAITING
+
+    async def deliver_again(self, entry_ids: Sequence[str]) -> int:
+        """Have acked entries delivered once more; return how many. Raises LogUnavailable."""
+        return await deliver_again(await self._dialled(), self._keys, self.group, entry_ids)
 
     async def close(self) -> None:
         """Close the connection."""
         if self._link is not None:
             await self._link.close()
+
+    async def _header_of(self, frame: FrameHeader) -> Header | None:
+        return await header_of(await self._dialled(), self._keys, frame.entry_id, self.group)
 
     async def _dialled(self) -> Link:
         if self._link is None or not self._link.is_open:

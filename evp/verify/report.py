@@ -9,6 +9,7 @@ from msgspec import Struct, field
 
 from evp.errors import EXIT_FINDING, EXIT_OK, EXIT_UNAVAILABLE
 from evp.limits import VERIFY_FINDINGS_MAX
+from evp.storage.acknowledged import Acknowledgement
 
 
 class Kind(StrEnum):
@@ -17,6 +18,7 @@ class Kind(StrEnum):
     HOLE = "hole"
     DAMAGED = "damaged"
     ENTRY_LOST = "entry_lost"
+    ACKED_NOT_STORED = "acked_not_stored"
     EVENT_MISSING = "event_missing"
     LETTER_MISSING = "letter_missing"
     COUNTS_WRONG = "counts_wrong"
@@ -38,6 +40,11 @@ MEANING: dict[Kind, str] = {
     Kind.ENTRY_LOST: (
         "a worker began to write this frame, and before it was done the log lost the entry: these "
         "events are neither stored nor dead letters. Whoever sent them can send them again"
+    ),
+    Kind.ACKED_NOT_STORED: (
+        "the group that writes has done with these frames, and the store does not have them: it "
+        "was put back to an older state, or the group was set forward (XGROUP SETID). The log has "
+        "them still, and forgets them soon: evp verify --repair has the workers write them again"
     ),
     Kind.EVENT_MISSING: (
         "the frame is settled, so these events were stored, and are not there any more: they were "
@@ -65,11 +72,14 @@ MEANING: dict[Kind, str] = {
 class Finding(Struct, kw_only=True):
     """One difference. `events` is how many it concerns, null if that can't be told.
 
+    `key` stands for exactly this difference: what it is about, all events of it. Of one
+    that somebody has taken note of, `acknowledged` says why and when.
     `event_ids` names the first of them. `after` and `before` bound the time at
     which they were accepted, null where nothing is known.
     """
 
     kind: Kind
+    key: str
     meaning: str
     srv: str | None = None
     first_seq: int | None = None
@@ -82,6 +92,7 @@ class Finding(Struct, kw_only=True):
     after: datetime | None = None
     before: datetime | None = None
     dead_letter: str | None = None
+    acknowledged: Acknowledgement | None = None
 
 
 class Counts(Struct):
@@ -106,23 +117,30 @@ class Counts(Struct):
     ids_checked: int = 0
     documents_scanned: int = 0
     repaired_frames: int = 0
+    redelivered_frames: int = 0
 
 
 class Scope(Struct, frozen=True):
     """What to look at: frames accepted `since` then; every document; ids of a `sample` only.
 
     With `repair`, frames that no worker will settle any more are settled by what
-    the store has of them.
+    the store has of them, and frames that are acked and not stored delivered again.
+    With `acknowledge`, a reason, what is found is taken note of.
     """
 
     since: datetime | None = None
     every_document: bool = False
     sample: int | None = None
     repair: bool = False
+    acknowledge: str | None = None
 
 
 class Report(Struct, kw_only=True):
-    """The answer. `undecided_frames` are those of which only the log, which is away, can tell."""
+    """The answer.
+
+    `undecided_frames` are those of which only the log, which is away, can tell, and
+    those that somebody changed each time they were looked at.
+    """
 
     clean: bool = False
     stream: str
@@ -136,9 +154,19 @@ class Report(Struct, kw_only=True):
     findings_total: int = 0
     findings_by_kind: dict[Kind, int] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
+    acknowledged_total: int = 0
+    acknowledged: list[Finding] = field(default_factory=list)
 
     def add(self, finding: Finding) -> None:
-        """Take a finding; from a number on they are only counted."""
+        """Take a finding; from a number on they are only counted.
+
+        What is acknowledged is listed apart, and no reason for another exit code.
+        """
+        if finding.acknowledged is not None:
+            self.acknowledged_total += 1
+            if len(self.acknowledged) < VERIFY_FINDINGS_MAX:
+                self.acknowledged.append(finding)
+            return
         self.findings_total += 1
         self.findings_by_kind[finding.kind] = self.findings_by_kind.get(finding.kind, 0) + 1
         if len(self.findings) < VERIFY_FINDINGS_MAX:
@@ -149,4 +177,4 @@ class Report(Struct, kw_only=True):
         """0 clean, 1 a finding, 3 not all could be looked at."""
         if self.findings_total:
             return EXIT_FINDING
-        return EXIT_UNAVAILABLE if self.log_error else EXIT_OK
+        return EXIT_UNAVAILABLE if self.log_error or self.undecided_frames else EXIT_OK

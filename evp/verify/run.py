@@ -16,6 +16,7 @@ from datetime import datetime
 from bson import ObjectId
 
 from evp.clock import from_ms, monotonic_s, now, to_ms
+from evp.errors import EXIT_OK
 from evp.frame import entry_ms
 from evp.limits import VERIFY_AGAIN_S, VERIFY_DOUBTS_MAX, VERIFY_UNREADABLE_MAX
 from evp.settings import Settings
@@ -30,14 +31,18 @@ from evp.storage.evidence import (
     frames_by_id,
     unreadable_entries,
 )
+from evp.storage.groups import writer
 from evp.storage.lookup import portions
 from evp.storage.sweep import judge_again
+from evp.stream.headers import Header
 from evp.verify import findings
 from evp.verify.documents import Documents
 from evp.verify.epochs import Epochs, Hole
-from evp.verify.judge import Judge
-from evp.verify.logview import LogView
-from evp.verify.report import Report, Scope
+from evp.verify.holes import Known, Part, Spans, parts_of
+from evp.verify.judge import Fault, Judge
+from evp.verify.logview import LogView, Whereabouts
+from evp.verify.notes import Notes
+from evp.verify.report import Kind, Report, Scope
 from evp.verify.sample import Sample
 
 Progress = Callable[[str, int, int | None], None]
@@ -47,10 +52,10 @@ Progress = Callable[[str, int, int | None], None]
 async def verify(settings: Settings, scope: Scope, progress: Progress) -> Report:
     """Look at everything in the scope and return what differs.
 
-    Works beside servers and workers, and changes nothing but what `repair` asks
-    for. With the log away, what only the log can tell is counted as undecided.
-    Raises StoreUnavailable, and LogUnavailable if the log goes away while it is
-    looked at.
+    Works beside servers and workers, and changes nothing but what `repair` and
+    `acknowledge` ask for. With the log away, what only the log can tell is counted as undecided.
+    Raises StoreUnavailable; LogUnavailable if the log goes away while it is
+    looked at, or is away and `acknowledge` is asked for; and UsageError.
     """
     client = connect(settings)
     log = LogView(settings)
@@ -64,7 +69,7 @@ async def verify(settings: Settings, scope: Scope, progress: Progress) -> Report
         await log.close()
         await close(client)
     report.took_s = round(monotonic_s() - started_at_s, 3)
-    report.clean = not report.findings_total and report.log_error is None
+    report.clean = report.exit_code == EXIT_OK
     return report
 
 
@@ -81,7 +86,11 @@ class _Verification:
         self._judge = Judge(db, log, report.counts)
         self._sample = Sample(report.scope.sample or 0)
         self._doubts: list[ObjectId] = []
+        self._undone: list[str] = []
+        self._notes = Notes(db, report)
+        self._mendable_events = 0
         self._since = _start_of_bucket(report.scope.since)
+        self._since_ms = 0 if self._since is None else to_ms(self._since)
 
     async def run(self) -> None:
         await self._read_records()
@@ -95,23 +104,38 @@ class _Verification:
         if self._scope.every_document:
             await self._read_documents()
         self._count()
+        await self._notes.write(self._epochs.lost_events - self._mendable_events)
 
     async def _read_records(self) -> None:
-        # The log's come first: they leave it only when the store has them.
+        await self._notes.load()
+        writing = await writer(self._db)
+        if writing is not None and writing[0] == self._report.stream:
+            self._log.group = writing[1]
+        # The log's come first: they leave it only when the store has them. It keeps them for a
+        # while all the same, as the store may be put back; the larger number counts.
         for one in await self._log.records():
-            self._epochs.record(one.srv, one.seq, one.events, None)
+            self._epochs.record(one.srv, one.seq, one.events, one.retired_ms or None)
         self._report.log_error = self._log.error
-        for row in await epoch_rows(self._db):
+        async for row in epoch_rows(self._db):
             said_ms = None if row.seen_at is None else to_ms(row.seen_at)
             self._epochs.record(row.srv, row.seq, row.events, said_ms)
 
     async def _read_log(self) -> None:
         async for page in self._log.pages():
             for one in page:
-                if one.srv:
+                if self._must_be_stored(one):
+                    self._epochs.expect(one.srv, one.seq)
+                elif one.srv:
                     at_ms = entry_ms(one.entry_id)
                     self._epochs.saw(one.srv, one.seq, one.count, at_ms, early=True)
             self._progress("log", self._log.frames, None)
+
+    def _must_be_stored(self, one: Header) -> bool:
+        """Return True if a frame was settled before it was looked at, and headers of then are read.
+
+        That the log has it still is no proof: the store may have been put back since.
+        """
+        return bool(one.srv) and one.acked and entry_ms(one.entry_id) >= self._since_ms
 
     async def _read_frames(self) -> None:
         done = 0
@@ -137,7 +161,7 @@ class _Verification:
 
     async def _repair(self, unsettled: Sequence[FrameHeader]) -> None:
         """Settle, by what the store has of them, frames whose entry the log has lost."""
-        lost = [one.frame_id for one in unsettled if await self._log.has(one) is False]
+        lost = [one.frame_id for one in unsettled if await self._log.where(one) is Whereabouts.GONE]
         self._report.counts.repaired_frames += len(await judge_again(self._db, lost))
 
     async def _read_sample(self) -> None:
@@ -150,11 +174,25 @@ class _Verification:
         """Look at frames closely and tell what is wrong; of those in doubt later once more."""
         if not frames:
             return
-        for fault in await self._judge.closely([one.frame_id for one in frames]):
-            if in_doubt and len(self._doubts) < VERIFY_DOUBTS_MAX:
+        verdicts = await self._judge.closely([one.frame_id for one in frames])
+        for fault in verdicts.faults:
+            if in_doubt and self._may_doubt():
                 self._doubts.append(fault.frame.frame_id)
             else:
-                self._report.add(findings.of_fault(fault))
+                self._tell_fault(fault)
+        for frame_id in verdicts.unsteady:
+            if self._may_doubt():
+                self._doubts.append(frame_id)
+            else:
+                self._judge.undecided += 1
+
+    def _may_doubt(self) -> bool:
+        return len(self._doubts) < VERIFY_DOUBTS_MAX
+
+    def _tell_fault(self, fault: Fault) -> None:
+        self._notes.add(findings.of_fault(fault), fault.unaccounted)
+        if fault.kind is Kind.ACKED_NOT_STORED:
+            self._undone.append(fault.frame.entry_id)
 
     async def _find_beginnings(self, since: datetime) -> None:
         """Find out at which number each epoch stood when the time began that is looked at."""
@@ -184,33 +222,61 @@ class _Verification:
         self._progress("what is in doubt", 0, None)
         await asyncio.sleep(VERIFY_AGAIN_S)
         if holes:
-            await self._look_for(holes)
-            unreadable = await unreadable_entries(self._db, VERIFY_UNREADABLE_MAX)
-            for hole in self._epochs.holes():
-                self._report.add(findings.of_hole(hole, unreadable))
+            await self._tell_holes(holes)
         for portion in portions(self._doubts):
-            for fault in await self._judge.closely(portion):
-                self._report.add(findings.of_fault(fault))
+            verdicts = await self._judge.closely(portion)
+            self._judge.undecided += len(verdicts.unsteady)
+            for fault in verdicts.faults:
+                self._tell_fault(fault)
+        if self._scope.repair:
+            for entry_ids in portions(self._undone):
+                again = await self._log.deliver_again(entry_ids)
+                self._report.counts.redelivered_frames += again
 
-    async def _look_for(self, holes: list[Hole]) -> None:
+    async def _tell_holes(self, holes: list[Hole]) -> None:
+        """Look for frames that are missing once more, and tell which still are."""
+        # What was acked at the first look had its dead letter then.
+        damaged = await unreadable_entries(self._db, VERIFY_UNREADABLE_MAX)
+        known = Known(holes, damaged)
+        await self._look_for(holes, known)
+        undone: list[Part] = []
+        for hole in self._epochs.holes():
+            for part in parts_of(hole, known):
+                self._notes.add(findings.of_part(part))
+                if part.kind is Kind.ACKED_NOT_STORED:
+                    undone.append(part)
+                    self._mendable_events += part.events or 0
+        if undone and self._scope.repair:
+            await self._deliver_again(undone)
+
+    async def _look_for(self, holes: list[Hole], known: Known) -> None:
         """Look through log and frames again, from where the first hole begins."""
         async for headers in self._log.pages(counted=False):
             for one in headers:
-                if one.srv:
+                if self._must_be_stored(one):
+                    known.offer(one)
+                elif one.srv:
                     at_ms = entry_ms(one.entry_id)
                     self._epochs.saw(one.srv, one.seq, one.count, at_ms, early=False)
         after = [hole.gap.after_ms for hole in holes]
-        known = [one for one in after if one is not None]
+        told = [one for one in after if one is not None]
         # A hole at an epoch's beginning may be anywhere.
-        since = from_ms(min(known)) if len(known) == len(after) else None
+        since = from_ms(min(told)) if len(told) == len(after) else None
         async for page in frame_pages(self._db, since=_start_of_bucket(since), with_ids=False):
             self._saw(page)
+
+    async def _deliver_again(self, parts: list[Part]) -> None:
+        """Have frames delivered once more that the log has and the store lacks."""
+        missing = Spans((part.srv, part.first, part.last) for part in parts)
+        async for headers in self._log.pages(counted=False):
+            ids = [one.entry_id for one in headers if missing.has(one.srv, one.seq)]
+            self._report.counts.redelivered_frames += await self._log.deliver_again(ids)
 
     async def _read_documents(self) -> None:
         documents, counts = Documents(self._db), self._report.counts
         async for page in event_pages(self._db):
             for stranger in await documents.strangers(page):
-                self._report.add(findings.of_stranger(stranger))
+                self._notes.add(findings.of_stranger(stranger))
             counts.documents_scanned += len(page)
             self._progress("events", counts.documents_scanned, None)
 

@@ -58,9 +58,16 @@ def _balance(balance: Balance) -> Text:
         f"balance: {balance.accepted:,} acknowledged, {settled:,} settled, "
         f"{balance.in_log:,} in the log"
     )
+    if balance.acknowledged:
+        text += f", {balance.acknowledged:,} lost as acknowledged"
     if balance.unaccounted:
         text += f", {balance.unaccounted:,} unaccounted for: run `evp verify`"
         return Text(text, style="red")
+    if balance.unaccounted_max:
+        text += (
+            f"; {balance.unknown:,} of unknown outcome, so up to {balance.unaccounted_max:,} may "
+            "be unaccounted for: `evp verify` tells"
+        )
     return Text(text)
 
 

@@ -25,6 +25,14 @@ def render(report: Report) -> RenderableType:
                 style="yellow",
             )
         )
+    elif report.undecided_frames:
+        parts.append(
+            Text(
+                f"{report.undecided_frames:,} frames were changed each time they were looked at. "
+                "Verify again.",
+                style="yellow",
+            )
+        )
     told: set[str] = set()
     for finding in report.findings[:_FINDINGS_SHOWN]:
         parts.append(Padding(_finding(finding), (1, 0, 0, 0)))
@@ -34,6 +42,16 @@ def render(report: Report) -> RenderableType:
     rest = report.findings_total - min(_FINDINGS_SHOWN, len(report.findings))
     if rest > 0:
         parts.append(Text(f"\nand {rest:,} more; --json names the first of them"))
+    for finding in report.acknowledged[:_FINDINGS_SHOWN]:
+        parts.append(Padding(_finding(finding), (1, 0, 0, 0)))
+        if finding.acknowledged is not None:
+            known = finding.acknowledged
+            parts.append(
+                Text(f"  acknowledged at {_moment(known.at)}: {known.reason}", style="yellow")
+            )
+    rest = report.acknowledged_total - min(_FINDINGS_SHOWN, len(report.acknowledged))
+    if rest > 0:
+        parts.append(Text(f"\nand {rest:,} more that are acknowledged"))
     return Group(*parts)
 
 
@@ -43,13 +61,15 @@ def _verdict(report: Report) -> Text:
         what = ", ".join(f"{n:,} {kind}" for kind, n in sorted(report.findings_by_kind.items()))
         return Text(f"{where}: {what}", style="bold red")
     if not report.clean:
-        return Text(f"{where}: no fault in the store")
+        return Text(f"{where}: no fault in the store, as far as it could be looked at")
     scope = report.scope
     limits = []
     if scope.since is not None:
         limits.append(f"since {_moment(scope.since)}")
     if scope.sample is not None:
         limits.append(f"ids of {scope.sample:,} frames")
+    if report.acknowledged_total:
+        limits.append(f"acknowledged: {report.acknowledged_total:,}")
     return Text(f"{where}: clean" + (f" ({', '.join(limits)})" if limits else ""), style="green")
 
 
@@ -69,6 +89,8 @@ def _counts(counts: Counts) -> Table:
         rows.append(("frames expired", f"{counts.expired_frames:,}"))
     if counts.repaired_frames:
         rows.append(("frames repaired", f"{counts.repaired_frames:,}"))
+    if counts.redelivered_frames:
+        rows.append(("frames delivered again", f"{counts.redelivered_frames:,}"))
     if counts.documents_scanned:
         rows.append(("documents scanned", f"{counts.documents_scanned:,}"))
     table = Table.grid(padding=(0, 2))

@@ -53,6 +53,7 @@ def test_json(fed: Up) -> None:
     assert set(report) == {
         "clean", "stream", "database", "scope", "began_at", "took_s", "counts", "log_error",
         "undecided_frames", "findings_total", "findings_by_kind", "findings",
+        "acknowledged_total", "acknowledged",
     }  # fmt: skip
     assert (report["clean"], report["findings"], report["log_error"]) == (True, [], None)
     assert report["counts"]["stored"] >= 50
@@ -66,6 +67,10 @@ def test_finding(fed: Up) -> None:
         try:
             done = commands.evp("verify", environ=fed.environ, cwd=fed.folder)
             asked = commands.evp("verify", "--json", environ=fed.environ, cwd=fed.folder)
+            noted = commands.evp(
+                "verify", "--acknowledge", "a test", environ=fed.environ, cwd=fed.folder
+            )
+            again = commands.evp("verify", "--json", environ=fed.environ, cwd=fed.folder)
         finally:
             store.events.insert_one(one)
     assert (done.code, asked.code, done.err) == (1, 1, "")
@@ -74,6 +79,11 @@ def test_finding(fed: Up) -> None:
     [finding] = json.loads(asked.out)["findings"]
     assert (finding["kind"], finding["frame_id"]) == ("event_missing", str(one["frame_id"]))
     assert finding["event_ids"][0] in done.out
+    assert (noted.code, again.code, noted.err) == (0, 0, "")
+    assert "clean (acknowledged: 1)" in noted.out
+    assert noted.out.rstrip().endswith(": a test")
+    [known] = json.loads(again.out)["acknowledged"]
+    assert (known["key"], known["acknowledged"]["reason"]) == (finding["key"], "a test")
 
 
 @pytest.mark.parametrize(
@@ -86,6 +96,10 @@ def test_finding(fed: Up) -> None:
         (["--since", "2999-01-01T00:00:00Z"], "still to come"),
         (["--all", "--since", "1h"], "--all looks at everything"),
         (["--all", "--sample", "5"], "--all looks at everything"),
+        (["--acknowledge", " "], "wanted a reason"),
+        (["--acknowledge", "x" * 501], "wanted a reason"),
+        (["--acknowledge", "known", "--since", "1h"], "--acknowledge looks at everything"),
+        (["--acknowledge", "known", "--sample", "5"], "--acknowledge looks at everything"),
         (["--sample", "0"], "--sample"),
         (["--sample", "x"], "--sample"),
     ],

@@ -14,12 +14,14 @@ from evp.settings import Settings
 from evp.storage.client import Database
 from evp.stream.client import Link
 from evp.stream.keys import Keys
+from evp.verify import run
+from evp.verify.report import Scope
 from tests.support.make import event
 from tests.support.server import InProcess, request, serving
 from tests.support.servers import Server
 from tests.support.stores import MAY_LEAVE_SOCKETS, hanging
 from tests.support.streams import consumer
-from tests.support.verifying import Accepting, accepting
+from tests.support.verifying import Accepting, accepting, look
 from tests.support.wait import until
 from tests.support.workers import changed, drain, until_drained, working
 
@@ -112,6 +114,27 @@ async def test_an_outcome_that_is_gone(server: Accepting, db: Database, settings
     assert (await look_once(settings, db)).unaccounted == 2
 
 
+async def test_unknown_outcome_is_a_range(
+    server: Accepting, db: Database, link: Link, keys: Keys, settings: Settings
+) -> None:
+    """An append that landed although nobody was told hides no loss: the balance is a range."""
+    await server.frames([event(0)], [event(1)])
+    await server.frames([event(2), event(3), event(4)], is_told=False)
+    await server.record_in_log()
+    balance = await look_once(settings, db)
+    assert (balance.accepted, balance.unknown, balance.in_log) == (2, 3, 5)
+    assert (balance.unaccounted, balance.unaccounted_max) == (0, 0)
+    await server.record_in_store(db)
+    await drain(settings)
+    await db["outcomes"].delete_many({"stored": 1})
+    balance = await look_once(settings, db)
+    assert (balance.unknown, balance.unaccounted, balance.unaccounted_max) == (3, 0, 2)
+    await link.call("DEL", *keys.all())
+    await db["outcomes"].delete_many({})
+    balance = await look_once(settings, db)
+    assert (balance.unknown, balance.unaccounted, balance.unaccounted_max) == (3, 2, 5)
+
+
 async def test_never_too_large_under_load(db: Database, link: Link, settings: Settings) -> None:
     """While events are accepted and stored, none is ever unaccounted for."""
     stop = asyncio.Event()
@@ -147,7 +170,7 @@ async def health_of(server: InProcess) -> dict[str, object]:
 async def test_health_tells_the_balance(
     db: Database, link: Link, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Health has the balance soon after it is asked, and is degraded by a loss."""
+    """Health has the balance soon after it is asked; a loss degrades it until that is noted."""
     monkeypatch.setattr(health, "BALANCE_KEEP_S", 0.0)
     monkeypatch.setattr(health, "BALANCE_COST_FACTOR", 0)
     async with serving(settings) as server:
@@ -166,8 +189,13 @@ async def test_health_tells_the_balance(
             )
 
         await until(lambda: tells(0, "ok"), what="all is accounted for")
-        await db["outcomes"].delete_many({})
+        for name in ("frames", "outcomes", "events"):
+            await db[name].delete_many({})
+        await link.call("XTRIM", settings.stream, "MAXLEN", 0)
         await until(lambda: tells(1, "degraded"), what="one is not")
+        monkeypatch.setattr(run, "VERIFY_AGAIN_S", 0.0)
+        await look(settings, Scope(acknowledge="it is known"))
+        await until(lambda: tells(0, "ok"), what="somebody has taken note of it")
 
 
 async def test_balance_is_made_rarely(

@@ -189,7 +189,7 @@ async def test_end_of_the_logs_file_is_damaged(
         for number in range(20):
             await producer.append(open_frame(event(number)), 1)
         [epoch] = producer.epochs()[1]
-    await record_servers(db, [(epoch.srv, epoch.acknowledged_seq, epoch.events)])
+    await record_servers(db, [(epoch.srv, epoch.acknowledged_seq, epoch.events, 0)])
     await asyncio.to_thread(own_log_server.kill)
     file = max((tmp_path / "log" / "appendonlydir").glob("*.incr.aof"))
     with file.open("r+b") as open_file:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
 from evp.settings import Settings
 from evp.stream.client import Link
-from evp.stream.headers import headers, in_log
+from evp.stream.headers import all_headers, headers, in_log
 from evp.stream.info import log_facts
 from evp.stream.keys import Keys
+from evp.stream.scripts import APPEND
 from tests.support.streams import append_events, consumer
 
 
@@ -61,6 +64,28 @@ async def test_headers_tell_what_entries_hold(settings: Settings, link: Link, ke
     assert [(one.seq, one.count) for one in first + rest] == [(1, 2), (2, 2), (3, 1), (0, 0)]
     assert len({one.frame_id for one in first + rest}) == 4
     assert await headers(link, keys, rest[-1].entry_id, 10) == []
+
+
+async def test_pages_of_headers_follow_what_entries_hold(
+    settings: Settings, link: Link, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Large entries among many small ones make pages short: none goes through more than it may."""
+    monkeypatch.setattr("evp.stream.headers.HEADERS_BYTES_TARGET", 20_000)
+    sizes = [10] * 300 + [9_000] * 7 + [50_000] * 2 + [10] * 300 + [9_000]
+    for size in sizes:
+        frame = (1, 1, size, "data", b"x" * size)
+        await link.script(APPEND, (keys.stream, keys.counters, keys.index), frame)
+    pages = [len(page) async for page in all_headers(link, keys)]
+    assert sum(pages) == len(sizes)
+    looked_at = [sizes[sum(pages[:n]) : sum(pages[: n + 1])] for n in range(len(pages))]
+    assert all(len(page) == 1 or sum(page) <= 20_000 for page in looked_at)
+    assert len(pages) < 12
+
+
+async def test_pages_without_an_index_are_short(settings: Settings, link: Link, keys: Keys) -> None:
+    """Entries of other programs may have any size, so few of them are gone through at once."""
+    await link.calls([("XADD", keys.stream, "*", "type", "plain")] * 40)
+    assert [len(page) async for page in all_headers(link, keys)] == [16, 16, 8]
 
 
 async def test_a_frame_is_in_the_log_under_its_own_entry_only(

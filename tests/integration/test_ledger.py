@@ -52,14 +52,14 @@ async def rows(db: Database) -> dict[bytes, tuple[int, int]]:
 
 
 async def in_log(link: Link, keys: Keys) -> set[bytes]:
-    """Return the epochs that the log has recorded."""
-    return {record.srv for record in await recorded_epochs(link, keys)}
+    """Return the epochs that the log has recorded, and that may not be over."""
+    return {one.srv for one in await recorded_epochs(link, keys) if not one.retired_ms}
 
 
 async def test_closed_epochs_pass_through_the_log(
     producer: Producer, db: Database, link: Link, keys: Keys, settings: Settings
 ) -> None:
-    """However many epochs are closed, the log keeps the open one only, and the store has all."""
+    """However many epochs are closed, the store has all, and the log knows which are over."""
     book = Ledger(settings, db, producer)
     book.start()
     epochs = []
@@ -73,9 +73,12 @@ async def test_closed_epochs_pass_through_the_log(
     async def only_the_open_one() -> bool:
         return await in_log(link, keys) == {epochs[-1]} and producer.epochs()[0] == []
 
-    await until(only_the_open_one, what="the log has the open epoch only")
+    await until(only_the_open_one, what="the log knows one that is open")
     await book.close()
     assert await in_log(link, keys) == set()
+    # The record of the log was made before, or came with the mark.
+    over = {one.srv: (one.seq, one.events) for one in await recorded_epochs(link, keys)}
+    assert over == dict.fromkeys(epochs, (1, 2))
     assert await rows(db) == dict.fromkeys(epochs, (1, 2))
 
 
@@ -120,7 +123,7 @@ async def test_what_the_dead_left_is_carried_to_the_store(
     await producer.append(open_frame(event(0)), 1)
     left = Record(b"gone" * 2, 7, 70)
     await record_epochs(link, keys, [left])
-    await storage_ledger.record_servers(db, [(left.srv, 5, 50)])
+    await storage_ledger.record_servers(db, [(left.srv, 5, 50, 0)])
     book = Ledger(settings, db, producer)
     book.start()
 
@@ -128,9 +131,30 @@ async def test_what_the_dead_left_is_carried_to_the_store(
         mine = {producer._epoch.srv}
         return await in_log(link, keys) == mine and mine <= (await rows(db)).keys()
 
-    await until(is_carried, what="the log has what runs only")
+    await until(is_carried, what="the log knows what runs, and the rest is over")
     await book.close()
     assert (await rows(db))[left.srv] == (7, 70)
+
+
+async def test_a_store_that_was_put_back_is_told_again(
+    producer: Producer, db: Database, link: Link, keys: Keys, settings: Settings
+) -> None:
+    """Epochs that were over before a store was put back are known by the log, and carried."""
+    for number in range(3):
+        await producer.append(open_frame(event(number)), 1)
+        producer._close_epoch()
+    first = Ledger(settings, db, producer)
+    await first.close()
+    known = await rows(db)
+    assert len(known) == 3
+    await db["servers"].delete_many({"_id": {"$ne": min(known)}})
+    await db["servers"].update_many({}, {"$set": {"seq": 0}})
+    assert {one.srv: (one.seq, one.events) for one in await recorded_epochs(link, keys)} == known
+    await Ledger(settings, db, producer)._carry()
+    assert await rows(db) == known
+    before = await db["servers"].find().to_list()
+    await Ledger(settings, db, producer)._carry()
+    assert await db["servers"].find().to_list() == before
 
 
 async def accepted_s(server: InProcess) -> float:
@@ -164,8 +188,8 @@ async def test_the_store_hangs(
             server.stop()
             await asyncio.wait_for(asyncio.shield(server.task), settings.shutdown_timeout_s + 2)
     assert max(took_s) < 1
-    # It could not tell the store, so the log still knows.
-    assert [one.seq for one in await recorded_epochs(link, keys)] == [21]
+    # It could not tell the store, so the log still has it as one to be carried.
+    assert [(one.seq, one.retired_ms) for one in await recorded_epochs(link, keys)] == [(21, 0)]
 
 
 async def test_the_log_hangs(db: Database, settings: Settings, own_log_server: Server) -> None:

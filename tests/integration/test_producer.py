@@ -14,11 +14,13 @@ from evp.errors import AckUnknown, LogNotDurable, LogUnavailable, Refusal
 from evp.limits import FRAMES_WAITING_MAX
 from evp.plain import read_entry
 from evp.settings import Settings
+from evp.stream import ledger
 from evp.stream.client import Link, LogRefused
 from evp.stream.durability import examine
 from evp.stream.flusher import Flusher
+from evp.stream.headers import clock_ms
 from evp.stream.keys import Keys
-from evp.stream.ledger import Record, forget_epochs, record_epochs, record_of, recorded_epochs
+from evp.stream.ledger import Record, record_epochs, record_of, recorded_epochs, retire_epochs
 from evp.stream.producer import Producer
 from tests.support.make import ADMISSION, event, open_frame
 from tests.support.servers import Server
@@ -111,10 +113,34 @@ async def test_lost_reply_is_unknown_and_closes_the_epoch(
     await producer.connect()
     await producer.append(open_frame(event(3)), 1)
     closed, [epoch] = producer.epochs()
-    assert [one.acknowledged_seq for one in closed] == [1]
+    assert [(one.acknowledged_seq, one.unknown) for one in closed] == [(1, 1)]
     assert epoch.srv != closed[0].srv
     producer.forget(closed)
     assert producer.epochs()[0] == []
+
+
+async def test_events_of_unknown_outcome_are_counted(opened: Opener, log: Server) -> None:
+    """They are counted where nothing was acknowledged as well, and by one record at a time."""
+    producer = await opened(url=log.url)
+
+    async def lose(*numbers: int) -> None:
+        await producer.connect()
+        with log.paused():
+            appending = producer.append(open_frame(*map(event, numbers)), 1)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(appending, 0.1)
+
+    await lose(0, 1)
+    closed, open_ = producer.epochs()
+    assert [(one.acknowledged_seq, one.unknown) for one in closed] == [(0, 2)]
+    assert open_ == []
+    await lose(2)
+    assert [(one.acknowledged_seq, one.unknown) for one in producer.epochs()[0]] == [(0, 3)]
+    # It has grown since it was recorded.
+    producer.forget(closed)
+    assert len(producer.epochs()[0]) == 1
+    producer.forget(producer.epochs()[0])
+    assert producer.epochs() == ([], [])
 
 
 async def test_unreachable_log(opened: Opener, settings: Settings) -> None:
@@ -199,7 +225,7 @@ async def test_waitaof_goes_with_each_append(
 async def test_epochs_are_recorded_in_the_log(
     opened: Opener, settings: Settings, link: Link, keys: Keys
 ) -> None:
-    """How far a server process got stands in the log until the store has it for good."""
+    """How far a server process got stands in the log, and when it was over."""
     producer = await opened()
     await producer.append(open_frame(event(0), event(1)), 1)
     _, [epoch] = producer.epochs()
@@ -210,12 +236,42 @@ async def test_epochs_are_recorded_in_the_log(
     await producer.append(open_frame(event(2)), 1)
     grown = record_of(producer.epochs()[1][0])
     await record_epochs(link, keys, [grown])
-    await forget_epochs(link, keys, [recorded])
+    await retire_epochs(link, keys, [recorded])
     assert await recorded_epochs(link, keys) == [grown]
-    await forget_epochs(link, keys, [grown])
-    assert await link.call("HLEN", keys.servers) == 0
+    for _ in range(2):
+        before_ms = await clock_ms(link)
+        await retire_epochs(link, keys, [grown])
+        [retired] = await recorded_epochs(link, keys)
+        assert (retired.srv, retired.seq, retired.events) == (grown.srv, 2, 3)
+        assert before_ms <= retired.retired_ms <= await clock_ms(link)
+        # A process that runs after all says so.
+        await record_epochs(link, keys, [grown])
+        assert await recorded_epochs(link, keys) == [grown]
     await record_epochs(link, keys, [])
-    await forget_epochs(link, keys, [])
+    await retire_epochs(link, keys, [])
+
+
+async def test_records_of_what_is_over_are_bounded(
+    link: Link, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log keeps records of epochs that are over by number and by age, and all others."""
+    monkeypatch.setattr(ledger, "LEDGER_RETIRED_MAX", 3)
+    over = [Record(bytes([number]) * 8, number, number, number % 2) for number in range(1, 6)]
+    open_ = Record(b"open" * 2, 7, 7)
+    await record_epochs(link, keys, [open_])
+    for one in over:
+        await retire_epochs(link, keys, [one])
+        await asyncio.sleep(0.002)
+        # The same once more does not make it younger.
+        await retire_epochs(link, keys, [one] if one is over[0] else [])
+    found = {one.srv: one for one in await recorded_epochs(link, keys)}
+    assert found.pop(open_.srv) == open_
+    assert [found[one.srv].unknown for one in over[2:]] == [1, 0, 1]
+    assert len(found) == 3
+    monkeypatch.setattr(ledger, "LEDGER_RETIRED_S", 0.0)
+    await asyncio.sleep(0.002)
+    await retire_epochs(link, keys, [])
+    assert await recorded_epochs(link, keys) == [open_]
 
 
 async def test_records_of_others_are_left_alone(link: Link, keys: Keys) -> None:
@@ -223,7 +279,7 @@ async def test_records_of_others_are_left_alone(link: Link, keys: Keys) -> None:
     good = Record(b"\x07" * 8, 3, 9)
     await record_epochs(link, keys, [good])
     strange = ["note", "hello", "00" * 8, "1", "01" * 8, "-1 2", "zz" * 8, "1 1", "02" * 8, "1 9e9"]
-    strange += ["03" * 8, "1 " + "9" * 30]
+    strange += ["03" * 8, "1 " + "9" * 30, "04" * 8, "1 1 1 1 1", "05" * 8, "1 1 x"]
     await link.call("HSET", keys.servers, *strange)
     assert await recorded_epochs(link, keys) == [good]
 

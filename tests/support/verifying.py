@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
+from copy import copy
 from typing import Any
 
 import msgspec
 
 from evp.codec import Media, decode
 from evp.frame import OpenFrame
+from evp.server.ledger import Ledger
 from evp.settings import Settings
 from evp.storage.client import Database
 from evp.storage.ledger import record_servers
@@ -37,9 +39,19 @@ class Accepting:
         """Its open epoch."""
         return self._producer._epoch.srv.hex()
 
-    async def frames(self, *frames: list[dict[str, Any]]) -> list[str]:
-        """Append one frame for each list of events; return their entry ids."""
-        return [await self._producer.append(open_frame(*events), 1) for events in frames]
+    async def frames(self, *frames: list[dict[str, Any]], is_told: bool = True) -> list[str]:
+        """Append one frame for each list of events; return their entry ids.
+
+        With `is_told` False the log has it, and the server could not learn that.
+        """
+        entries = []
+        for events in frames:
+            epoch = copy(self._producer._epoch)
+            entries.append(await self._producer.append(open_frame(*events), 1))
+            if not is_told:
+                self._producer._epoch = epoch
+                self._producer._close_epoch(unknown=len(events))
+        return entries
 
     async def singles(self, count: int, *, first: int = 0) -> list[str]:
         """Append frames of one event each."""
@@ -64,8 +76,12 @@ class Accepting:
 
     async def record_in_store(self, db: Database) -> None:
         """Record in the store how far it got."""
-        rows = [(one.srv, one.acknowledged_seq, one.events) for one in self._all()]
+        rows = [(one.srv, one.acknowledged_seq, one.events, one.unknown) for one in self._all()]
         await record_servers(db, rows)
+
+    async def end_well(self, db: Database) -> None:
+        """Record for good how far it got, as a server that ends does."""
+        await Ledger(self._settings, db, self._producer).close()
 
     def end_epoch(self) -> None:
         """Begin a new epoch, as after an append of unknown outcome."""

@@ -11,10 +11,14 @@ import pytest
 from bson import ObjectId
 from rich.console import Console
 
-from evp.storage.evidence import FrameHeader, StoredEvent
+from evp.storage.acknowledged import Acknowledgement
+from evp.storage.evidence import FrameHeader, StoredEvent, UnreadableEntry
+from evp.stream.headers import Header
 from evp.verify import documents
 from evp.verify.documents import Documents
-from evp.verify.epochs import Epochs
+from evp.verify.epochs import Epochs, Hole
+from evp.verify.holes import Known, Part, parts_of
+from evp.verify.intervals import Gap
 from evp.verify.report import MEANING, Finding, Kind, Report, Scope
 from evp.verify.sample import Sample
 from evp.views.verify import render
@@ -71,6 +75,46 @@ def test_events_of_several_holes_are_not_known() -> None:
     assert [(one.frames, one.events) for one in epochs.holes()] == [(1, None), (1, None)]
 
 
+def acked(seq: int) -> Header:
+    """Return an entry of the epoch that is acked, of ten events."""
+    return Header(f"{100 + seq}-0", b"f" * 12, SRV, seq, 10, acked=True)
+
+
+def told(parts: list[Part]) -> list[tuple[str, int, int, int | None]]:
+    """Return kind, first and last number, and events of parts."""
+    return [(one.kind.value, one.first, one.last, one.events) for one in parts]
+
+
+def test_parts_of_a_hole() -> None:
+    """Each part of a hole has its kind, and what is lost between two marks the time of both."""
+    hole = Hole(SRV, Gap(3, 12, 50, 200), 100)
+    known = Known([hole], [UnreadableEntry("letter", "106-0", SRV, 6)])
+    for seq in (2, 4, 5, 6, 7, 9, 10, 10, 13):
+        known.offer(acked(seq))
+    parts = parts_of(hole, known)
+    assert told(parts) == [
+        ("hole", 3, 3, None),
+        ("acked_not_stored", 4, 5, 20),
+        ("damaged", 6, 6, None),
+        ("acked_not_stored", 7, 7, 10),
+        ("hole", 8, 8, None),
+        ("acked_not_stored", 9, 10, 20),
+        ("hole", 11, 12, None),
+    ]
+    assert [one.after_ms for one in parts] == [50, 104, 106, 107, 107, 109, 110]
+    assert [one.before_ms for one in parts] == [104, 105, 106, 107, 109, 110, 200]
+    assert (parts[1].entry_id, parts[2].letter_id) == ("104-0", "letter")
+    # The rest was found in the store meanwhile.
+    assert told(parts_of(Hole(SRV, Gap(10, 11, 50, None), 30), known)) == [
+        ("acked_not_stored", 10, 10, None),
+        ("hole", 11, 11, None),
+    ]
+    assert told(parts_of(Hole(SRV, Gap(4, 6, 50, None), 50), known)) == [
+        ("acked_not_stored", 4, 5, 20),
+        ("damaged", 6, 6, 30),
+    ]
+
+
 async def test_headers_at_hand_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A scan of documents whose frames alternate keeps no more headers than it may."""
     monkeypatch.setattr(documents, "VERIFY_HEADERS_BYTES_MAX", 10 * 516)
@@ -89,6 +133,20 @@ async def test_headers_at_hand_are_bounded(monkeypatch: pytest.MonkeyPatch) -> N
         assert await scan.strangers(page) == []
         assert len(scan._headers) == 10
         assert scan._bytes == 10 * 516
+
+
+async def test_unknown_frames_count_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frames that stay unknown are asked for again and again, and cost what they cost once."""
+
+    async def frames_by_id(_db: Any, frame_ids: list[ObjectId]) -> dict[ObjectId, FrameHeader]:
+        return {}
+
+    monkeypatch.setattr(documents, "frames_by_id", frames_by_id)
+    scan = Documents(db=None)  # type: ignore[arg-type]  # nothing is asked of it
+    page = [StoredEvent(number, ObjectId()) for number in range(3)]
+    for _ in range(5):
+        assert len(await scan.strangers(page)) == 3
+    assert scan._bytes == 3 * 500
 
 
 def shown(report: Report, width: int) -> str:
@@ -112,6 +170,7 @@ def test_every_kind_is_told_at_any_width() -> None:
     several = [
         Finding(
             kind=kind,
+            key="",
             meaning=MEANING[kind],
             srv=SRV.hex(),
             first_seq=3,
@@ -141,10 +200,22 @@ def test_every_kind_is_told_at_any_width() -> None:
 
 def test_more_findings_than_fit() -> None:
     """Of very many findings the first are shown, and the rest is counted."""
-    many = [Finding(kind=Kind.HOLE, meaning=MEANING[Kind.HOLE], events=1) for _ in range(1500)]
-    report = a_report(*many)
+    one = Finding(kind=Kind.HOLE, key="", meaning=MEANING[Kind.HOLE], events=1)
+    report = a_report(*[one] * 1500)
     assert (report.findings_total, len(report.findings)) == (1500, 1000)
     assert "and 1,480 more" in shown(report, 80)
+
+
+def test_acknowledged_findings_are_told_apart() -> None:
+    """What is acknowledged is listed with its reason, and the verdict is clean."""
+    known = Acknowledgement("the failover of January", AT)
+    one = Finding(kind=Kind.HOLE, key="", meaning=MEANING[Kind.HOLE], acknowledged=known)
+    report = a_report(*[one] * 30, clean=True)
+    text = shown(report, 80)
+    assert "clean (acknowledged: 30)" in text
+    assert text.count("2026-01-02T03:04:05.678Z: the failover of January") == 20
+    assert "and 10 more that are acknowledged" in text
+    assert (report.exit_code, report.findings_total) == (0, 0)
 
 
 def test_scope_and_log_are_told() -> None:
@@ -156,4 +227,7 @@ def test_scope_and_log_are_told() -> None:
     text = " ".join(shown(report, 80).split())
     assert "no fault in the store" in text
     assert "The log can't be read (no answer): 7 frames may be there, or lost" in text
+    assert report.exit_code == 3
+    report = a_report(undecided_frames=7)
+    assert "7 frames were changed each time they were looked at" in shown(report, 80)
     assert report.exit_code == 3

@@ -77,17 +77,27 @@ def test_stats_tell_the_balance() -> None:
     balance = Balance(
         at=from_ms(0),
         accepted=10_000,
+        unknown=0,
         source="log and store",
         stored=9_000,
         duplicate=500,
         dead=10,
         in_log=400,
         external=10,
+        acknowledged=0,
         unaccounted=0,
+        unaccounted_max=0,
     )
     stats = Stats("s", "g", LOG, Rates(0, 0), Totals(), None, balance)
     line = "balance: 10,000 acknowledged, 9,500 settled, 400 in the log"
     assert line + "\n" in text(render(stats))
+    balance.acknowledged = 7
+    told = " ".join(text(render(stats)).split())
+    assert f"{line}, 7 lost as acknowledged" in told
+    balance.acknowledged = 0
+    balance.unknown, balance.unaccounted_max = 20, 15
+    told = " ".join(text(render(stats), 60).split())
+    assert f"{line}; 20 of unknown outcome, so up to 15 may be unaccounted for" in told
     balance.unaccounted = 100
     told = " ".join(text(render(stats), 60).split())
     assert f"{line}, 100 unaccounted for: run `evp verify`" in told

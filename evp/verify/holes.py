@@ -1,0 +1,154 @@
+"""A hole, part by part: what was damaged, what is acked and can be had again, what is nowhere."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from evp.frame import entry_ms
+from evp.storage.evidence import UnreadableEntry
+from evp.stream.headers import Header
+from evp.verify.epochs import Hole
+from evp.verify.report import Kind
+
+
+class Run(Struct):
+    """Frames in a row that the log has and the group has acked; what is known of their entries."""
+
+    first: int
+    last: int
+    events: int | None
+    first_entry: str
+    last_entry: str
+
+
+class Part(Struct, frozen=True):
+    """Missing frames of one kind. `events` is None if not known, the times where nothing is."""
+
+    kind: Kind
+    srv: bytes
+    first: int
+    last: int
+    events: int | None
+    after_ms: int | None
+    before_ms: int | None
+    entry_id: str | None = None
+    letter_id: str | None = None
+
+
+class Spans:
+    """Numbers by epoch, to ask whether one is among them."""
+
+    def __init__(self, spans: Iterable[tuple[bytes, int, int]]) -> None:
+        self._spans: dict[bytes, list[tuple[int, int]]] = {}
+        for srv, first, last in spans:
+            self._spans.setdefault(srv, []).append((first, last))
+        for some in self._spans.values():
+            some.sort()
+
+    def has(self, srv: bytes, seq: int) -> bool:
+        """Return True if a number is in one of them."""
+        some = self._spans.get(srv, [])
+        place = bisect_right(some, (seq, seq)) - 1
+        # The one that begins at `seq` and ends later stands behind (seq, seq).
+        near = some[max(0, place) : place + 2]
+        return any(first <= seq <= last for first, last in near)
+
+
+class Known:
+    """What is known of missing frames: which were damaged, and which the log has as acked.
+
+    A damaged one is none of those: workers would find it damaged once more.
+    """
+
+    def __init__(self, holes: Iterable[Hole], damaged: Iterable[UnreadableEntry]) -> None:
+        self._missing = Spans((hole.srv, hole.gap.first, hole.gap.last) for hole in holes)
+        self._damaged: dict[bytes, dict[int, UnreadableEntry]] = {}
+        for one in damaged:
+            self._damaged.setdefault(one.srv, {})[one.seq] = one
+        self._runs: dict[bytes, list[Run]] = {}
+
+    def offer(self, one: Header) -> None:
+        """Take an entry that is acked, if its frame is missing; in the order of the log."""
+        if not self._missing.has(one.srv, one.seq) or one.seq in self._damaged.get(one.srv, {}):
+            return
+        runs = self._runs.setdefault(one.srv, [])
+        last = runs[-1] if runs else None
+        if last is not None and one.seq <= last.last:
+            return  # Somebody put an entry into the log a second time.
+        if last is not None and last.last + 1 == one.seq and last.events is not None:
+            last.last, last.last_entry = one.seq, one.entry_id
+            last.events += one.count
+        else:
+            runs.append(Run(one.seq, one.seq, one.count, one.entry_id, one.entry_id))
+
+    def damaged(self, hole: Hole) -> list[UnreadableEntry]:
+        """Return the frames of a hole that were damaged."""
+        some = self._damaged.get(hole.srv, {})
+        return [one for one in some.values() if hole.gap.first <= one.seq <= hole.gap.last]
+
+    def acked(self, hole: Hole) -> list[Run]:
+        """Return the runs of a hole, cut to it."""
+        runs, found = self._runs.get(hole.srv, []), []
+        start = bisect_right(runs, hole.gap.first, key=lambda run: run.first) - 1
+        for run in islice(runs, max(0, start), None):
+            if run.first > hole.gap.last:
+                break
+            cut = _cut(run, hole.gap.first, hole.gap.last)
+            if cut is not None:
+                found.append(cut)
+        return found
+
+
+def _cut(run: Run, first: int, last: int) -> Run | None:
+    """Return what of a run lies between two numbers; its events are known only if all does."""
+    if first <= run.first and run.last <= last:
+        return run
+    low, high = max(run.first, first), min(run.last, last)
+    return None if low > high else Run(low, high, None, run.first_entry, run.last_entry)
+
+
+def parts_of(hole: Hole, known: Known) -> list[Part]:
+    """Return a hole in parts, in order."""
+    marks = _marks(hole, known)
+    found: list[Part] = []
+    next_, after_ms = hole.gap.first, hole.gap.after_ms
+    for mark in marks:
+        if mark.first > next_:
+            lost = (hole.srv, next_, mark.first - 1, None, after_ms, mark.after_ms)
+            found.append(Part(Kind.HOLE, *lost))
+        found.append(mark)
+        next_, after_ms = mark.last + 1, mark.before_ms
+    if next_ <= hole.gap.last:
+        lost = (hole.srv, next_, hole.gap.last, None, after_ms, hole.gap.before_ms)
+        found.append(Part(Kind.HOLE, *lost))
+    return list(_counted(found, hole.events))
+
+
+def _marks(hole: Hole, known: Known) -> list[Part]:
+    """Return the parts of which something is known, in order."""
+    marks = []
+    for letter in known.damaged(hole):
+        at_ms = entry_ms(letter.entry_id)
+        part = Part(Kind.DAMAGED, hole.srv, letter.seq, letter.seq, None, at_ms, at_ms)
+        marks.append(replace(part, entry_id=letter.entry_id, letter_id=letter.letter_id))
+    for run in known.acked(hole):
+        after_ms, before_ms = entry_ms(run.first_entry), entry_ms(run.last_entry)
+        kind, facts = Kind.ACKED_NOT_STORED, (run.events, after_ms, before_ms, run.first_entry)
+        marks.append(Part(kind, hole.srv, run.first, run.last, *facts))
+    return sorted(marks, key=lambda mark: mark.first)
+
+
+def _counted(parts: Sequence[Part], events: int | None) -> Iterator[Part]:
+    """Give parts, the only one whose events are not known with what the others leave it."""
+    unknown = [part for part in parts if part.events is None]
+    known = sum(part.events or 0 for part in parts)
+    for part in parts:
+        if part.events is None and len(unknown) == 1 and events is not None:
+            yield replace(part, events=max(0, events - known))
+        else:
+            yield part
