@@ -134,6 +134,9 @@ GIVE_BACK_S_MAX = 1.0
 READ_FRAMES_MAX = 1_000
 #: Bytes of frames asked for in one read; one frame may have more.
 READ_BYTES_TARGET = 16 * MIB
+#: After a read that gave less than was asked for, the next one waits at least so long, seconds:
+#: what comes meanwhile is written at once.
+READ_AGAIN_S = 0.02
 #: Frames that are read without looking first how large they are.
 READ_UNSEEN_FRAMES_MAX = 8
 #: Entries and bytes of the log that one call for headers goes through, about.

@@ -1,4 +1,4 @@
-"""How much makes a batch: by events and by bytes. Nothing waits for a batch to fill.
+"""How much makes a batch: by events and by bytes. What is there is not kept waiting for more.
 
 Frames are never split, and a batch has at least one, so the bounds are targets
 that one frame may pass. Reading is done in frames; how many make a batch is

@@ -1,7 +1,8 @@
 """The worker, on one page: read → carry (write, settle, ack) → read.
 
 Nothing is read while a batch is carried (`in_flight` 1): that is all the
-backpressure there is, and it is enough. An outage of either engine ends nothing
+backpressure there is, and it is enough. After a small batch, the next one is left
+a moment to grow. An outage of either engine ends nothing
 and loses nothing: the batch in hand is written again until it is settled, or
 dropped unacked, and then it comes again.
 """
@@ -9,11 +10,14 @@ dropped unacked, and then it comes again.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 
 from evp.batch.policy import ReadSize
 from evp.batch.retry import Backoff
+from evp.clock import monotonic_s
 from evp.errors import GroupLost, LogUnavailable, StoreUnavailable
+from evp.limits import READ_AGAIN_S
 from evp.signals import end
 from evp.stream.consumer import Consumer, Delivery
 from evp.worker.carrier import Carrier
@@ -52,6 +56,7 @@ class Worker:
         self._under_way: set[asyncio.Task[bool]] = set()
         self._log_backoff = Backoff()
         self._group_known = False
+        self._read_at_s = 0.0
 
     async def run(self, *, burst: bool = False) -> None:
         """Work until told to stop; with `burst`, until the group has nothing left.
@@ -60,6 +65,7 @@ class Worker:
         """
         try:
             while not self._stop.is_set():
+                await self._let_more_come()
                 batch = await self._read()
                 if batch:
                     carrying = self._carrier.carry(batch, self._stop)
@@ -76,12 +82,21 @@ class Worker:
         finally:
             await self._abandon()
 
+    async def _let_more_come(self) -> None:
+        """Wait a moment after a small batch: what comes meanwhile costs less in one batch."""
+        wait_s = self._read_at_s - monotonic_s()
+        if wait_s > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._stop.wait()
+
     async def _read(self) -> list[Delivery] | None:
         """Return the next entries, which may be none; None if the log can't be read now."""
         try:
             if not self._group_known:
                 await self._ensure_group()
-            batch = await self._consumer.read(self._read_size.frames(), block=not self._under_way)
+            frames_max = self._read_size.frames()
+            batch = await self._consumer.read(frames_max, block=not self._under_way)
         except GroupLost as error:
             self._group_known = False
             self._journal.totals.groups_lost += 1
@@ -95,6 +110,8 @@ class Worker:
             await self._log_backoff.wait(self._stop)
         else:
             self._log_backoff.reset()
+            if 0 < len(batch) < frames_max:
+                self._read_at_s = monotonic_s() + READ_AGAIN_S
             return batch
         return None
 

@@ -18,9 +18,11 @@ from evp.storage.client import Database
 from evp.storage.ledger import deleted_entries
 from evp.stream import slots
 from evp.stream.client import Link
+from evp.stream.consumer import Delivery
 from evp.stream.keys import Keys
 from evp.stream.slots import Slot
-from evp.worker import heartbeat
+from evp.worker import heartbeat, loop
+from evp.worker.carrier import Carrier
 from evp.worker.journal import Journal
 from evp.worker.loop import Worker
 from evp.worker.parts import leave
@@ -184,6 +186,40 @@ async def test_batches_in_flight_are_bounded(
                 await asyncio.sleep(0.01)
     await drain(settings)
     await exactly(faulty, 10)
+
+
+async def test_what_follows_a_small_batch_is_read_at_once(
+    db: Database, link: Link, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lone event is stored without delay; those behind it wait a moment and make one batch."""
+    monkeypatch.setattr(loop, "READ_AGAIN_S", 2)
+    batches: list[int] = []
+    carry = Carrier.carry
+
+    async def counted(self: Carrier, batch: list[Delivery], stop: asyncio.Event) -> bool:
+        batches.append(len(batch))
+        return await carry(self, batch, stop)
+
+    monkeypatch.setattr(Carrier, "carry", counted)
+    async with working(changed(settings, read_count=50)):
+        await append_events(settings, 1)
+        await until_stored(db, 1)
+        for first in (1, 2, 3):
+            await append_events(settings, 1, first=first)
+        await until_stored(db, 4)
+    assert batches == [1, 3]
+
+
+async def test_a_stop_does_not_wait_for_a_batch_to_grow(
+    db: Database, link: Link, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told to stop while it lets more come, a worker ends at once."""
+    monkeypatch.setattr(loop, "READ_AGAIN_S", 3600)
+    async with working(changed(settings, read_count=50)) as worker:
+        await append_events(settings, 1)
+        await until_stored(db, 1)
+        worker.tell()
+        assert await worker.ended() < 3
 
 
 async def test_entries_that_are_no_frames(db: Database, link: Link, settings: Settings) -> None:
