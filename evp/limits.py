@@ -137,8 +137,8 @@ READ_BYTES_TARGET = 16 * MIB
 #: After a read that gave less than was asked for, the next one waits at least so long, seconds:
 #: what comes meanwhile is written at once.
 READ_AGAIN_S = 0.02
-#: Frames that are read without looking first how large they are.
-READ_UNSEEN_FRAMES_MAX = 8
+#: Entries of other programs that are read at once: nothing tells how large they are.
+READ_UNSEEN_MAX = 8
 #: Entries and bytes of the log that one call for headers goes through, about.
 HEADERS_MAX = 500
 HEADERS_BYTES_TARGET = 4 * MIB

@@ -88,8 +88,13 @@ class Link:
                 driver_info=None,
             )
             connection = pool.make_connection()  # type: ignore[no-untyped-call]
-            async with asyncio.timeout(LOG_COMMAND_S_MAX):
-                await connection.connect()
+            try:
+                async with asyncio.timeout(LOG_COMMAND_S_MAX):
+                    await connection.connect()
+            except BaseException:
+                # Cancelled between the dial and the greeting, it would stay open.
+                await connection.disconnect(nowait=True)
+                raise
         except (RedisError, OSError, TimeoutError, ValueError) as error:
             raise LogUnavailable(f"can't reach the log at {name}: {_text(error)}") from error
         return cls(connection, name)

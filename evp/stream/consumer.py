@@ -24,7 +24,7 @@ from evp.frame import Frame
 from evp.limits import (
     CLAIM_EVERY_S,
     LOG_COMMAND_S_MAX,
-    READ_UNSEEN_FRAMES_MAX,
+    READ_UNSEEN_MAX,
 )
 from evp.plain import payload_of, read_entry
 from evp.stream.client import Link, Reply, pairs
@@ -77,6 +77,7 @@ class Consumer:
         self._claim_idle_ms = claim_idle_ms
         self._admission = admission
         self._link: Link | None = None
+        self._saw_plain = False
         self._own_after: str | None = "0"
         self._claim_cursor: str | None = None
         self._claim_at_s = 0.0
@@ -234,21 +235,24 @@ class Consumer:
         """Return stale entries from a cursor on, and the next cursor; None at the end."""
         who = (self._keys, self.group, self.name)
         portion = await take_stale(link, *who, cursor, frames_max, self._claim_idle_ms)
-        found: list[Delivery] = []
-        ids = [one for one in portion.times if one.encode() not in portion.deleted]
-        if ids:
-            head = ("XCLAIM", self._keys.stream, self.group, self.name, 0)
-            rows = await link.call(*head, *ids)
-            found = [self._delivery(link, entry_id, flat) for entry_id, flat in rows]
-        found += [self._delivery(link, entry_id, None) for entry_id in portion.deleted]
+        entries = dict(portion.entries)
+        found = [
+            self._delivery(link, entry_id, entries.get(entry_id.encode()))
+            for entry_id in portion.times
+        ]
         return _counted(found, portion.times), portion.last
 
     async def _new(self, link: Link, frames_max: int, *, block: bool) -> list[Delivery]:
-        if frames_max > READ_UNSEEN_FRAMES_MAX:
-            # Frames so far were small; the next ones may have 8 MiB each.
+        if frames_max > 1:
+            # Frames so far were small; the next ones may be as large as one request makes them.
             fit = await fitting(link, self._keys, self.group, frames_max)
-            frames_max = fit or READ_UNSEEN_FRAMES_MAX
-        return await self._xreadgroup(link, frames_max, ">", self._block_ms if block else None)
+            frames_max = fit or frames_max
+            if self._saw_plain or not fit:
+                frames_max = min(frames_max, READ_UNSEEN_MAX)
+        found = await self._xreadgroup(link, frames_max, ">", self._block_ms if block else None)
+        if found:
+            self._saw_plain = any(one.frame is None or one.frame.external for one in found)
+        return found
 
     async def _xreadgroup(
         self, link: Link, frames_max: int, after: str, block_ms: int | None = None
@@ -264,10 +268,9 @@ class Consumer:
         )
         if not reply:
             return []
-        return [self._delivery(link, entry_id, flat) for entry_id, flat in reply[0][1]]
+        return [self._delivery(link, entry_id.decode(), flat) for entry_id, flat in reply[0][1]]
 
-    def _delivery(self, link: Link, raw_id: bytes, flat: Reply) -> Delivery:
-        entry_id = raw_id.decode()
+    def _delivery(self, link: Link, entry_id: str, flat: Reply) -> Delivery:
         if flat is None:
             deleted = EntryDeleted(f"entry {entry_id}: deleted from the log while it was pending")
             return Delivery(entry_id, link, error=deleted)

@@ -4,21 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from evp.stream.scripts import ORDER, Script
+from evp.stream.scripts import GIVEN_TO, ORDER, Script
 
 _ACKED = (
     ORDER
+    + GIVEN_TO
     + """
--- The last id that was given to a group; nothing if there is no such group.
-local function given_to(stream, name)
-  if name == '' or redis.call('TYPE', stream).ok ~= 'stream' then return nil end
-  for _, flat in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
-    local group = {}
-    for i = 1, #flat, 2 do group[flat[i]] = flat[i + 1] end
-    if group.name == name then return group['last-delivered-id'] end
-  end
-end
-
 -- Whether a group, which was given all up to an id, has done with an entry.
 local function is_acked(stream, name, given, id)
   if not given or before(given, id) then return false end

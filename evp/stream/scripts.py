@@ -167,6 +167,18 @@ local function before(a, b)
 end
 """
 
+GIVEN_TO: Final = """
+-- The last id that was given to a group; nothing if there is no such group.
+local function given_to(stream, name)
+  if name == '' or redis.call('TYPE', stream).ok ~= 'stream' then return nil end
+  for _, flat in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
+    local group = {}
+    for i = 1, #flat, 2 do group[flat[i]] = flat[i + 1] end
+    if group.name == name then return group['last-delivered-id'] end
+  end
+end
+"""
+
 _FLOORS = (
     ORDER
     + """

@@ -185,8 +185,8 @@ async def test_deleted_entries_of_a_claim_are_no_frames(
     await link.call("XDEL", settings.stream, entries[0])
     found = await one_pass(opened("c-2"))
     assert [(one.entry_id, type(one.error)) for one in found] == [
-        (entries[1], type(None)),
         (entries[0], EntryDeleted),
+        (entries[1], type(None)),
     ]
 
 
