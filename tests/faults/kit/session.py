@@ -27,6 +27,7 @@ LOAD_OUTPUT = "load.out"
 START_S_MAX = 30.0
 DRAIN_S_MAX = 120.0
 VERIFY_S_MAX = 300.0
+VERIFY_EVENTS_PER_S_MIN = 2_000
 
 
 async def until_ready(system: System) -> None:
@@ -111,14 +112,15 @@ async def until_drained(system: System, within_s: float = DRAIN_S_MAX) -> float 
     return None
 
 
-def verify(system: System) -> subprocess.CompletedProcess[str]:
-    """Run `evp verify`."""
-    return system.evp("verify", "--json", within_s=VERIFY_S_MAX)
+def verify(system: System, events: int = 0) -> subprocess.CompletedProcess[str]:
+    """Run `evp verify`; `events` that it has to look at give it time."""
+    within_s = VERIFY_S_MAX + events / VERIFY_EVENTS_PER_S_MIN
+    return system.evp("verify", "--json", within_s=within_s)
 
 
-def complaints_of_verify(system: System) -> list[str]:
+def complaints_of_verify(system: System, events: int = 0) -> list[str]:
     """Return what `evp verify` complains about."""
-    done = verify(system)
+    done = verify(system, events)
     if done.returncode == 0:
         return []
     return [f"evp verify ended with {done.returncode}: {done.stdout}{done.stderr}"]
