@@ -22,7 +22,7 @@ from evp.storage.acknowledged import acknowledged_events
 from evp.storage.client import Database
 from evp.storage.evidence import epoch_rows
 from evp.stream.client import Link
-from evp.stream.info import backlog_events
+from evp.stream.info import unsettled
 from evp.stream.keys import Keys
 from evp.stream.ledger import recorded_epochs
 
@@ -62,7 +62,7 @@ async def look(link: Link, db: Database, keys: Keys, group: str) -> tuple[Balanc
     at = now()
     accepted, unknown, source = await _accepted(link, db, keys)
     writer = await groups.writer(db)
-    in_log = await backlog_events(link, keys, writer[1] if writer else group)
+    in_log = (await unsettled(link, keys, writer[1] if writer else group)).events
     sums = await totals(db)
     settled = sums.stored + sums.duplicate + sums.dead - sums.external
     known = await acknowledged_events(db)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from msgspec import Struct
 
 from evp.errors import UsageError
+from evp.limits import GROUP_READ_MS
 from evp.settings import Settings
 from evp.storage import groups as store_groups
 from evp.storage.client import Database, close, connect, database
+from evp.storage.ledger import live_workers
 from evp.stream.client import Link
 from evp.stream.groups import delete_group, registered_groups
-from evp.stream.info import GroupFacts, backlog_events, log_facts
+from evp.stream.info import GroupFacts, log_facts, unsettled
 from evp.stream.keys import Keys
 from evp.stream.slots import held
 
@@ -64,14 +66,15 @@ class GroupBook:
     async def delete(self, name: str, *, force: bool = False) -> None:
         """Remove a group for good; what it has not read is no longer kept for it.
 
-        Raises UsageError if a worker holds a name of it, or if it is the one that
-        writes to this database and has not written everything, and not `force`;
-        LogUnavailable and StoreUnavailable. Doing it again is right.
+        Raises UsageError, unless `force`, if it is the one that writes to this
+        database and has not written everything, or if a worker holds a name of it
+        or anyone read by it within GROUP_READ_MS; LogUnavailable and
+        StoreUnavailable. Doing it again is right.
         """
         async with Link.opened(self._settings.redis_url) as link:
             if not force:
-                await self._refuse_if_active(link, name)
                 await self._refuse_if_unwritten(link, name)
+                await self._refuse_if_active(link, name)
             # The store first: while the log has the name and the group, nothing is trimmed away.
             await store_groups.forget(self._db, name)
             await delete_group(link, self._keys, name)
@@ -81,22 +84,28 @@ class GroupBook:
         await close(self._client)
 
     async def _refuse_if_active(self, link: Link, name: str) -> None:
-        for group in (await log_facts(link, self._keys)).groups:
-            if group.name == name:
-                names = [one.name for one in group.consumers]
-                for holder in (await held(link, self._keys, name, names))[:1]:
-                    raise UsageError(
-                        f"{holder} reads by group {name}; stop it first, or use --force"
-                    )
+        groups = {one.name: one for one in (await log_facts(link, self._keys)).groups}
+        consumers = groups[name].consumers if name in groups else []
+        # Those who lost the log's group with its memory have yet to make it again.
+        names = {one.name for one in consumers} | await live_workers(self._db, name)
+        for holder in await held(link, self._keys, name, sorted(names)):
+            raise UsageError(f"{holder} reads by group {name}; stop it first, or use --force")
+        for one in consumers:
+            if one.idle_ms < GROUP_READ_MS:
+                raise UsageError(
+                    f"{one.name} read by group {name} {one.idle_ms / 1000:.1f} s ago; stop it and "
+                    f"wait {GROUP_READ_MS / 1000:g} s, or use --force"
+                )
 
     async def _refuse_if_unwritten(self, link: Link, name: str) -> None:
         if await store_groups.writer(self._db) != (self._settings.stream, name):
             return
-        unwritten = await backlog_events(link, self._keys, name)
-        if unwritten:
+        unwritten = await unsettled(link, self._keys, name)
+        if unwritten.events or unwritten.entries:
+            what = f"{unwritten.events:,} events" if unwritten.events else "entries"
             raise UsageError(
-                f"group {name} writes to {self._settings.mongo_db} and has {unwritten:,} events in "
-                "the log that it would never write; let `evp work --burst` finish, or use --force"
+                f"group {name} writes to {self._settings.mongo_db} and has {what} in the log that "
+                "it would never write; let `evp work --burst` finish, or use --force"
             )
 
 

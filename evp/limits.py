@@ -116,6 +116,8 @@ SLOTS_MAX = 1_000
 CLAIM_EVERY_S = 1.0
 #: A consumer without a lease that has not read for so long, and owns nothing, is removed.
 CONSUMER_GONE_IDLE_MS = 60_000
+#: Who has read by a group within this may do so again: the group is not deleted unforced.
+GROUP_READ_MS = 10_000
 #: How long `evp claim-stale` waits for the store with one batch in its hands.
 STALE_STORE_S_MAX = 20.0
 #: How long the log remembers of a worker that it ended well, for `storage.isolation`.

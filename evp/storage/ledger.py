@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import pymongo
 from pymongo import UpdateOne
 
-from evp.clock import now
-from evp.limits import LEDGER_STORE_S_MAX
+from evp.clock import from_ms, now, now_ms
+from evp.limits import LEDGER_STORE_S_MAX, WORKER_SILENT_S
 from evp.storage.client import Database
 from evp.storage.failures import told
 from evp.storage.lookup import portions
@@ -63,6 +63,14 @@ async def record_worker(
     record = {**facts, "group": group, "name": name, "seen_at": now()}
     with told(), pymongo.timeout(within_s):
         await db[WORKERS].update_one({"_id": f"{group}/{name}"}, {"$set": record}, upsert=True)
+
+
+async def live_workers(db: Database, group: str) -> set[str]:
+    """Return the names of a group's workers that were heard of lately. Raises StoreUnavailable."""
+    since = from_ms(now_ms() - int(WORKER_SILENT_S * 1000))
+    with told():
+        rows = db[WORKERS].find({"group": group, "seen_at": {"$gte": since}}, {"name": 1})
+        return {row["name"] for row in await rows.to_list()}
 
 
 async def record_deleted(db: Database, stream: str, entries: Sequence[str]) -> None:

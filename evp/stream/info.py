@@ -8,7 +8,7 @@ nil after deletions.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec import Struct
 
@@ -84,13 +84,24 @@ async def log_facts(link: Link, keys: Keys) -> LogFacts:
     )
 
 
-async def backlog_events(link: Link, keys: Keys, group: str) -> int:
-    """Return how many events a group has not done with, at most; all if there is no such group.
+class Unsettled(NamedTuple):
+    """What a group has not done with: events at most, and whether there is any entry at all.
 
-    Plain entries are not counted. Raises LogUnavailable.
+    Plain entries, those of other programs, count no events.
+    """
+
+    events: int
+    entries: bool
+
+
+async def unsettled(link: Link, keys: Keys, group: str) -> Unsettled:
+    """Return what a group has not done with; all there is if there is no such group.
+
+    Raises LogUnavailable.
     """
     stream = (keys.stream, keys.counters, keys.index)
-    return int(await link.script(UNSETTLED, stream, (group,)))
+    events, entries = await link.script(UNSETTLED, stream, (group,))
+    return Unsettled(int(events), bool(entries))
 
 
 async def _group(

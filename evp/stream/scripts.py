@@ -206,7 +206,7 @@ local function floors(stream, registered)
     local floor = successor(group['last-delivered-id'])
     local pending = redis.call('XPENDING', stream, group.name, '-', '+', 1)[1]
     if pending and before(pending[1], floor) then floor = pending[1] end
-    found[#found + 1] = {name = group.name, floor = floor, exists = 1}
+    found[#found + 1] = {name = group.name, floor = floor, exists = 1, pending = pending}
     registered[group.name] = nil
   end
   for name in pairs(registered) do
@@ -340,15 +340,20 @@ return {redis.call('ZCARD', KEYS[5]), now, pin.told}
 UNSETTLED: Final = Script(
     _FLOORS
     + """
--- How many events a group has not done with, at most; all of them if there is no such group.
--- KEYS stream, counters, index.  ARGV group.  Answer: a number, as text.
-local first = '0-0'
+-- What a group has not done with; everything if there is no such group.
+-- KEYS stream, counters, index.  ARGV group.
+-- Answer: {events at most, as text; 1 if there is any entry, plain ones too}.
+local first, any = '0-0', 0
 if redis.call('TYPE', KEYS[1]).ok == 'stream' then
   for _, group in ipairs(floors(KEYS[1], {})) do
-    if group.name == ARGV[1] then first = group.floor end
+    if group.name == ARGV[1] then
+      first = group.floor
+      if group.pending then any = 1 end
+    end
   end
+  if redis.call('XRANGE', KEYS[1], first, '+', 'COUNT', 1)[1] then any = 1 end
 end
 local last = position(KEYS[3], KEYS[2], '+')
-return string.format('%.0f', last.events - position(KEYS[3], KEYS[2], first).events)
+return {string.format('%.0f', last.events - position(KEYS[3], KEYS[2], first).events), any}
 """
 )

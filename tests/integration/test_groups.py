@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -11,6 +12,7 @@ from evp.groups import GroupBook
 from evp.settings import Settings
 from evp.storage import groups as store_groups
 from evp.storage.client import Database
+from evp.storage.ledger import record_worker
 from evp.stream.client import Link
 from evp.stream.groups import existing_groups
 from evp.stream.keys import Keys
@@ -56,14 +58,36 @@ async def test_a_group_whose_name_is_held_is_in_use(
 
 
 async def test_a_reader_that_left_holds_nothing_up(
-    settings: Settings, keys: Keys, link: Link, db: Database, book: GroupBook
+    settings: Settings,
+    keys: Keys,
+    link: Link,
+    db: Database,
+    book: GroupBook,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Who has read a moment ago and gave its name up does not keep a group from being deleted."""
-    slot = await Slot.take(settings.redis_url, keys, GROUP, "worker")
-    await read_one(settings, slot.name)
-    await slot.release()
+    """A reader of another program counts as one for ten seconds after its last read."""
+    await read_one(settings, "indexer")
+    with pytest.raises(UsageError, match=r"indexer read by group analytics 0\.\d s ago; stop it"):
+        await book.delete(GROUP)
+    assert await existing_groups(link, keys) == {GROUP}
+    monkeypatch.setattr("evp.groups.GROUP_READ_MS", 1)
+    await asyncio.sleep(0.01)
     await book.delete(GROUP)
     assert await existing_groups(link, keys) == set()
+
+
+async def test_a_worker_without_its_consumer_is_in_use(
+    settings: Settings, keys: Keys, link: Link, db: Database, book: GroupBook
+) -> None:
+    """A worker whose group the log has lost still keeps it: it is about to make it again."""
+    slot = await Slot.take(settings.redis_url, keys, GROUP, "worker")
+    await store_groups.register(db, GROUP)
+    await record_worker(db, GROUP, slot.name, {}, within_s=5.0)
+    with pytest.raises(UsageError, match="worker-1 reads by group analytics; stop it first"):
+        await book.delete(GROUP)
+    await slot.release()
+    await book.delete(GROUP)
+    assert await store_groups.registered(db) == set()
 
 
 async def test_the_writing_group_is_kept_while_events_wait(
@@ -85,6 +109,24 @@ async def test_the_writing_group_is_kept_while_events_wait(
     assert await store_groups.registered(db) == {group}
     await book.delete(group, force=True)
     assert await store_groups.registered(db) == set()
+
+
+async def test_entries_of_other_programs_count_as_unwritten(
+    settings: Settings, keys: Keys, link: Link, db: Database, book: GroupBook
+) -> None:
+    """Undelivered, pending, or with no group at all, plain entries keep the writing group too."""
+    group, refused = settings.consumer_group, "has entries in the log that it would never write"
+    await drain(settings)
+    await link.call("XADD", settings.stream, "*", "event", '{"type":"t","source":"s"}')
+    with pytest.raises(UsageError, match=refused):
+        await book.delete(group)
+    await link.call("XREADGROUP", "GROUP", group, "gone", "STREAMS", settings.stream, ">")
+    with pytest.raises(UsageError, match=refused):
+        await book.delete(group)
+    await link.call("XGROUP", "DESTROY", settings.stream, group)
+    with pytest.raises(UsageError, match=refused):
+        await book.delete(group)
+    assert await store_groups.registered(db) == {group}
 
 
 async def test_the_writing_group_that_is_done_is_deleted(
