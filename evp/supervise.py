@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from evp.batch.retry import Backoff
 from evp.clock import monotonic_s
-from evp.errors import EXIT_USAGE, EngineFailed, PortTaken
+from evp.errors import EXIT_USAGE, EngineFailed, EvpError, PortTaken, UsageError
 from evp.limits import (
     CHILD_FAILED_STARTS_MAX,
     CHILD_READY_S_MAX,
@@ -41,13 +41,15 @@ class Child(Struct, kw_only=True):
     """What to run. Children of a lower `stop_group` are stopped first.
 
     Output goes to `log_path`, or where the parent's goes. With `done_at_exit_0`
-    a child that ended well has done its work and is not started again. If the
-    parent dies, the child gets `orphan_signal`.
+    a child that ended well has done its work and is not started again. `once` is
+    added to the command the first time only. If the parent dies, the child gets
+    `orphan_signal`.
     """
 
     name: str
     command: list[str]
     environ: Mapping[str, str]
+    once: Sequence[str] = ()
     ready: Probe | None = None
     pass_fds: Sequence[int] = ()
     log_path: Path | None = None
@@ -61,7 +63,7 @@ class Supervisor:
 
     def __init__(self, on_change: Callable[[], None] = lambda: None) -> None:
         self.failed = asyncio.Event()
-        self.failure: EngineFailed | None = None
+        self.failure: EvpError | None = None
         self._on_change = on_change
         self._children: list[Child] = []
         self._processes: dict[str, asyncio.subprocess.Process] = {}
@@ -76,7 +78,7 @@ class Supervisor:
         """Start children and wait until all are ready. Raises EngineFailed."""
         for child in children:
             self._children.append(child)
-            await self._spawn(child)
+            await self._spawn(child, child.once)
             self._keepers.append(asyncio.create_task(self._keep(child), name=child.name))
         waits = [asyncio.create_task(self._wait_ready(child)) for child in children]
         failed = asyncio.create_task(self.failed.wait())
@@ -90,7 +92,7 @@ class Supervisor:
                 task.cancel()
 
     def raise_failure(self) -> None:
-        """Raise EngineFailed if a child could not be kept running."""
+        """Raise EngineFailed if a child could not be kept running; UsageError if it may not run."""
         if self.failure is not None:
             raise self.failure
 
@@ -119,9 +121,9 @@ class Supervisor:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
 
-    async def _spawn(self, child: Child) -> None:
+    async def _spawn(self, child: Child, once: Sequence[str] = ()) -> None:
         try:
-            self._processes[child.name] = await _started(child)
+            self._processes[child.name] = await _started(child, once)
             self._on_change()
         except OSError as error:
             raise EngineFailed(f"{child.name} can't be started: {error}") from error
@@ -137,7 +139,10 @@ class Supervisor:
             if monotonic_s() - started_at_s >= CHILD_STABLE_S:
                 backoff.reset()
             _log.warning("child ended", child=child.name, exit_code=code)
-            if code == EXIT_USAGE or backoff.attempts + 1 >= CHILD_FAILED_STARTS_MAX:
+            if code == EXIT_USAGE:
+                self._fail(UsageError(f"{child.name} may not go on: see why above{_tail(child)}"))
+                return
+            if backoff.attempts + 1 >= CHILD_FAILED_STARTS_MAX:
                 self._fail(EngineFailed(_obituary(child, code)))
                 return
             await asyncio.sleep(backoff.next_s())
@@ -148,7 +153,7 @@ class Supervisor:
                 return
             _log.warning("child started again", child=child.name, pid=self.pids.get(child.name))
 
-    def _fail(self, failure: EngineFailed) -> None:
+    def _fail(self, failure: EvpError) -> None:
         self.failure = failure
         self.failed.set()
 
@@ -167,7 +172,7 @@ class Supervisor:
 async def run_children(children: Sequence[Child], timeout_s: float) -> None:
     """Run children until a signal comes; a second one kills them.
 
-    Raises EngineFailed if one of them can't be kept running.
+    Raises EngineFailed if one of them can't be kept running, UsageError if one may not.
     """
     supervisor = Supervisor()
     signals = own_signals()
@@ -213,7 +218,7 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-async def _started(child: Child) -> asyncio.subprocess.Process:
+async def _started(child: Child, once: Sequence[str]) -> asyncio.subprocess.Process:
     tie = ("-m", "evp.engines.tether", str(os.getpid()), str(child.orphan_signal))
     with contextlib.ExitStack() as stack:
         output = None
@@ -224,6 +229,7 @@ async def _started(child: Child) -> asyncio.subprocess.Process:
             sys.executable,
             *tie,
             *child.command,
+            *once,
             env=child.environ,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=output,

@@ -48,12 +48,14 @@ def work(
         )
         return
     command = [sys.executable, "-m", "evp", "work", "--in-flight", str(in_flight)]
-    command += [flag for flag, on in (("--burst", burst), ("--take-over", take_over)) if on]
+    command += ["--burst"] if burst else []
     children = [
         supervise.Child(
             name=f"work-{number}",
             command=command,
             environ=child_environ(settings),
+            # Started again, it must not take back what another group has taken over since.
+            once=["--take-over"] if take_over else [],
             done_at_exit_0=burst,
         )
         for number in range(1, processes + 1)

@@ -39,6 +39,11 @@ _ASSUMED = (
     "the log has no maxmemory and is on another machine, of which it may have only a part: it may "
     "run out of memory before evp refuses anything; set maxmemory (or EVP_BACKLOG_MAX)"
 )
+_TOO_MUCH = "more is sent at once than the log takes now"
+_TOO_LARGE = (
+    "this request is too large for the log's memory, even with nothing waiting there: send fewer "
+    "events in one request, or give the log more memory"
+)
 _log = get("evp.accept")
 
 
@@ -113,7 +118,8 @@ class Backpressure:
             return Refusal("backlog_full", overload.why(), retry_after_s=overload.retry_after_s())
         if overload.backlog is None:
             return Refusal("log_unavailable", self._blind, retry_after_s=1)
-        detail = f"more is sent at once than the log takes now; {self._blind or overload.why()}"
+        detail = _TOO_LARGE if overload.never_fits(size_bytes) else _TOO_MUCH
+        detail = f"{detail}; {self._blind or overload.why()}"
         wait_s = overload.retry_after_s(size_bytes)
         return Refusal("backlog_full", detail, retry_after_s=wait_s)
 

@@ -147,6 +147,14 @@ class Overload:
             return math.inf
         return (memory.mark_bytes - memory.used_bytes) * LOOK_SHARE / self._servers
 
+    def never_fits(self, size_bytes: int) -> bool:
+        """Return whether such a request has no room even once everything has drained."""
+        memory = self.memory
+        if memory is None or memory.mark_bytes is None:
+            return False
+        room_bytes = memory.mark_bytes - self._others_bytes()
+        return size_bytes > room_bytes * LOOK_SHARE / self._servers
+
     @property
     def _servers(self) -> int:
         return max(1, self.backlog.servers) if self.backlog is not None else 1

@@ -318,6 +318,19 @@ async def test_request_that_comes_too_soon_is_told_so(
         assert max(retry_after_s(one) for one in refused) <= 2
 
 
+async def test_request_that_never_fits_is_told_so(small: tuple[Settings, Link]) -> None:
+    """Whose request is larger than what the log can ever take reads what to do about it."""
+    settings, link = small
+    mark = (await used(link)).mark_bytes
+    assert mark is not None
+    await link.call("SETRANGE", "other", int(0.84 * mark) - (await used(link)).used_bytes, b"x")
+    async with accepting(settings, 1) as [acceptor]:
+        await acceptor._backpressure.look()
+        answer = await send(acceptor, batch(mark // 2))
+        assert code_of(answer) == "backlog_full"
+        assert "send fewer events in one request" in str(answer)
+
+
 async def test_full_log_takes_nothing_and_loses_nothing(small: tuple[Settings, Link]) -> None:
     """An append that finds no memory is refused for certain; its number is used by the next one."""
     settings, link = small

@@ -151,6 +151,16 @@ def test_request_that_is_large_for_what_is_free() -> None:
     assert overload.retry_after_s(150) == BACKLOG_RETRY_S_MAX
 
 
+def test_request_that_never_fits() -> None:
+    """Half of what is free of other things is what one request can ever have of one server."""
+    overload = Overload(None)
+    overload.note(0, Memory(850, MARK), look(450))
+    assert [overload.never_fits(size) for size in (300, 301)] == [False, True]
+    for hidden in (None, Memory(850, None)):
+        overload.note(0, hidden, look(450))
+        assert not overload.never_fits(10**9)
+
+
 def test_rate_is_over_a_window() -> None:
     """What was before the window does not count; a group that begins anew begins a new window."""
     draining = DrainRate()
