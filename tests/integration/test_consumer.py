@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from evp.errors import CorruptFrame, EntryDeleted, GroupLost, LogUnavailable, UnknownFrameVersion
-from evp.limits import READ_BYTES_TARGET
+from evp.limits import READ_BYTES_TARGET, READ_UNSEEN_MAX
 from evp.settings import Settings
 from evp.stream.client import Link
 from evp.stream.consumer import Consumer, Delivery
@@ -256,6 +256,20 @@ async def test_entries_that_are_no_frames(opened: Opener, settings: Settings, li
     deleted = (await reader.read(10))[-1]
     assert (deleted.entry_id, deleted.frame) == (entry, None)
     assert isinstance(deleted.error, EntryDeleted)
+
+
+async def test_entries_of_other_programs_are_read_a_few_at_a_time(
+    opened: Opener, settings: Settings, link: Link
+) -> None:
+    """Nobody bounds their size: once one was seen only a few are read at once, until frames come."""
+    few, many = READ_UNSEEN_MAX, 4 * READ_UNSEEN_MAX
+    for _ in range(2 * many):
+        await link.call("XADD", settings.stream, "*", "event", '{"type":"t","source":"s"}')
+    await append_events(settings, few + many)
+    reader = opened("c-1")
+    await reader.ensure_group()
+    sizes = [len(await reader.read(many)) for _ in range(7)]
+    assert sizes == [many, few, few, few, few, few, many]
 
 
 async def test_hanging_log_is_given_up(opened: Opener, own_log_server: Server) -> None:

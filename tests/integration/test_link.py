@@ -41,6 +41,22 @@ async def test_reset_of_an_idle_connection() -> None:
         assert not link.is_open
 
 
+async def test_dial_that_is_cancelled() -> None:
+    """Given up between the connection and the greeting, a dial leaves no open connection."""
+    loop = asyncio.get_running_loop()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        opening = asyncio.create_task(Link.open(f"redis://127.0.0.1:{listener.getsockname()[1]}/1"))
+        connection, _ = await loop.sock_accept(listener)
+        with connection:
+            assert b"SELECT" in await loop.sock_recv(connection, 1000)
+            opening.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await opening
+            async with asyncio.timeout(1):
+                assert await loop.sock_recv(connection, 1000) == b""
+
+
 async def test_server_that_became_a_replica(own_log_server: Server) -> None:
     """A log that takes no writes any more is left: the next connection may find the right one."""
     link, operator = await Link.open(own_log_server.url), await Link.open(own_log_server.url)
