@@ -16,6 +16,14 @@ from evp.limits import BACKOFF_FIRST_S, BACKOFF_LONGEST_S
 _DOUBLINGS_MAX = 30
 
 
+async def set_within(event: asyncio.Event, wait_s: float) -> bool:
+    """Wait until `event` is set, but not longer than `wait_s`; return whether it is set."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(wait_s):
+            await event.wait()
+    return event.is_set()
+
+
 class Backoff:
     """The waits of one thing that is tried again and again."""
 
@@ -38,9 +46,7 @@ class Backoff:
 
     async def wait(self, stop: asyncio.Event) -> None:
         """Wait as long as `next_s` says, or until `stop` is set."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self.next_s()):
-                await stop.wait()
+        await set_within(stop, self.next_s())
 
     def reset(self) -> None:
         """Begin again: it worked."""

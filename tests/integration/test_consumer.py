@@ -261,7 +261,7 @@ async def test_entries_that_are_no_frames(opened: Opener, settings: Settings, li
 async def test_entries_of_other_programs_are_read_a_few_at_a_time(
     opened: Opener, settings: Settings, link: Link
 ) -> None:
-    """Nobody bounds their size: once one was seen only a few are read at once, until frames come."""
+    """Nobody bounds their size: after the first one, a few are read at once until frames come."""
     few, many = READ_UNSEEN_MAX, 4 * READ_UNSEEN_MAX
     for _ in range(2 * many):
         await link.call("XADD", settings.stream, "*", "event", '{"type":"t","source":"s"}')
