@@ -8,21 +8,15 @@ holds only if it still counts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-from uuid import UUID
+from collections.abc import Sequence
 
-from bson import Binary, ObjectId
-from bson.raw_bson import RawBSONDocument
+from bson import ObjectId
 
-from evp.batch.outcome import same_event
-from evp.batch.raw import AS_IT_IS
 from evp.storage.client import Database
 from evp.storage.dlq import DEAD, DELIVERED, PURGED, Letter, bodies, look_again, purge, remove
-from evp.storage.failures import Failure, told
-from evp.storage.lookup import portions
+from evp.storage.failures import Failure
 from evp.storage.replay import LEFT_ALONE, Refused
-from evp.storage.schema import EVENTS
+from evp.storage.standing import standing_letters
 from evp.storage.sweep import judge_again
 
 _NOT_STORED = Failure("not_stored", "its frame does not count it, but it is not stored; replay it")
@@ -34,7 +28,7 @@ async def give_up(db: Database, letters: Sequence[Letter]) -> list[Refused]:
     `letters` are DEAD or DELIVERED by what was last read of them. Raises
     StoreUnavailable; calling again with the same is safe.
     """
-    stored = await _stored(db, letters)
+    stored = await standing_letters(db, letters, await bodies(db, letters))
     outdated = {one.frame_id for one in letters if one.state == DEAD and one.id in stored}
     # Else a letter that its outcome lists would be gone.
     await judge_again(db, sorted(ObjectId(frame_id) for frame_id in outdated))
@@ -57,24 +51,3 @@ def _why_kept(letter: Letter, state: str, *, is_stored: bool) -> Failure | None:
     if state == DELIVERED:
         return None if is_stored else _NOT_STORED
     return None if state == PURGED else LEFT_ALONE[state]
-
-
-async def _stored(db: Database, letters: Sequence[Letter]) -> set[str]:
-    """Return the ids of letters whose very event stands in the store."""
-    kept = await bodies(db, letters)
-    found: dict[str, Mapping[str, Any]] = {}
-    events = db.get_collection(EVENTS, codec_options=AS_IT_IS)
-    ids = {UUID(one.event_id) for one in letters if one.event_id is not None and one.id in kept}
-    with told():
-        for portion in portions(sorted(ids)):
-            wanted = [Binary(one.bytes, 4) for one in portion]
-            for document in await events.find({"_id": {"$in": wanted}}).to_list():
-                found[str(UUID(bytes=bytes(document["_id"])))] = document
-    return {
-        one.id
-        for one in letters
-        if one.event_id in found
-        and one.id in kept
-        and kept[one.id].is_whole(one)
-        and same_event(found[one.event_id], RawBSONDocument(kept[one.id].raw))
-    }

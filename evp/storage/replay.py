@@ -1,7 +1,8 @@
 """Delivering dead letters once more: events to the store, entries through the present rules.
 
 The order makes it safe to end anywhere: insert the event, judge its frame by what
-the store has then, and remove only a letter that no longer counts.
+the store has then, and remove only a letter that no longer counts, and whose event
+was inserted just now or is found in the store.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from evp.storage.client import Database
 from evp.storage.dead_letters import Origin, failure_of_entry
 from evp.storage.dlq import (
     DEAD,
-    DELIVERED,
     PROVISIONAL,
     PURGED,
     REOPENED,
     SETTLING,
+    Body,
     Letter,
     bodies,
     look_again,
@@ -35,7 +36,9 @@ from evp.storage.dlq import (
     remove,
 )
 from evp.storage.failures import Failure, told
-from evp.storage.schema import DEAD_LETTERS, OUTCOMES
+from evp.storage.lookup import ids_of
+from evp.storage.schema import DEAD_LETTERS, FRAMES, OUTCOMES
+from evp.storage.standing import standing, standing_letters
 from evp.storage.sweep import judge_again
 from evp.storage.writer import Writer
 
@@ -43,6 +46,7 @@ _LOOKS_MAX = 20
 _LOOK_S = 0.05
 _NOT_WHOLE = "not all of it was kept"
 _CONFLICT = Failure(ID_CONFLICT, "another event with the same source, id and time is stored")
+_OTHER_ID = "its event is not stored, and has another id by the settings of now"
 LEFT_ALONE = {
     PROVISIONAL: Failure(PROVISIONAL, "its frame was judged before it was there; try again"),
     SETTLING: Failure(SETTLING, "its frame is not settled; try again once it is"),
@@ -50,6 +54,9 @@ LEFT_ALONE = {
     PURGED: Failure(PURGED, "it was purged meanwhile"),
 }
 """Why letters in these states are neither delivered nor removed."""
+
+Fates = dict[str, Failure | None]
+"""By letter id why one stays, None if it may go. A letter that is not named is not touched."""
 
 
 class Refused(Struct):
@@ -98,22 +105,24 @@ class Replayer:
         whole = [one for one in letters if one.id in kept and kept[one.id].is_whole(one)]
         events = [one for one in whole if one.frame_id is not None]
         rest = [one for one in letters if one not in whole]
-        refused = await self._not_whole(rest)
-        done.duplicate += sum(one.id not in refused for one in rest)
-        refused |= await self._events(events, [kept[one.id].raw for one in events], done)
+        fates = await self._not_whole(rest, done)
+        fates |= await self._events(events, kept, done)
         for one in whole:
             if one.frame_id is None:
-                refused |= await self._entry(one, kept[one.id].raw, done)
+                fates[one.id] = await self._entry(one, kept[one.id].raw, done)
+        refused = {id_: why for id_, why in fates.items() if why is not None}
+        done_with = fates.keys() - refused.keys()
         for one in letters:
             if one.id in refused and refused[one.id].reason not in LEFT_ALONE:
                 await refuse_again(self._db, one, refused[one.id])
-        await remove(self._db, [one for one in letters if one.id not in refused])
+        await remove(self._db, [one for one in letters if one.id in done_with])
         done.refused += [Refused(id_, one.reason, one.detail) for id_, one in refused.items()]
         return done
 
-    async def _not_whole(self, letters: Sequence[Letter]) -> dict[str, Failure]:
+    async def _not_whole(self, letters: Sequence[Letter], done: Delivered) -> Fates:
         """Return why letters can't be delivered; one that is gone by now was, by another replay."""
         states = await look_again(self._db, letters) if letters else {}
+        done.duplicate += len(letters) - len(states)
         return {
             one.id: LEFT_ALONE.get(
                 states[one.id],
@@ -124,30 +133,30 @@ class Replayer:
         }
 
     async def _events(
-        self, letters: Sequence[Letter], raw: Sequence[bytes], done: Delivered
-    ) -> dict[str, Failure]:
-        """Insert events, judge their frames, count; return by letter why some are dead still."""
+        self, letters: Sequence[Letter], kept: Mapping[str, Body], done: Delivered
+    ) -> Fates:
+        """Insert events, judge their frames, count; return what becomes of the letters."""
         if not letters:
             return {}
         writer = Writer(self._db, self._timeout_ms)
-        failures = await writer.deliver([RawBSONDocument(one) for one in raw])
+        failures = await writer.deliver([RawBSONDocument(kept[one.id].raw) for one in letters])
         frame_ids = {ObjectId(one.frame_id) for one in letters}
         await judge_again(self._db, sorted(frame_ids))
         states = await self._states(letters)
-        refused: dict[str, Failure] = {}
+        # An outcome may count as stored what the store has lost since.
+        failed = [letters[place] for place in failures]
+        lacking = {one.id for one in failed} - await standing_letters(self._db, failed, kept)
+        fates: Fates = {}
         for place, one in enumerate(letters):
-            # Another replay may have delivered it, and removed the letter.
-            state = states.get(one.id, DELIVERED)
-            failure = failures.get(place, _CONFLICT)
-            if state == DEAD:
-                refused[one.id] = failure if failure.reason else _CONFLICT
-            elif state in LEFT_ALONE:
-                refused[one.id] = LEFT_ALONE[state]
-            elif place in failures:
-                done.duplicate += 1
-            else:
-                done.stored += 1
-        return refused
+            if one.id in states:
+                failure = failures.get(place, _CONFLICT)
+                why = failure if failure.reason else _CONFLICT
+                fates[one.id] = _why_kept(states[one.id], why, is_stored=one.id not in lacking)
+            # One that is gone was removed by another replay, which has looked as well.
+            if fates.get(one.id) is None:
+                done.duplicate += 1 if place in failures else 0
+                done.stored += 0 if place in failures else 1
+        return fates
 
     async def _states(self, letters: Sequence[Letter]) -> dict[str, str]:
         """Return what became of letters; an outcome that others replace just now is waited for."""
@@ -159,8 +168,8 @@ class Replayer:
             states = await look_again(self._db, letters)
         return states
 
-    async def _entry(self, letter: Letter, raw: bytes, done: Delivered) -> dict[str, Failure]:
-        """Read an entry by the present rules, write it, count; return why if it is no frame still.
+    async def _entry(self, letter: Letter, raw: bytes, done: Delivered) -> Failure | None:
+        """Read an entry by the present rules, write it, count; return why its letter stays.
 
         Events of it that die have letters by then, so that its own says nothing more.
         """
@@ -168,7 +177,7 @@ class Replayer:
             fields = fields_of(raw)
             frame = read_entry(letter.stream, letter.entry, fields, self._admission)
         except FrameError as error:
-            return {letter.id: failure_of_entry(error)}
+            return failure_of_entry(error)
         writer = Writer(self._db, self._timeout_ms, Origin(letter.stream, letter.group))
         [written] = await writer.write([frame])
         with told():
@@ -176,10 +185,42 @@ class Replayer:
             outcome = await self._db[OUTCOMES].find_one({"_id": frame.frame_id})
         if outcome is None:
             raise StoreUnavailable("an outcome was there and is gone")
-        done.count(outcome, before=written.outcome is None)
+        before = written.outcome is None
+        # Of a frame that was settled before, nothing was written now.
+        why = await self._restore(letter, frame, outcome["dead"]) if before else None
+        if why is not None:
+            return why
+        done.count(outcome, before=before)
         if outcome["dead"]:
             done.refused.append(await self._dead_again(letter, frame, outcome["dead"]))
-        return {}
+        return None
+
+    async def _restore(self, entry: Letter, frame: Frame, dead: Sequence[int]) -> Failure | None:
+        """Insert what a settled frame does not count as dead, and the store has lost.
+
+        Return why some of it is still not there; None if all is.
+        """
+        with told():
+            header = await self._db[FRAMES].find_one({"_id": frame.frame_id})
+        if header is None:
+            raise StoreUnavailable("a header was there and is gone")
+        # By other settings a plain entry may have got another id.
+        ids = ids_of(bytes(header["ids"]))
+        raw = [bytes(one.raw) for one in frame.documents]
+        there = await standing(self._db, ids, raw)
+        lost = {
+            id_: frame.documents[place]
+            for place, id_ in enumerate(ids)
+            if place not in there and place not in dead
+        }
+        if not lost:
+            return None
+        if ids != list(frame.ids):
+            return Failure(entry.reason, _OTHER_ID)
+        writer = Writer(self._db, self._timeout_ms)
+        failures = await writer.deliver(list(lost.values()))
+        why = next(iter(failures.values()), None)
+        return _CONFLICT if why is not None and not why.reason else why
 
     async def _dead_again(self, entry: Letter, frame: Frame, dead: Sequence[int]) -> Refused:
         """Return what to tell of an entry with dead events: their number, and the first of them."""
@@ -188,3 +229,10 @@ class Replayer:
             row = await self._db[DEAD_LETTERS].find_one({"_id": first}, ("reason", "detail")) or {}
         some = f"{len(dead):,} of the {frame.count:,} events of entry {entry.entry} are dead again"
         return Refused(first, row.get("reason", DEAD), f"{some}: {row.get('detail', '')}")
+
+
+def _why_kept(state: str, failure: Failure, *, is_stored: bool) -> Failure | None:
+    """Return why a letter stays that is in a state now; None if it may go."""
+    if state in LEFT_ALONE:
+        return LEFT_ALONE[state]
+    return failure if state == DEAD or not is_stored else None

@@ -9,8 +9,11 @@ from bson import Binary
 
 from evp import dlq
 from evp.dlq import Account
+from evp.documents import Admission
+from evp.errors import CorruptFrame, InvalidEntry, StoreUnavailable
 from evp.frame import Frame
-from evp.storage import schema
+from evp.plain import payload_of
+from evp.storage import replay, schema
 from evp.storage.client import Database
 from evp.storage.dead_letters import keep, letter_of
 from evp.storage.dlq import DEAD, DELIVERED, PROVISIONAL, STATES, Filters, Letter, walk
@@ -27,7 +30,7 @@ from tests.integration.test_sweep import (
     write_header,
     write_refused,
 )
-from tests.support.make import ADMISSION, event, frame_of
+from tests.support.make import ADMISSION, SRV, event, frame_of, open_frame
 from tests.support.stores import MAY_LEAVE_SOCKETS, WRITE_MS, documents, the_one
 from tests.support.sums import sweep_all
 
@@ -59,6 +62,17 @@ async def lost_frame(db: Database, *events: dict[str, Any]) -> Frame:
     await write_header(db, frame)
     await sweep_all(db)
     assert (await outcome_of(db, frame))["provisional"] is True
+    return frame
+
+
+async def lost_after_its_letter(db: Database) -> Frame:
+    """Return a frame of which the store lost an event; a letter that counts for nothing has it."""
+    frame = await write_refused(db)
+    await mend(db)
+    await db[schema.EVENTS].insert_one(frame.documents[1])
+    await judge_again(db, [frame.frame_id])
+    await db[schema.EVENTS].delete_one({"_id": Binary(frame.ids[1], 4)})
+    assert (await the_letter(db)).state == DELIVERED
     return frame
 
 
@@ -109,12 +123,7 @@ async def test_letter_of_a_duplicate_that_nobody_compared(db: Database, writer: 
 
 async def test_purge_looks_whether_the_event_is_there(db: Database) -> None:
     """What a settled frame counts as stored, and the store has lost, is kept."""
-    frame = await write_refused(db)
-    await mend(db)
-    await db[schema.EVENTS].insert_one(frame.documents[1])
-    await judge_again(db, [frame.frame_id])
-    await db[schema.EVENTS].delete_one({"_id": Binary(frame.ids[1], 4)})
-    assert (await the_letter(db)).state == DELIVERED
+    frame = await lost_after_its_letter(db)
     done = await purged(db)
     assert (done.done, done.refused) == (0, {"not_stored": 1})
     assert done.examples[0].id == f"{frame.frame_id}:1"
@@ -156,3 +165,121 @@ async def test_purge_of_a_letter_that_settles_anew(db: Database, writer: Writer)
     [refused] = await give_up(db, [letter])
     assert refused.reason == "reopened"
     assert "event" in await the_one(db, schema.DEAD_LETTERS)
+
+
+async def test_replay_brings_back_what_the_store_lost(db: Database) -> None:
+    """What a settled frame counts as stored, and a letter still has, is stored again."""
+    frame = await lost_after_its_letter(db)
+    done = await replayed(db, Replayer(db, ADMISSION, WRITE_MS))
+    assert (done.done, done.stored, done.refused) == (1, 1, {})
+    assert await db[schema.EVENTS].find_one({"_id": Binary(frame.ids[1], 4)}) is not None
+    assert await documents(db, schema.DEAD_LETTERS) == []
+
+
+async def test_replay_keeps_what_the_store_refuses(db: Database) -> None:
+    """A letter that counts for nothing stays if its event is neither there nor taken."""
+    frame = await lost_after_its_letter(db)
+    await db[schema.EVENTS].create_index("partitionkey", unique=True, sparse=True)
+    for attempts in (2, 3):
+        done = await replayed(db, Replayer(db, ADMISSION, WRITE_MS))
+        assert (done.done, done.duplicate, done.refused) == (0, 0, {"unique_conflict": 1})
+        assert (await the_letter(db)).attempts == attempts
+    assert "event" in await the_one(db, schema.DEAD_LETTERS)
+    await mend(db)
+    assert (await replayed(db, Replayer(db, ADMISSION, WRITE_MS))).stored == 1
+    assert account(await outcome_of(db, frame)) == (3, 0, [], [])
+
+
+async def test_replay_keeps_what_another_event_stands_for(db: Database) -> None:
+    """An id that another event has is told as that, and the letter stays."""
+    frame = await lost_after_its_letter(db)
+    other = frame_of(event(2, data="another")).documents[0]
+    await db[schema.EVENTS].insert_one(other)
+    assert bytes(other["_id"]) == frame.ids[1]
+    done = await replayed(db, Replayer(db, ADMISSION, WRITE_MS))
+    assert (done.done, done.duplicate, done.refused) == (0, 0, {"id_conflict": 1})
+    assert "event" in await the_one(db, schema.DEAD_LETTERS)
+
+
+async def test_replay_of_what_is_there(db: Database) -> None:
+    """The very event is in the store, put there by somebody else: a duplicate, the letter goes."""
+    frame = await lost_after_its_letter(db)
+    await db[schema.EVENTS].insert_one(frame.documents[1])
+    done = await replayed(db, Replayer(db, ADMISSION, WRITE_MS))
+    assert (done.done, done.stored, done.duplicate, done.refused) == (1, 0, 1, {})
+    assert await documents(db, schema.DEAD_LETTERS) == []
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+async def test_letter_that_is_written_anew_is_not_removed(
+    db: Database, monkeypatch: pytest.MonkeyPatch, *, is_whole: bool
+) -> None:
+    """What another replay removed is not removed again: a worker may write it anew meanwhile."""
+    await write_refused(db)
+    letter = await the_letter(db)
+    if not is_whole:
+        await db[schema.DEAD_LETTERS].update_one({}, {"$unset": {"event": ""}})
+
+    async def gone(*_args: Any) -> dict[str, str]:
+        return {}
+
+    monkeypatch.setattr(replay, "look_again", gone)
+    done = await Replayer(db, ADMISSION, WRITE_MS).deliver([letter])
+    assert (done.duplicate, done.refused) == (1, [])
+    assert (await the_letter(db)).state == DEAD
+
+
+async def test_entry_whose_events_the_store_lost(
+    db: Database, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of an entry whose frame is settled are stored again, or the entry stays."""
+
+    async def end(*_args: Any) -> None:
+        raise StoreUnavailable("ends here")
+
+    fields = open_frame(event(0), event(1, partitionkey="taken")).fields(SRV, 1)
+    await writer.bury("s", [("1-0", payload_of(fields), CorruptFrame("an older evp"))])
+    replayer = Replayer(db, ADMISSION, WRITE_MS)
+    with monkeypatch.context() as patch:
+        patch.setattr(replay, "remove", end)
+        with pytest.raises(StoreUnavailable):
+            await replayed(db, replayer)
+    await db[schema.EVENTS].delete_many({})
+    await db[schema.EVENTS].create_index("partitionkey", unique=True, sparse=True)
+    await writer.write([frame_of(event(2, partitionkey="taken"))])
+    done = await replayed(db, replayer)
+    assert (done.done, done.duplicate, done.refused) == (0, 0, {"unique_conflict": 1})
+    assert "payload" in await the_one(db, schema.DEAD_LETTERS)
+    await mend(db)
+    done = await replayed(db, replayer)
+    assert (done.done, done.refused) == (1, {})
+    assert len(await documents(db, schema.EVENTS)) == 3
+    assert await documents(db, schema.DEAD_LETTERS) == []
+
+
+async def test_entry_that_has_another_id_by_now(
+    db: Database, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its event is looked for under the id it had, and is never stored under another one."""
+
+    async def end(*_args: Any) -> None:
+        raise StoreUnavailable("ends here")
+
+    fields = {b"type": b"t", b"id": b"p", b"data": b"[1]"}
+    await writer.bury("s", [("2-0", payload_of(fields), InvalidEntry("an older evp"))])
+    later = Replayer(db, Admission("elsewhere", time_in_id=False), WRITE_MS)
+    with monkeypatch.context() as patch:
+        patch.setattr(replay, "remove", end)
+        with pytest.raises(StoreUnavailable):
+            await replayed(db, Replayer(db, ADMISSION, WRITE_MS))
+        with pytest.raises(StoreUnavailable):
+            await replayed(db, later)
+    stored = await the_one(db, schema.EVENTS)
+    await db[schema.EVENTS].delete_many({})
+    done = await replayed(db, later)
+    assert (done.done, done.refused) == (0, {"invalid_entry": 1})
+    assert "another id" in done.examples[0].detail
+    assert await documents(db, schema.EVENTS) == []
+    done = await replayed(db, Replayer(db, ADMISSION, WRITE_MS))
+    assert (done.done, done.refused) == (1, {})
+    assert await the_one(db, schema.EVENTS) == stored
