@@ -37,6 +37,7 @@ class _Epoch(Struct):
     events_seen: int = 0
     """Events of the frames seen up to the recorded one."""
     last_said_ms: int | None = None
+    """No frame up to `recorded_seq`, nor one that is expected, is younger; None: not known."""
 
 
 class Epochs:
@@ -67,11 +68,14 @@ class Epochs:
         `said_ms` is when it was last recorded, if that is known.
         """
         epoch = self._epochs.setdefault(srv, _Epoch())
+        if seq > epoch.recorded_seq:
+            # When a smaller number was recorded says nothing about this one.
+            epoch.last_said_ms = said_ms
+        elif seq == epoch.recorded_seq and said_ms is not None:
+            epoch.last_said_ms = max(epoch.last_said_ms or 0, said_ms)
         epoch.recorded_seq = max(epoch.recorded_seq, seq)
         epoch.recorded_events = max(epoch.recorded_events, events)
         epoch.upto = max(epoch.upto, seq)
-        if said_ms is not None:
-            epoch.last_said_ms = max(epoch.last_said_ms or 0, said_ms)
 
     def saw(self, srv: bytes, seq: int, events: int, at_ms: int, *, early: bool) -> None:
         """Take note of a frame that is in the log or in the store.
@@ -85,7 +89,7 @@ class Epochs:
         if early and not self._frozen:
             epoch.upto = max(epoch.upto, seq)
 
-    def expect(self, srv: bytes, seq: int) -> None:
+    def expect(self, srv: bytes, seq: int, at_ms: int) -> None:
         """Take note of a frame that the log has and the store must have, which is yet to be seen.
 
         After `freeze` it says nothing new.
@@ -93,6 +97,8 @@ class Epochs:
         epoch = self._epochs.setdefault(srv, _Epoch())
         if not self._frozen:
             epoch.upto = max(epoch.upto, seq)
+            if epoch.last_said_ms is not None:
+                epoch.last_said_ms = max(epoch.last_said_ms, at_ms)
 
     def freeze(self) -> None:
         """From now on what is seen fills holes only, and says nothing of others."""

@@ -123,10 +123,10 @@ class _Verification:
     async def _read_log(self) -> None:
         async for page in self._log.pages():
             for one in page:
+                at_ms = entry_ms(one.entry_id)
                 if self._must_be_stored(one):
-                    self._epochs.expect(one.srv, one.seq)
+                    self._epochs.expect(one.srv, one.seq, at_ms)
                 elif one.srv:
-                    at_ms = entry_ms(one.entry_id)
                     self._epochs.saw(one.srv, one.seq, one.count, at_ms, early=True)
             self._progress("log", self._log.frames, None)
 

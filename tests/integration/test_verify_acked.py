@@ -152,6 +152,34 @@ async def test_since(server: Accepting, db: Database, settings: Settings) -> Non
     await clean(settings, Scope(since=now() + timedelta(minutes=1)))
 
 
+@pytest.mark.parametrize("known_by", ["record and entry", "record", "entry"])
+async def test_since_with_an_old_record(
+    server: Accepting,
+    db: Database,
+    link: Link,
+    settings: Settings,
+    known_by: str,
+) -> None:
+    """That the store heard of an epoch long ago does not hide what the log knows to be lost."""
+    await server.singles(2)
+    await server.record_in_store(db)
+    day = timedelta(days=1)
+    await db["servers"].update_one({}, {"$set": {"seen_at": now() - 2 * day}})
+    recently = Scope(since=now() - day)
+    await server.singles(2, first=2)
+    if "record" in known_by:
+        await server.record_in_log()
+    await drain(settings)
+    await clean(settings, recently)
+    for name in STORED:
+        await db[name].delete_many({})
+    if "entry" not in known_by:
+        await link.call("XTRIM", settings.stream, "MAXLEN", 0)
+    finding = await the_finding(settings, recently)
+    kind = Kind.ACKED_NOT_STORED if "entry" in known_by else Kind.HOLE
+    assert (finding.kind, finding.last_seq) == (kind, 4)
+
+
 async def test_gap_of_several_kinds(
     server: Accepting, db: Database, link: Link, settings: Settings
 ) -> None:

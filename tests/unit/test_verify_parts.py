@@ -75,6 +75,34 @@ def test_events_of_several_holes_are_not_known() -> None:
     assert [(one.frames, one.events) for one in epochs.holes()] == [(1, None), (1, None)]
 
 
+@pytest.mark.parametrize(
+    ("records", "expected_ms", "unclear"),
+    [
+        ([(5, 90)], None, set()),
+        ([(5, 100)], None, {SRV}),
+        ([(5, None)], None, {SRV}),
+        ([(5, None), (5, 90)], None, set()),
+        ([(6, 90), (5, 99)], None, set()),
+        ([(6, None), (5, 90)], None, {SRV}),
+        ([(5, 90), (6, None)], None, {SRV}),
+        ([(5, 90)], 100, {SRV}),
+        ([(6, None), (5, 90)], 100, {SRV}),
+        ([], 100, {SRV}),
+    ],
+)
+def test_which_epochs_ended_before(
+    records: list[tuple[int, int | None]], expected_ms: int | None, unclear: set[bytes]
+) -> None:
+    """An epoch is passed over only if all that is known of it is older, by its largest number."""
+    epochs = Epochs()
+    for seq, said_ms in records:
+        epochs.record(SRV, seq, seq, said_ms)
+    if expected_ms is not None:
+        epochs.expect(SRV, 7, expected_ms)
+    assert epochs.without_beginning(100) == unclear
+    assert {hole.srv for hole in epochs.holes()} == unclear
+
+
 def acked(seq: int) -> Header:
     """Return an entry of the epoch that is acked, of ten events."""
     return Header(f"{100 + seq}-0", b"f" * 12, SRV, seq, 10, acked=True)
