@@ -73,7 +73,7 @@ LEDGER_RECORD_S = 2.0
 #: How often a server process carries what is left of others in the log to the store.
 LEDGER_CARRY_S = 60.0
 #: How long, and of how many epochs, the log keeps the record once they are over and the store
-#: has it.
+#: has it. Of too many, those without a frame leave first.
 LEDGER_RETIRED_S = 7 * 24 * 3600
 LEDGER_RETIRED_MAX = 1_000
 #: The store must take a record within this, seconds.

@@ -163,7 +163,7 @@ class Acceptor:
         await self._flusher.stop()
 
     def epochs(self) -> tuple[list[Epoch], list[Epoch]]:
-        """Return the epochs of this process to record: (those that are closed, the open one)."""
+        """Return this process's epochs to record: (those that are closed, those that may grow)."""
         return self._producer.epochs()
 
     def forget(self, closed: list[Epoch]) -> None:

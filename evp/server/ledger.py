@@ -37,7 +37,7 @@ class Numbering(Protocol):
     """Whose frames are numbered: the acceptor of a server process."""
 
     def epochs(self) -> tuple[list[Epoch], list[Epoch]]:
-        """Return the epochs to record: (those that are closed, the open one)."""
+        """Return the epochs to record: (those that are closed, those that may grow)."""
         ...
 
     def forget(self, closed: list[Epoch]) -> None:
@@ -108,7 +108,7 @@ class Ledger:
             found = [one for one in await recorded_epochs(link, self._keys) if one.srv not in mine]
             left = [one for one in found if not one.retired_ms]
             lacking = await unrecorded_servers(
-                self._db, {one.srv: one.seq for one in found if one.retired_ms}
+                self._db, {one.srv: (one.seq, one.unknown) for one in found if one.retired_ms}
             )
             await self._record_in_store(left + [one for one in found if one.srv in lacking])
             await retire_epochs(link, self._keys, left)

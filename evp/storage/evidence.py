@@ -35,7 +35,8 @@ V = TypeVar("V")
 class EpochRow(Struct, gc=False):
     """A row of `servers`: how far an epoch got, and when that was last said.
 
-    `unknown` are the events of the append of unknown outcome that ended it.
+    `unknown` are events of appends of unknown outcome: of the one that ended it, or, where
+    `seq` is 0, of all of a process that followed no acknowledged one.
     """
 
     srv: bytes

@@ -43,13 +43,19 @@ async def record_servers(db: Database, rows: Iterable[tuple[bytes, int, int, int
         await db[SERVERS].bulk_write(writes, ordered=False)
 
 
-async def unrecorded_servers(db: Database, seqs: Mapping[bytes, int]) -> set[bytes]:
-    """Return the epochs that are not recorded as far as given. Raises StoreUnavailable."""
-    lacking = set(seqs)
+async def unrecorded_servers(db: Database, reached: Mapping[bytes, tuple[int, int]]) -> set[bytes]:
+    """Return the epochs that are not recorded as far as given.
+
+    `reached` are their (last acknowledged seq, events of unknown outcome). Raises
+    StoreUnavailable.
+    """
+    lacking, fields = set(reached), {"seq": 1, "unknown": 1}
     with told():
-        for portion in portions(list(seqs)):
-            rows = await db[SERVERS].find({"_id": {"$in": portion}}, {"seq": 1}).to_list()
-            lacking -= {row["_id"] for row in rows if row["seq"] >= seqs[row["_id"]]}
+        for portion in portions(list(reached)):
+            for row in await db[SERVERS].find({"_id": {"$in": portion}}, fields).to_list():
+                seq, unknown = reached[row["_id"]]
+                if row["seq"] >= seq and row.get("unknown", 0) >= unknown:
+                    lacking.discard(row["_id"])
     return lacking
 
 

@@ -5,7 +5,8 @@ stays recorded; in the log, once it is over and the store has it, for some days
 more: a store that is put back to an older state does not know how far it got.
 
 A record is up to four numbers as text: the last acknowledged `seq`, the `events` up to
-there, the `unknown` ones, and when it was over; later ones are left out where they are 0.
+there, the `unknown` ones, and when it was over. The last two are left out while they
+are 0; what is over has all four.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ _WORDS_MAX = 4
 class Record(Struct, frozen=True):
     """An epoch's place in the ledger: its last acknowledged number, its events up to there.
 
-    `unknown` are the events of the append of unknown outcome that ended it.
+    `unknown` are events of appends of unknown outcome: of the one that ended it, or, where
+    `seq` is 0, of all of a process that followed no acknowledged one.
     `retired_ms` is when it was over and the store had it, by the log's clock; 0 before.
     """
 
@@ -61,7 +63,8 @@ async def recorded_epochs(link: Link, keys: Keys) -> list[Record]:
 async def retire_epochs(link: Link, keys: Keys, records: Iterable[Record]) -> None:
     """Mark epochs that are over and known to the store, unless they have grown since.
 
-    They stay for LEDGER_RETIRED_S, up to LEDGER_RETIRED_MAX of them. Raises LogUnavailable.
+    They stay for LEDGER_RETIRED_S, up to LEDGER_RETIRED_MAX of them, and those without a
+    frame leave first. Raises LogUnavailable.
     """
     flat: list[Argument] = [int(LEDGER_RETIRED_S * 1000), LEDGER_RETIRED_MAX]
     for one in records:

@@ -30,8 +30,9 @@ SRV_BYTES = 8
 class Epoch(Struct):
     """A run of frames numbered without a gap, and how far the log acknowledged them.
 
-    `unknown` are events of the append that ended it, of which nobody can tell
-    whether the log has them.
+    `unknown` are events of which nobody can tell whether the log has them: those of
+    the append that ended it. An epoch that ended before anything was acknowledged is
+    not recorded; its events are counted by one epoch of the process that never has frames.
     """
 
     srv: bytes
@@ -57,6 +58,7 @@ class Producer:
         self._durability: Durability | None = None
         self._epoch = Epoch.begin()
         self._closed_epochs: list[Epoch] = []
+        self._doubts = Epoch.begin()
         self._link_free = asyncio.Lock()
 
     @property
@@ -139,8 +141,9 @@ class Producer:
         return bytes(entry).decode()
 
     def epochs(self) -> tuple[list[Epoch], list[Epoch]]:
-        """Return copies of the epochs to record: (those that are closed, the open one)."""
+        """Return copies of the epochs to record: (those that are closed, those that may grow)."""
         open_ = [self._epoch] if self._epoch.acknowledged_seq else []
+        open_ += [self._doubts] if self._doubts.unknown else []
         return [copy(one) for one in self._closed_epochs], [copy(one) for one in open_]
 
     def forget(self, closed: list[Epoch]) -> None:
@@ -154,10 +157,9 @@ class Producer:
 
     def _close_epoch(self, *, unknown: int = 0) -> None:
         epoch, self._epoch = self._epoch, Epoch.begin()
-        if not epoch.acknowledged_seq and self._closed_epochs:
-            # Nothing but a number is to be recorded, and there is a place for it.
-            self._closed_epochs[-1].unknown += unknown
+        if not epoch.acknowledged_seq:
+            # A record of its own would say no more, and there would be one for each attempt.
+            self._doubts.unknown += unknown
             return
-        epoch.unknown += unknown
-        if epoch.acknowledged_seq or epoch.unknown:
-            self._closed_epochs.append(epoch)
+        epoch.unknown = unknown
+        self._closed_epochs.append(epoch)

@@ -101,28 +101,32 @@ return 0
 """)
 
 RETIRE_EPOCHS: Final = Script("""
--- Mark epochs as over and known to the store, and forget those that were longest ago.
--- KEYS servers.
+-- Mark epochs as over and known to the store, unless they have grown since. Of those that are
+-- over, forget what is too old; and of too many, those first that never had a frame (seq 0:
+-- nothing is proved by them), then those that were over longest ago.
+-- KEYS servers: epoch -> 'seq events', 'seq events unknown', once over 'seq events unknown ms'.
 -- ARGV ms to keep them, how many to keep, then epoch, seq, events, unknown, epoch, seq, …
 -- Answer: how many were forgotten.
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 for i = 3, #ARGV, 4 do
   local there = redis.call('HGET', KEYS[1], ARGV[i]) or ''
-  local seq, retired = string.match(there, '^(%d+) %d+ ?%d* ?(%d*)$')
+  local seq, unknown, retired = string.match(there, '^(%d+) %d+ ?(%d*) ?(%d*)$')
   local more = seq and tonumber(seq) - tonumber(ARGV[i + 1]) or -1
+  if more == 0 then more = (tonumber(unknown) or 0) - tonumber(ARGV[i + 3]) end
   if more < 0 or (more == 0 and retired == '') then
     local row = {ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], string.format('%.0f', now)}
-    -- A full log refuses it: the next one marks it who looks.
+    -- A full log refuses it: whoever looks next marks it.
     redis.pcall('HSET', KEYS[1], ARGV[i], table.concat(row, ' '))
   end
 end
 local flat, rows, forgotten = redis.call('HGETALL', KEYS[1]), {}, 0
 for i = 1, #flat, 2 do
-  local retired = string.match(flat[i + 1], '^%d+ %d+ %d+ (%d+)$')
-  if retired then rows[#rows + 1] = {tonumber(retired), flat[i]} end
+  local seq, retired = string.match(flat[i + 1], '^(%d+) %d+ %d+ (%d+)$')
+  if retired then rows[#rows + 1] = {tonumber(retired), flat[i], tonumber(seq) > 0} end
 end
 table.sort(rows, function(a, b)
+  if a[3] ~= b[3] then return a[3] end
   if a[1] ~= b[1] then return a[1] > b[1] end
   return a[2] < b[2]
 end)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from evp.balance import look
 from evp.server import ledger
 from evp.server.ledger import Ledger
 from evp.settings import Settings
@@ -17,7 +18,7 @@ from evp.storage.client import Database
 from evp.stream.client import Link
 from evp.stream.keys import Keys
 from evp.stream.ledger import Record, record_epochs, recorded_epochs
-from evp.stream.producer import Producer
+from evp.stream.producer import Epoch, Producer
 from tests.support.make import event, open_frame
 from tests.support.server import InProcess, request, serving
 from tests.support.servers import Server
@@ -44,6 +45,17 @@ async def producer(settings: Settings, link: Link) -> AsyncIterator[Producer]:
     """What a server process appends with."""
     async with connected(settings) as producer:
         yield producer
+
+
+class Nobody:
+    """A process that accepted nothing."""
+
+    def epochs(self) -> tuple[list[Epoch], list[Epoch]]:
+        """Return nothing to record."""
+        return [], []
+
+    def forget(self, closed: list[Epoch]) -> None:
+        """Have nothing to forget."""
 
 
 async def rows(db: Database) -> dict[bytes, tuple[int, int]]:
@@ -80,6 +92,33 @@ async def test_closed_epochs_pass_through_the_log(
     over = {one.srv: (one.seq, one.events) for one in await recorded_epochs(link, keys)}
     assert over == dict.fromkeys(epochs, (1, 2))
     assert await rows(db) == dict.fromkeys(epochs, (1, 2))
+
+
+async def test_an_hour_of_unknown_outcomes_is_one_record(
+    producer: Producer, db: Database, link: Link, keys: Keys, settings: Settings
+) -> None:
+    """Appends of unknown outcome make no rows: one of the process counts them, in log and store."""
+    await producer.append(open_frame(event(0), event(1)), 1)
+    first = producer._epoch.srv
+    book = Ledger(settings, db, producer)
+    for number in range(1, 21):
+        producer._close_epoch(unknown=number)
+        await book._tell_log()
+        await book._tell_store()
+        # Another process takes what it finds for left by one that is gone.
+        await Ledger(settings, db, Nobody())._carry()
+    await book.close()
+    stored = [one async for one in db["servers"].find()]
+    assert {one["_id"]: (one["seq"], one["events"], one["unknown"]) for one in stored} == {
+        first: (1, 2, 1),
+        producer.epochs()[1][0].srv: (0, 0, 209),
+    }
+    told = {
+        (one.srv, one.seq, one.events, one.unknown) for one in await recorded_epochs(link, keys)
+    }
+    assert told == {(one["_id"], one["seq"], one["events"], one["unknown"]) for one in stored}
+    balance, _ = await look(link, db, keys, "evp")
+    assert (balance.accepted, balance.unknown) == (2, 210)
 
 
 async def test_a_record_under_way_does_not_bring_an_epoch_back(
@@ -142,7 +181,7 @@ async def test_a_store_that_was_put_back_is_told_again(
     """Epochs that were over before a store was put back are known by the log, and carried."""
     for number in range(3):
         await producer.append(open_frame(event(number)), 1)
-        producer._close_epoch()
+        producer._close_epoch(unknown=4)
     first = Ledger(settings, db, producer)
     await first.close()
     known = await rows(db)
@@ -152,6 +191,9 @@ async def test_a_store_that_was_put_back_is_told_again(
     assert {one.srv: (one.seq, one.events) for one in await recorded_epochs(link, keys)} == known
     await Ledger(settings, db, producer)._carry()
     assert await rows(db) == known
+    await db["servers"].update_one({}, {"$set": {"unknown": 0}})
+    await Ledger(settings, db, producer)._carry()
+    assert sum([row["unknown"] async for row in db["servers"].find()]) == 4 * 3
     before = await db["servers"].find().to_list()
     await Ledger(settings, db, producer)._carry()
     assert await db["servers"].find().to_list() == before

@@ -119,8 +119,10 @@ async def test_lost_reply_is_unknown_and_closes_the_epoch(
     assert producer.epochs()[0] == []
 
 
-async def test_events_of_unknown_outcome_are_counted(opened: Opener, log: Server) -> None:
-    """They are counted where nothing was acknowledged as well, and by one record at a time."""
+async def test_events_of_unknown_outcome_are_counted(
+    opened: Opener, log: Server, settings: Settings
+) -> None:
+    """One record of the process counts them where nothing was acknowledged; it has no frames."""
     producer = await opened(url=log.url)
 
     async def lose(*numbers: int) -> None:
@@ -131,16 +133,25 @@ async def test_events_of_unknown_outcome_are_counted(opened: Opener, log: Server
                 await asyncio.wait_for(appending, 0.1)
 
     await lose(0, 1)
-    closed, open_ = producer.epochs()
-    assert [(one.acknowledged_seq, one.unknown) for one in closed] == [(0, 2)]
-    assert open_ == []
+    closed, [first] = producer.epochs()
+    assert (closed, first.acknowledged_seq, first.events, first.unknown) == ([], 0, 0, 2)
     await lose(2)
-    assert [(one.acknowledged_seq, one.unknown) for one in producer.epochs()[0]] == [(0, 3)]
-    # It has grown since it was recorded.
-    producer.forget(closed)
-    assert len(producer.epochs()[0]) == 1
-    producer.forget(producer.epochs()[0])
-    assert producer.epochs() == ([], [])
+    await producer.connect()
+    await producer.append(open_frame(event(3)), 1)
+    await lose(4)
+    [ended], [later] = producer.epochs()
+    assert (ended.acknowledged_seq, ended.unknown) == (1, 1)
+    producer.forget([ended])
+    await lose(5)
+    assert producer.epochs()[0] == []
+    [last] = producer.epochs()[1]
+    assert {first.srv, later.srv, last.srv} == {first.srv}
+    assert (last.acknowledged_seq, later.unknown, last.unknown) == (0, 3, 4)
+    async with Link.opened(log.url) as link:
+        found = await fields_of(link, settings.stream)
+    numbers = [(one[b"srv"], int(one[b"seq"])) for one in found]
+    assert len(set(numbers)) == len(numbers) >= 1
+    assert first.srv not in {srv for srv, _ in numbers}
 
 
 async def test_unreachable_log(opened: Opener, settings: Settings) -> None:
@@ -272,6 +283,38 @@ async def test_records_of_what_is_over_are_bounded(
     await asyncio.sleep(0.002)
     await retire_epochs(link, keys, [])
     assert await recorded_epochs(link, keys) == [open_]
+
+
+async def test_records_that_prove_frames_are_kept_longest(
+    link: Link, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of too many, those that only count events of unknown outcome are forgotten first."""
+    monkeypatch.setattr(ledger, "LEDGER_RETIRED_MAX", 3)
+    frames = [Record(b"frames%02d" % number, 1 + number, 2, 2) for number in range(3)]
+    doubts = [Record(b"doubts%02d" % number, 0, 0, 5) for number in range(4)]
+    for some in (doubts[:1], frames[:2], doubts[1:], frames[2:]):
+        await retire_epochs(link, keys, some)
+        await asyncio.sleep(0.002)
+    assert {one.srv for one in await recorded_epochs(link, keys)} == {one.srv for one in frames}
+    monkeypatch.setattr(ledger, "LEDGER_RETIRED_MAX", 4)
+    await retire_epochs(link, keys, doubts[:1])
+    assert {one.srv for one in await recorded_epochs(link, keys)} == {
+        one.srv for one in [*frames, doubts[0]]
+    }
+
+
+@pytest.mark.parametrize("seq", [0, 3])
+async def test_events_of_unknown_outcome_only_grow(link: Link, keys: Keys, seq: int) -> None:
+    """One who read a record before it grew takes nothing from it; one who knows more adds that."""
+    few, more, most = (Record(b"\x07" * 8, seq, 3 * seq, unknown) for unknown in (0, 4, 12))
+    await record_epochs(link, keys, [more])
+    await retire_epochs(link, keys, [few])
+    assert await recorded_epochs(link, keys) == [more]
+    for one, there in ((more, 4), (few, 4), (most, 12), (more, 12)):
+        await retire_epochs(link, keys, [one])
+        [found] = await recorded_epochs(link, keys)
+        assert (found.seq, found.events, found.unknown) == (seq, 3 * seq, there)
+        assert found.retired_ms
 
 
 async def test_records_of_others_are_left_alone(link: Link, keys: Keys) -> None:
