@@ -33,7 +33,7 @@ class Notes:
         self._known = await acknowledged(self._db)
 
     def add(self, finding: Finding, unaccounted: int = 0) -> None:
-        """Report a finding; `unaccounted` of its events are in no account of a frame.
+        """Report a finding; `unaccounted` of its recorded events are in no account of a frame.
 
         What can be mended is not taken note of.
         """
@@ -64,4 +64,5 @@ class Notes:
             )
         kept = () if self._report.scope.every_document else _SCANNED
         await acknowledge(self._db, self._rows, kept)
-        await acknowledge_events(self._db, lost_events + self._events)
+        # A frame whose account counts too much hides losses in the balance, so it is taken off.
+        await acknowledge_events(self._db, max(0, lost_events + self._events))

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from bson import Binary
 
 from evp.balance import look_once
+from evp.clock import now
 from evp.errors import LogUnavailable, UsageError
 from evp.identity import event_id
 from evp.settings import Settings
+from evp.storage.acknowledged import acknowledged
 from evp.storage.client import Database
 from evp.stream.client import Link
 from evp.verify import notes, run
@@ -49,6 +52,11 @@ async def acknowledge(settings: Settings, reason: str, *, every_document: bool =
     report = await look(settings, scope)
     assert (report.clean, report.exit_code, report.findings) == (True, 0, [])
     return report
+
+
+async def kept(db: Database) -> dict[str, list[Any]]:
+    """Return a copy of what the store has of frames and events."""
+    return {name: await db[name].find().to_list() for name in ("frames", "outcomes", "events")}
 
 
 def told(report: Report) -> list[tuple[Kind, str]]:
@@ -156,6 +164,61 @@ async def test_what_can_be_mended_stays_a_finding(
     finding = await the_finding(settings, Scope(acknowledge="never mind"))
     assert finding.kind is Kind.ACKED_NOT_STORED
     assert (await look_once(settings, db)).unaccounted == 2
+
+
+async def test_what_was_never_recorded_is_in_no_sum(
+    server: Accepting, db: Database, link: Link, settings: Settings
+) -> None:
+    """The balance is told of losses among what was recorded as accepted, and of no others."""
+    await server.frames([event(0), event(1)], [event(2)])
+    await server.record_in_store(db)
+    # Nobody records these, whether they can be mended or not.
+    await server.frames([event(number) for number in range(3, 8)], [event(8), event(9)])
+    await drain(settings)
+    there = await kept(db)
+    for name in ("frames", "outcomes", "events"):
+        await db[name].delete_many({})
+    report = await look(settings, Scope(acknowledge="never mind"))
+    assert [(one.kind, one.events) for one in report.findings] == [(Kind.ACKED_NOT_STORED, 10)]
+    balance = await look_once(settings, db)
+    assert (balance.acknowledged, balance.unaccounted) == (0, 3)
+    for name, rows in there.items():
+        await db[name].insert_many(rows)
+    await link.call("XTRIM", settings.stream, "MAXLEN", 0)
+    for seq in (2, 4):
+        frame = await db["frames"].find_one({"seq": seq})
+        assert frame is not None
+        await db["outcomes"].delete_one({"_id": frame["_id"]})
+        await db["events"].delete_many({"frame_id": frame["_id"]})
+    report = await acknowledge(settings, "the failover")
+    assert [(one.kind, one.events) for one in report.acknowledged] == [
+        (Kind.ENTRY_LOST, 1),
+        (Kind.ENTRY_LOST, 2),
+    ]
+    assert (await look_once(settings, db)).acknowledged == 1
+
+
+async def test_an_outcome_that_counts_too_much_is_no_loss(
+    server: Accepting, db: Database, settings: Settings
+) -> None:
+    """How many events are acknowledged as lost is never less than none."""
+    await server.singles(2)
+    await server.record_in_store(db)
+    await drain(settings)
+    await db["outcomes"].update_many({}, {"$inc": {"stored": 2}})
+    report = await acknowledge(settings, "by hand")
+    assert told(report) == [(Kind.COUNTS_WRONG, "by hand")] * 2
+    balance = await look_once(settings, db)
+    assert (balance.acknowledged, balance.unaccounted) == (0, 0)
+
+
+async def test_all_that_is_acknowledged_is_read(
+    server: Accepting, db: Database, link: Link, settings: Settings
+) -> None:
+    """However many there are: an acknowledgement that broke off may have left more than usual."""
+    rows = [{"_id": f"{n}", "kind": "hole", "reason": "", "at": now()} for n in range(10_500)]
+    await db["acknowledged"].insert_many(rows)
+    assert len(await acknowledged(db)) == len(rows)
 
 
 async def test_nothing_is_acknowledged_by_half(
