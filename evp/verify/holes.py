@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -76,6 +75,7 @@ class Known:
             # Of several letters of a frame always the same, whatever the order they are read in.
             if one.seq not in some or one.letter_id < some[one.seq].letter_id:
                 some[one.seq] = one
+        self._damaged_seqs = {srv: sorted(some) for srv, some in self._damaged.items()}
         self._runs: dict[bytes, list[Run]] = {}
 
     def offer(self, one: Header) -> None:
@@ -93,18 +93,19 @@ class Known:
             runs.append(Run(one.seq, one.seq, [one.count], one.entry_id, one.entry_id))
 
     def damaged(self, hole: Hole) -> list[UnreadableEntry]:
-        """Return the frames of a hole that were damaged."""
-        some = self._damaged.get(hole.srv, {})
-        return [one for one in some.values() if hole.gap.first <= one.seq <= hole.gap.last]
+        """Return the frames of a hole that were damaged, in order."""
+        seqs = self._damaged_seqs.get(hole.srv, [])
+        start, end = bisect_left(seqs, hole.gap.first), bisect_right(seqs, hole.gap.last)
+        return [self._damaged[hole.srv][seq] for seq in seqs[start:end]]
 
     def acked(self, hole: Hole) -> list[Run]:
         """Return the runs of a hole, cut to it."""
         runs, found = self._runs.get(hole.srv, []), []
         start = bisect_right(runs, hole.gap.first, key=lambda run: run.first) - 1
-        for run in islice(runs, max(0, start), None):
-            if run.first > hole.gap.last:
+        for place in range(max(0, start), len(runs)):
+            if runs[place].first > hole.gap.last:
                 break
-            cut = _cut(run, hole.gap.first, hole.gap.last)
+            cut = _cut(runs[place], hole.gap.first, hole.gap.last)
             if cut is not None:
                 found.append(cut)
         return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
@@ -162,6 +163,27 @@ def test_one_letter_of_several_is_told() -> None:
     for order in (letters, letters[::-1]):
         [part] = parts_of(hole, Known([hole], order))
         assert (part.kind, part.letter_id, part.entry_id) == (Kind.DAMAGED, "11", "11-0")
+
+
+@pytest.mark.parametrize(("damaged", "good"), [(15_000, 0), (0, 60_000)])
+def test_very_many_holes_take_no_longer_each(damaged: int, good: int) -> None:
+    """Of each hole only what lies in it is looked at, however much there is of its epoch."""
+    count = damaged + good
+    holes = [Hole(SRV, Gap(seq, seq, 50, 200), 10) for seq in range(2, 2 * count + 2, 2)]
+    letters = [
+        UnreadableEntry(f"{hole.gap.first}", "106-0", SRV, hole.gap.first)
+        for hole in holes[:damaged]
+    ]
+    known = Known(holes, reversed(letters))
+    for hole in holes[damaged:]:
+        known.offer(acked(hole.gap.first))
+    started_s = time.process_time()
+    parts = [part for hole in holes for part in parts_of(hole, known)]
+    # Each by each these would be hundreds of millions of steps.
+    assert time.process_time() - started_s < 2.0
+    assert [one.first for one in parts] == [hole.gap.first for hole in holes]
+    kinds = Counter(one.kind for one in parts)
+    assert (kinds[Kind.DAMAGED], kinds[Kind.ACKED_NOT_STORED]) == (damaged, good)
 
 
 def test_mendable_events_are_no_losses() -> None:
