@@ -54,8 +54,8 @@ async def verify(settings: Settings, scope: Scope, progress: Progress) -> Report
 
     Works beside servers and workers, and changes nothing but what `repair` and
     `acknowledge` ask for. With the log away, what only the log can tell is counted as undecided.
-    Raises StoreUnavailable; LogUnavailable if the log goes away while it is
-    looked at, or is away and `acknowledge` is asked for; and UsageError.
+    What can't be acknowledged is reported as it is, and why.
+    Raises StoreUnavailable; and LogUnavailable if the log goes away while it is looked at.
     """
     client = connect(settings)
     log = LogView(settings)

@@ -10,7 +10,6 @@ from bson import Binary
 
 from evp.balance import look_once
 from evp.clock import now
-from evp.errors import LogUnavailable, UsageError
 from evp.identity import event_id
 from evp.settings import Settings
 from evp.storage.acknowledged import acknowledged
@@ -224,15 +223,49 @@ async def test_all_that_is_acknowledged_is_read(
 async def test_nothing_is_acknowledged_by_half(
     server: Accepting, db: Database, link: Link, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without the log, or with more findings than may be kept, nothing is written down."""
+    """Without the log, or with more findings than may be kept, all is told and nothing kept."""
     entries = await server.singles(5)
     await server.record_in_store(db)
     await link.call("XDEL", settings.stream, entries[0], entries[2])
     scope = Scope(acknowledge="known")
-    with pytest.raises(LogUnavailable, match="nothing is acknowledged"):
-        await look(changed(settings, redis_url="redis://127.0.0.1:1/0"), scope)
+    report = await look(changed(settings, redis_url="redis://127.0.0.1:1/0"), scope)
+    assert (report.clean, report.exit_code, report.undecided_frames) == (False, 3, 5)
+    assert report.acknowledge_error == f"nothing is acknowledged: {report.log_error}"
     monkeypatch.setattr(notes, "ACKNOWLEDGED_MAX", 1)
-    with pytest.raises(UsageError, match="more than 1 findings"):
-        await look(settings, scope)
+    # One is named, and the other one counted.
+    monkeypatch.setattr(notes, "VERIFY_FINDINGS_MAX", 1)
+    report = await look(settings, scope)
+    assert (report.clean, report.exit_code, report.acknowledged_total) == (False, 1, 0)
+    assert report.findings_by_kind == {Kind.HOLE: report.findings_total} == {Kind.HOLE: 2}
+    assert [(one.first_seq, one.acknowledged) for one in report.findings] == [(1, None)]
+    assert report.acknowledge_error == "nothing is acknowledged: there are more than 1 findings"
     assert await db["acknowledged"].count_documents({}) == 0
     assert (await look(settings)).findings_total == 2
+    monkeypatch.setattr(notes, "ACKNOWLEDGED_MAX", 2)
+    report = await acknowledge(settings, "known")
+    assert (report.acknowledged_total, len(report.acknowledged)) == (2, 1)
+    assert (await clean(settings)).acknowledged_total == 2
+
+
+async def test_what_can_not_be_written_down_is_told(
+    server: Accepting, db: Database, settings: Settings
+) -> None:
+    """If the store fails when findings are acknowledged, new ones are told, known ones stay."""
+    await server.singles(2)
+    await server.record_in_store(db)
+    await drain(settings)
+    await db["events"].delete_one({"_id": id_of(0)})
+    await acknowledge(settings, "first")
+    await db["events"].delete_one({"_id": id_of(1)})
+    await db.command({"collMod": "acknowledged", "validator": {"never": {"$exists": True}}})
+    scope = Scope(acknowledge="second")
+    report = await look(settings, scope)
+    assert (report.exit_code, report.findings_by_kind) == (1, {Kind.EVENT_MISSING: 1})
+    assert [one.acknowledged for one in report.findings] == [None]
+    assert told(report) == [(Kind.EVENT_MISSING, "first")]
+    assert report.acknowledge_error is not None
+    assert report.acknowledge_error.startswith("not all is acknowledged: the store")
+    await db.command({"collMod": "acknowledged", "validator": {}})
+    report = await acknowledge(settings, "second")
+    assert report.acknowledge_error is None
+    assert told(report) == [(Kind.EVENT_MISSING, "first"), (Kind.EVENT_MISSING, "second")]

@@ -317,3 +317,7 @@ def test_scope_and_log_are_told() -> None:
     report = a_report(undecided_frames=7)
     assert "7 frames were changed each time they were looked at" in shown(report, 80)
     assert report.exit_code == 3
+    why = "nothing is acknowledged: there are more than 10,000 findings"
+    report = a_report(acknowledge_error=why)
+    assert f"--acknowledge: {why}" in shown(report, 80)
+    assert report.exit_code == 3
