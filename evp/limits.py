@@ -258,5 +258,3 @@ ACKNOWLEDGED_MAX = 10_000
 VERIFY_SAMPLE_MAX = 100_000
 #: Headers that a scan of all events keeps at hand, in bytes of ids.
 VERIFY_HEADERS_BYTES_MAX = 64 * MIB
-#: Dead letters of unreadable entries that are looked through for frames that are missing.
-VERIFY_UNREADABLE_MAX = 10_000

@@ -48,7 +48,7 @@ def verify(
 
     Changes nothing without --repair or --acknowledge, and may run at any time, also beside
     servers and workers. Exit 0: clean; 1: a difference was found, and it is not acknowledged;
-    3: not all could be looked at.
+    3: not all could be looked at or acknowledged.
 
     Examples: evp verify;  evp verify --since 24h;  evp verify --all --json | jq .findings
     """

@@ -12,7 +12,7 @@ from datetime import datetime
 from msgspec import Struct
 from pymongo import UpdateOne
 
-from evp.limits import ACKNOWLEDGED_MAX, VERIFY_PAGE_FRAMES
+from evp.limits import VERIFY_PAGE_FRAMES
 from evp.storage.client import Database
 from evp.storage.failures import told
 from evp.storage.schema import ACKNOWLEDGED, META
@@ -30,8 +30,8 @@ class Acknowledgement(Struct, frozen=True):
 async def acknowledged(db: Database) -> dict[str, Acknowledgement]:
     """Return all that is acknowledged, by the key of the finding. Raises StoreUnavailable."""
     with told():
-        rows = await db[ACKNOWLEDGED].find(limit=ACKNOWLEDGED_MAX).to_list()
-    return {row["_id"]: Acknowledgement(row["reason"], row["at"]) for row in rows}
+        rows = db[ACKNOWLEDGED].find(batch_size=VERIFY_PAGE_FRAMES)
+        return {row["_id"]: Acknowledgement(row["reason"], row["at"]) async for row in rows}
 
 
 async def acknowledge(
@@ -73,4 +73,4 @@ async def acknowledged_events(db: Database) -> int:
     """Return how many accepted events are acknowledged as lost. Raises StoreUnavailable."""
     with told():
         row = await db[META].find_one({"_id": _EVENTS})
-    return int(row["events"]) if row else 0
+    return max(0, int(row["events"])) if row else 0

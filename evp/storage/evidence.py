@@ -248,13 +248,13 @@ def letter_id(frame_id: ObjectId, index: int) -> str:
     return f"{frame_id}:{index}"
 
 
-async def unreadable_entries(db: Database, most: int) -> list[UnreadableEntry]:
-    """Return dead letters of entries that were no frames, up to `most`. Raises StoreUnavailable."""
+async def unreadable_entries(db: Database) -> AsyncIterator[UnreadableEntry]:
+    """Give the dead letters of entries that were no frames. Raises StoreUnavailable."""
     with told():
         query = {"reason": _UNREADABLE, "seq": {"$exists": True}}
         fields = ("entry", "srv", "seq")
-        rows = await db[DEAD_LETTERS].find(query, fields, limit=most).to_list()
-    return [UnreadableEntry(row["_id"], row["entry"], row["srv"], row["seq"]) for row in rows]
+        async for row in db[DEAD_LETTERS].find(query, fields, batch_size=VERIFY_PAGE_FRAMES):
+            yield UnreadableEntry(row["_id"], row["entry"], row["srv"], row["seq"])
 
 
 async def event_pages(db: Database) -> AsyncIterator[list[StoredEvent]]:

@@ -36,6 +36,8 @@ class _Epoch(Struct):
     floor: int = 0
     events_seen: int = 0
     """Events of the frames seen up to the recorded one."""
+    mendable_events: int = 0
+    """Of the others, those that the log has still."""
     last_said_ms: int | None = None
     """No frame up to `recorded_seq`, nor one that is expected, is younger; None: not known."""
 
@@ -59,8 +61,16 @@ class Epochs:
 
     @property
     def lost_events(self) -> int:
-        """Recorded events of frames that were not seen."""
-        return sum(one.recorded_events - one.events_seen for one in self._epochs.values())
+        """Recorded events of frames that were not seen and can't be mended."""
+        return sum(
+            max(0, one.recorded_events - one.events_seen - one.mendable_events)
+            for one in self._epochs.values()
+        )
+
+    def recorded_upto(self, srv: bytes) -> int:
+        """Return the largest number of an epoch that is recorded; 0 if none is."""
+        epoch = self._epochs.get(srv)
+        return 0 if epoch is None else epoch.recorded_seq
 
     def record(self, srv: bytes, seq: int, events: int, said_ms: int | None) -> None:
         """Take a record of an epoch; it may be recorded in two places, and the larger counts.
@@ -99,6 +109,10 @@ class Epochs:
             epoch.upto = max(epoch.upto, seq)
             if epoch.last_said_ms is not None:
                 epoch.last_said_ms = max(epoch.last_said_ms, at_ms)
+
+    def can_mend(self, srv: bytes, events: int) -> None:
+        """Take note of events of recorded frames that were not seen and are not lost."""
+        self._epochs[srv].mendable_events += events
 
     def freeze(self) -> None:
         """From now on what is seen fills holes only, and says nothing of others."""

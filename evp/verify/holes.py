@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -17,11 +16,14 @@ from evp.verify.report import Kind
 
 
 class Run(Struct):
-    """Frames in a row that the log has and the group has acked; what is known of their entries."""
+    """Frames in a row that the log has and the group has acked; what is known of their entries.
+
+    `counts` has how many events each of them holds, in order.
+    """
 
     first: int
     last: int
-    events: int | None
+    counts: list[int]
     first_entry: str
     last_entry: str
 
@@ -69,7 +71,11 @@ class Known:
         self._missing = Spans((hole.srv, hole.gap.first, hole.gap.last) for hole in holes)
         self._damaged: dict[bytes, dict[int, UnreadableEntry]] = {}
         for one in damaged:
-            self._damaged.setdefault(one.srv, {})[one.seq] = one
+            some = self._damaged.setdefault(one.srv, {})
+            # Of several letters of a frame always the same, whatever the order they are read in.
+            if one.seq not in some or one.letter_id < some[one.seq].letter_id:
+                some[one.seq] = one
+        self._damaged_seqs = {srv: sorted(some) for srv, some in self._damaged.items()}
         self._runs: dict[bytes, list[Run]] = {}
 
     def offer(self, one: Header) -> None:
@@ -80,36 +86,44 @@ class Known:
         last = runs[-1] if runs else None
         if last is not None and one.seq <= last.last:
             return  # Somebody put an entry into the log a second time.
-        if last is not None and last.last + 1 == one.seq and last.events is not None:
+        if last is not None and last.last + 1 == one.seq:
             last.last, last.last_entry = one.seq, one.entry_id
-            last.events += one.count
+            last.counts.append(one.count)
         else:
-            runs.append(Run(one.seq, one.seq, one.count, one.entry_id, one.entry_id))
+            runs.append(Run(one.seq, one.seq, [one.count], one.entry_id, one.entry_id))
 
     def damaged(self, hole: Hole) -> list[UnreadableEntry]:
-        """Return the frames of a hole that were damaged."""
-        some = self._damaged.get(hole.srv, {})
-        return [one for one in some.values() if hole.gap.first <= one.seq <= hole.gap.last]
+        """Return the frames of a hole that were damaged, in order."""
+        seqs = self._damaged_seqs.get(hole.srv, [])
+        start, end = bisect_left(seqs, hole.gap.first), bisect_right(seqs, hole.gap.last)
+        return [self._damaged[hole.srv][seq] for seq in seqs[start:end]]
 
     def acked(self, hole: Hole) -> list[Run]:
         """Return the runs of a hole, cut to it."""
         runs, found = self._runs.get(hole.srv, []), []
         start = bisect_right(runs, hole.gap.first, key=lambda run: run.first) - 1
-        for run in islice(runs, max(0, start), None):
-            if run.first > hole.gap.last:
+        for place in range(max(0, start), len(runs)):
+            if runs[place].first > hole.gap.last:
                 break
-            cut = _cut(run, hole.gap.first, hole.gap.last)
+            cut = _cut(runs[place], hole.gap.first, hole.gap.last)
             if cut is not None:
                 found.append(cut)
         return found
 
+    def acked_events(self, hole: Hole, upto: int) -> int:
+        """Return how many events the acked frames of a hole have up to a number."""
+        return sum(sum(run.counts[: max(0, upto + 1 - run.first)]) for run in self.acked(hole))
+
 
 def _cut(run: Run, first: int, last: int) -> Run | None:
-    """Return what of a run lies between two numbers; its events are known only if all does."""
+    """Return what of a run lies between two numbers; the entries are still those of all of it."""
     if first <= run.first and run.last <= last:
         return run
     low, high = max(run.first, first), min(run.last, last)
-    return None if low > high else Run(low, high, None, run.first_entry, run.last_entry)
+    if low > high:
+        return None
+    counts = run.counts[low - run.first : high + 1 - run.first]
+    return Run(low, high, counts, run.first_entry, run.last_entry)
 
 
 def parts_of(hole: Hole, known: Known) -> list[Part]:
@@ -138,7 +152,7 @@ def _marks(hole: Hole, known: Known) -> list[Part]:
         marks.append(replace(part, entry_id=letter.entry_id, letter_id=letter.letter_id))
     for run in known.acked(hole):
         after_ms, before_ms = entry_ms(run.first_entry), entry_ms(run.last_entry)
-        kind, facts = Kind.ACKED_NOT_STORED, (run.events, after_ms, before_ms, run.first_entry)
+        kind, facts = Kind.ACKED_NOT_STORED, (sum(run.counts), after_ms, before_ms, run.first_entry)
         marks.append(Part(kind, hole.srv, run.first, run.last, *facts))
     return sorted(marks, key=lambda mark: mark.first)
 

@@ -139,7 +139,8 @@ class Report(Struct, kw_only=True):
     """The answer.
 
     `undecided_frames` are those of which only the log, which is away, can tell, and
-    those that somebody changed each time they were looked at.
+    those that somebody changed each time they were looked at. `acknowledge_error` says
+    why what was to be acknowledged is not.
     """
 
     clean: bool = False
@@ -150,6 +151,7 @@ class Report(Struct, kw_only=True):
     took_s: float = 0.0
     counts: Counts = field(default_factory=Counts)
     log_error: str | None = None
+    acknowledge_error: str | None = None
     undecided_frames: int = 0
     findings_total: int = 0
     findings_by_kind: dict[Kind, int] = field(default_factory=dict)
@@ -162,19 +164,24 @@ class Report(Struct, kw_only=True):
 
         What is acknowledged is listed apart, and no reason for another exit code.
         """
-        if finding.acknowledged is not None:
-            self.acknowledged_total += 1
-            if len(self.acknowledged) < VERIFY_FINDINGS_MAX:
-                self.acknowledged.append(finding)
+        is_known = finding.acknowledged is not None
+        self.count(finding.kind, 1, acknowledged=is_known)
+        named = self.acknowledged if is_known else self.findings
+        if len(named) < VERIFY_FINDINGS_MAX:
+            named.append(finding)
+
+    def count(self, kind: Kind, count: int, *, acknowledged: bool) -> None:
+        """Count findings without naming them."""
+        if acknowledged:
+            self.acknowledged_total += count
             return
-        self.findings_total += 1
-        self.findings_by_kind[finding.kind] = self.findings_by_kind.get(finding.kind, 0) + 1
-        if len(self.findings) < VERIFY_FINDINGS_MAX:
-            self.findings.append(finding)
+        self.findings_total += count
+        self.findings_by_kind[kind] = self.findings_by_kind.get(kind, 0) + count
 
     @property
     def exit_code(self) -> int:
-        """0 clean, 1 a finding, 3 not all could be looked at."""
+        """0 clean, 1 a finding, 3 not all could be looked at or acknowledged."""
         if self.findings_total:
             return EXIT_FINDING
-        return EXIT_UNAVAILABLE if self.log_error or self.undecided_frames else EXIT_OK
+        is_partial = self.log_error or self.acknowledge_error or self.undecided_frames
+        return EXIT_UNAVAILABLE if is_partial else EXIT_OK

@@ -18,7 +18,7 @@ from bson import ObjectId
 from evp.clock import from_ms, monotonic_s, now, to_ms
 from evp.errors import EXIT_OK
 from evp.frame import entry_ms
-from evp.limits import VERIFY_AGAIN_S, VERIFY_DOUBTS_MAX, VERIFY_UNREADABLE_MAX
+from evp.limits import VERIFY_AGAIN_S, VERIFY_DOUBTS_MAX
 from evp.settings import Settings
 from evp.storage.buckets import BUCKET_MS
 from evp.storage.client import Database, close, connect, database, ping
@@ -54,8 +54,8 @@ async def verify(settings: Settings, scope: Scope, progress: Progress) -> Report
 
     Works beside servers and workers, and changes nothing but what `repair` and
     `acknowledge` ask for. With the log away, what only the log can tell is counted as undecided.
-    Raises StoreUnavailable; LogUnavailable if the log goes away while it is
-    looked at, or is away and `acknowledge` is asked for; and UsageError.
+    What can't be acknowledged is reported as it is, and why.
+    Raises StoreUnavailable; and LogUnavailable if the log goes away while it is looked at.
     """
     client = connect(settings)
     log = LogView(settings)
@@ -88,7 +88,6 @@ class _Verification:
         self._doubts: list[ObjectId] = []
         self._undone: list[str] = []
         self._notes = Notes(db, report)
-        self._mendable_events = 0
         self._since = _start_of_bucket(report.scope.since)
         self._since_ms = 0 if self._since is None else to_ms(self._since)
 
@@ -104,7 +103,7 @@ class _Verification:
         if self._scope.every_document:
             await self._read_documents()
         self._count()
-        await self._notes.write(self._epochs.lost_events - self._mendable_events)
+        await self._notes.write(self._epochs.lost_events)
 
     async def _read_records(self) -> None:
         await self._notes.load()
@@ -190,7 +189,9 @@ class _Verification:
         return len(self._doubts) < VERIFY_DOUBTS_MAX
 
     def _tell_fault(self, fault: Fault) -> None:
-        self._notes.add(findings.of_fault(fault), fault.unaccounted)
+        # Of what was never recorded as accepted the balance does not know.
+        is_recorded = 0 < fault.frame.seq <= self._epochs.recorded_upto(fault.frame.srv)
+        self._notes.add(findings.of_fault(fault), fault.unaccounted if is_recorded else 0)
         if fault.kind is Kind.ACKED_NOT_STORED:
             self._undone.append(fault.frame.entry_id)
 
@@ -236,16 +237,18 @@ class _Verification:
     async def _tell_holes(self, holes: list[Hole]) -> None:
         """Look for frames that are missing once more, and tell which still are."""
         # What was acked at the first look had its dead letter then.
-        damaged = await unreadable_entries(self._db, VERIFY_UNREADABLE_MAX)
-        known = Known(holes, damaged)
+        missing = Spans((hole.srv, hole.gap.first, hole.gap.last) for hole in holes)
+        letters = unreadable_entries(self._db)
+        known = Known(holes, [one async for one in letters if missing.has(one.srv, one.seq)])
         await self._look_for(holes, known)
         undone: list[Part] = []
         for hole in self._epochs.holes():
+            upto = self._epochs.recorded_upto(hole.srv)
+            self._epochs.can_mend(hole.srv, known.acked_events(hole, upto))
             for part in parts_of(hole, known):
                 self._notes.add(findings.of_part(part))
                 if part.kind is Kind.ACKED_NOT_STORED:
                     undone.append(part)
-                    self._mendable_events += part.events or 0
         if undone and self._scope.repair:
             await self._deliver_again(undone)
 

@@ -33,6 +33,8 @@ def render(report: Report) -> RenderableType:
                 style="yellow",
             )
         )
+    if report.acknowledge_error is not None:
+        parts.append(Text(f"--acknowledge: {report.acknowledge_error}", style="yellow"))
     told: set[str] = set()
     for finding in report.findings[:_FINDINGS_SHOWN]:
         parts.append(Padding(_finding(finding), (1, 0, 0, 0)))

@@ -52,8 +52,8 @@ def test_json(fed: Up) -> None:
     report = json.loads(done.out)
     assert set(report) == {
         "clean", "stream", "database", "scope", "began_at", "took_s", "counts", "log_error",
-        "undecided_frames", "findings_total", "findings_by_kind", "findings",
-        "acknowledged_total", "acknowledged",
+        "acknowledge_error", "undecided_frames", "findings_total", "findings_by_kind",
+        "findings", "acknowledged_total", "acknowledged",
     }  # fmt: skip
     assert (report["clean"], report["findings"], report["log_error"]) == (True, [], None)
     assert report["counts"]["stored"] >= 50

@@ -411,7 +411,7 @@ async def test_entry_id_issued_again(
 async def test_damaged_entry(
     server: Accepting, db: Database, link: Link, settings: Settings
 ) -> None:
-    """A frame that was damaged in the log is told as such, with its dead letter."""
+    """A frame that was damaged in the log is told as such, with its dead letter among many."""
     await server.singles(3)
     await server.record_in_log()
     _, (entry, damaged), (last, good) = await link.call("XRANGE", settings.stream, "-", "+")
@@ -422,7 +422,12 @@ async def test_damaged_entry(
     await drain(settings)
     await link.call("XTRIM", settings.stream, "MAXLEN", 0)
     letter = await the_one(db, "dead_letters")
+    await db["dead_letters"].delete_one({"_id": letter["_id"]})
+    other = {"reason": letter["reason"], "srv": b"another_", "seq": 2, "entry": "1-1"}
+    await db["dead_letters"].insert_many([other | {"_id": f"x{n}"} for n in range(10_000)])
+    await db["dead_letters"].insert_one(letter)
     finding = await the_finding(settings)
+    await db["dead_letters"].delete_many({"srv": b"another_"})
     assert (finding.kind, finding.first_seq, finding.events) == (Kind.DAMAGED, 2, 1)
     assert (finding.dead_letter, finding.entry_id) == (letter["_id"], letter["entry"])
     # That its bytes were given up changes nothing about what is known.

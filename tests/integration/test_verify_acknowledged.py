@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from bson import Binary
 
 from evp.balance import look_once
-from evp.errors import LogUnavailable, UsageError
+from evp.clock import now
 from evp.identity import event_id
 from evp.settings import Settings
+from evp.storage.acknowledged import acknowledged
 from evp.storage.client import Database
 from evp.stream.client import Link
 from evp.verify import notes, run
@@ -49,6 +51,11 @@ async def acknowledge(settings: Settings, reason: str, *, every_document: bool =
     report = await look(settings, scope)
     assert (report.clean, report.exit_code, report.findings) == (True, 0, [])
     return report
+
+
+async def kept(db: Database) -> dict[str, list[Any]]:
+    """Return a copy of what the store has of frames and events."""
+    return {name: await db[name].find().to_list() for name in ("frames", "outcomes", "events")}
 
 
 def told(report: Report) -> list[tuple[Kind, str]]:
@@ -158,18 +165,107 @@ async def test_what_can_be_mended_stays_a_finding(
     assert (await look_once(settings, db)).unaccounted == 2
 
 
+async def test_what_was_never_recorded_is_in_no_sum(
+    server: Accepting, db: Database, link: Link, settings: Settings
+) -> None:
+    """The balance is told of losses among what was recorded as accepted, and of no others."""
+    await server.frames([event(0), event(1)], [event(2)])
+    await server.record_in_store(db)
+    # Nobody records these, whether they can be mended or not.
+    await server.frames([event(number) for number in range(3, 8)], [event(8), event(9)])
+    await drain(settings)
+    there = await kept(db)
+    for name in ("frames", "outcomes", "events"):
+        await db[name].delete_many({})
+    report = await look(settings, Scope(acknowledge="never mind"))
+    assert [(one.kind, one.events) for one in report.findings] == [(Kind.ACKED_NOT_STORED, 10)]
+    balance = await look_once(settings, db)
+    assert (balance.acknowledged, balance.unaccounted) == (0, 3)
+    for name, rows in there.items():
+        await db[name].insert_many(rows)
+    await link.call("XTRIM", settings.stream, "MAXLEN", 0)
+    for seq in (2, 4):
+        frame = await db["frames"].find_one({"seq": seq})
+        assert frame is not None
+        await db["outcomes"].delete_one({"_id": frame["_id"]})
+        await db["events"].delete_many({"frame_id": frame["_id"]})
+    report = await acknowledge(settings, "the failover")
+    assert [(one.kind, one.events) for one in report.acknowledged] == [
+        (Kind.ENTRY_LOST, 1),
+        (Kind.ENTRY_LOST, 2),
+    ]
+    assert (await look_once(settings, db)).acknowledged == 1
+
+
+async def test_an_outcome_that_counts_too_much_is_no_loss(
+    server: Accepting, db: Database, settings: Settings
+) -> None:
+    """How many events are acknowledged as lost is never less than none."""
+    await server.singles(2)
+    await server.record_in_store(db)
+    await drain(settings)
+    await db["outcomes"].update_many({}, {"$inc": {"stored": 2}})
+    report = await acknowledge(settings, "by hand")
+    assert told(report) == [(Kind.COUNTS_WRONG, "by hand")] * 2
+    balance = await look_once(settings, db)
+    assert (balance.acknowledged, balance.unaccounted) == (0, 0)
+
+
+async def test_all_that_is_acknowledged_is_read(
+    server: Accepting, db: Database, link: Link, settings: Settings
+) -> None:
+    """However many there are: an acknowledgement that broke off may have left more than usual."""
+    rows = [{"_id": f"{n}", "kind": "hole", "reason": "", "at": now()} for n in range(10_500)]
+    await db["acknowledged"].insert_many(rows)
+    assert len(await acknowledged(db)) == len(rows)
+
+
 async def test_nothing_is_acknowledged_by_half(
     server: Accepting, db: Database, link: Link, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without the log, or with more findings than may be kept, nothing is written down."""
+    """Without the log, or with more findings than may be kept, all is told and nothing kept."""
     entries = await server.singles(5)
     await server.record_in_store(db)
     await link.call("XDEL", settings.stream, entries[0], entries[2])
     scope = Scope(acknowledge="known")
-    with pytest.raises(LogUnavailable, match="nothing is acknowledged"):
-        await look(changed(settings, redis_url="redis://127.0.0.1:1/0"), scope)
+    report = await look(changed(settings, redis_url="redis://127.0.0.1:1/0"), scope)
+    assert (report.clean, report.exit_code, report.undecided_frames) == (False, 3, 5)
+    assert report.acknowledge_error == f"nothing is acknowledged: {report.log_error}"
     monkeypatch.setattr(notes, "ACKNOWLEDGED_MAX", 1)
-    with pytest.raises(UsageError, match="more than 1 findings"):
-        await look(settings, scope)
+    # One is named, and the other one counted.
+    monkeypatch.setattr(notes, "VERIFY_FINDINGS_MAX", 1)
+    report = await look(settings, scope)
+    assert (report.clean, report.exit_code, report.acknowledged_total) == (False, 1, 0)
+    assert report.findings_by_kind == {Kind.HOLE: report.findings_total} == {Kind.HOLE: 2}
+    assert [(one.first_seq, one.acknowledged) for one in report.findings] == [(1, None)]
+    assert report.acknowledge_error == "nothing is acknowledged: there are more than 1 findings"
     assert await db["acknowledged"].count_documents({}) == 0
     assert (await look(settings)).findings_total == 2
+    monkeypatch.setattr(notes, "ACKNOWLEDGED_MAX", 2)
+    report = await acknowledge(settings, "known")
+    assert (report.acknowledged_total, len(report.acknowledged)) == (2, 1)
+    assert (await clean(settings)).acknowledged_total == 2
+
+
+async def test_what_can_not_be_written_down_is_told(
+    server: Accepting, db: Database, settings: Settings
+) -> None:
+    """If the store fails when findings are acknowledged, new ones are told, known ones stay."""
+    await server.singles(2)
+    await server.record_in_store(db)
+    await drain(settings)
+    await db["events"].delete_one({"_id": id_of(0)})
+    await acknowledge(settings, "first")
+    await db["events"].delete_one({"_id": id_of(1)})
+    await db.command({"collMod": "acknowledged", "validator": {"never": {"$exists": True}}})
+    scope = Scope(acknowledge="second")
+    report = await look(settings, scope)
+    assert (report.exit_code, report.findings_by_kind) == (1, {Kind.EVENT_MISSING: 1})
+    assert [one.acknowledged for one in report.findings] == [None]
+    assert told(report) == [(Kind.EVENT_MISSING, "first")]
+    assert report.acknowledge_error is not None
+    assert report.acknowledge_error.startswith("not all is acknowledged: the store")
+    await db.command({"collMod": "acknowledged", "validator": {}})
+    report = await acknowledge(settings, "second")
+    assert report.acknowledge_error is None
+    assert told(report) == [(Kind.EVENT_MISSING, "first"), (Kind.EVENT_MISSING, "second")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
@@ -134,13 +135,70 @@ def test_parts_of_a_hole() -> None:
     assert (parts[1].entry_id, parts[2].letter_id) == ("104-0", "letter")
     # The rest was found in the store meanwhile.
     assert told(parts_of(Hole(SRV, Gap(10, 11, 50, None), 30), known)) == [
-        ("acked_not_stored", 10, 10, None),
-        ("hole", 11, 11, None),
+        ("acked_not_stored", 10, 10, 10),
+        ("hole", 11, 11, 20),
     ]
     assert told(parts_of(Hole(SRV, Gap(4, 6, 50, None), 50), known)) == [
         ("acked_not_stored", 4, 5, 20),
         ("damaged", 6, 6, 30),
     ]
+
+
+def test_acked_events_up_to_a_number() -> None:
+    """The events of acked frames are told apart at the recorded number, and at the hole's ends."""
+    whole, part = Hole(SRV, Gap(3, 12, 50, 200), None), Hole(SRV, Gap(5, 8, 50, 200), None)
+    known = Known([whole], [])
+    for seq in (4, 5, 6, 7, 9, 10):
+        known.offer(acked(seq))
+    assert [known.acked_events(whole, upto) for upto in (0, 4, 6, 8, 9, 99)] == [
+        *(0, 10, 30, 40, 50, 60),
+    ]
+    assert [known.acked_events(part, upto) for upto in (4, 5, 99)] == [0, 10, 30]
+
+
+def test_one_letter_of_several_is_told() -> None:
+    """A damaged frame is the same finding in whatever order its dead letters are read."""
+    hole = Hole(SRV, Gap(6, 6, 50, 200), 10)
+    letters = [UnreadableEntry(letter, f"{letter}-0", SRV, 6) for letter in ("12", "11", "13")]
+    for order in (letters, letters[::-1]):
+        [part] = parts_of(hole, Known([hole], order))
+        assert (part.kind, part.letter_id, part.entry_id) == (Kind.DAMAGED, "11", "11-0")
+
+
+@pytest.mark.parametrize(("damaged", "good"), [(15_000, 0), (0, 60_000)])
+def test_very_many_holes_take_no_longer_each(damaged: int, good: int) -> None:
+    """Of each hole only what lies in it is looked at, however much there is of its epoch."""
+    count = damaged + good
+    holes = [Hole(SRV, Gap(seq, seq, 50, 200), 10) for seq in range(2, 2 * count + 2, 2)]
+    letters = [
+        UnreadableEntry(f"{hole.gap.first}", "106-0", SRV, hole.gap.first)
+        for hole in holes[:damaged]
+    ]
+    known = Known(holes, reversed(letters))
+    for hole in holes[damaged:]:
+        known.offer(acked(hole.gap.first))
+    started_s = time.process_time()
+    parts = [part for hole in holes for part in parts_of(hole, known)]
+    # Each by each these would be hundreds of millions of steps.
+    assert time.process_time() - started_s < 2.0
+    assert [one.first for one in parts] == [hole.gap.first for hole in holes]
+    kinds = Counter(one.kind for one in parts)
+    assert (kinds[Kind.DAMAGED], kinds[Kind.ACKED_NOT_STORED]) == (damaged, good)
+
+
+def test_mendable_events_are_no_losses() -> None:
+    """What is lost is told by epoch, and of none it is less than nothing."""
+    epochs, other = Epochs(), b"\x02" * 8
+    epochs.record(SRV, 3, 30, None)
+    epochs.record(other, 3, 30, None)
+    epochs.saw(SRV, 1, 10, 1, early=True)
+    epochs.saw(SRV, 9, 10, 1, early=True)
+    assert epochs.lost_events == 50
+    epochs.can_mend(SRV, 15)
+    assert epochs.lost_events == 35
+    epochs.can_mend(SRV, 15)
+    assert epochs.lost_events == 30
+    assert [epochs.recorded_upto(srv) for srv in (SRV, other, b"nobody__")] == [3, 3, 0]
 
 
 async def test_headers_at_hand_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,4 +316,8 @@ def test_scope_and_log_are_told() -> None:
     assert report.exit_code == 3
     report = a_report(undecided_frames=7)
     assert "7 frames were changed each time they were looked at" in shown(report, 80)
+    assert report.exit_code == 3
+    why = "nothing is acknowledged: there are more than 10,000 findings"
+    report = a_report(acknowledge_error=why)
+    assert f"--acknowledge: {why}" in shown(report, 80)
     assert report.exit_code == 3
