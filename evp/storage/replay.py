@@ -104,7 +104,8 @@ class Replayer:
         kept = await bodies(self._db, letters)
         whole = [one for one in letters if one.id in kept and kept[one.id].is_whole(one)]
         events = [one for one in whole if one.frame_id is not None]
-        rest = [one for one in letters if one not in whole]
+        whole_ids = {one.id for one in whole}
+        rest = [one for one in letters if one.id not in whole_ids]
         fates = await self._not_whole(rest, done)
         fates |= await self._events(events, kept, done)
         for one in whole:
