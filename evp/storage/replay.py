@@ -149,11 +149,13 @@ class Replayer:
         lacking = {one.id for one in failed} - await standing_letters(self._db, failed, kept)
         fates: Fates = {}
         for place, one in enumerate(letters):
-            if one.id in states:
+            state, is_stored = states.get(one.id), one.id not in lacking
+            # One that is gone was removed by another replay, which has looked as well; one that
+            # was purged meanwhile stays as it is, whatever became of its event.
+            if state is not None and not (state == PURGED and is_stored):
                 failure = failures.get(place, _CONFLICT)
                 why = failure if failure.reason else _CONFLICT
-                fates[one.id] = _why_kept(states[one.id], why, is_stored=one.id not in lacking)
-            # One that is gone was removed by another replay, which has looked as well.
+                fates[one.id] = _why_kept(state, why, is_stored=is_stored)
             if fates.get(one.id) is None:
                 done.duplicate += 1 if place in failures else 0
                 done.stored += 0 if place in failures else 1
