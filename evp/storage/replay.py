@@ -48,7 +48,9 @@ _NOT_WHOLE = "not all of it was kept"
 _CONFLICT = Failure(ID_CONFLICT, "another event with the same source, id and time is stored")
 _OTHER_ID = "its event is not stored, and has another id by the settings of now"
 LEFT_ALONE = {
-    PROVISIONAL: Failure(PROVISIONAL, "its frame was judged before it was there; try again"),
+    PROVISIONAL: Failure(
+        PROVISIONAL, "its frame was judged before this letter was written; try again"
+    ),
     SETTLING: Failure(SETTLING, "its frame is not settled; try again once it is"),
     REOPENED: Failure(REOPENED, "its frame is judged again by somebody else; try again"),
     PURGED: Failure(PURGED, "it was purged meanwhile"),
