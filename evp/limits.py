@@ -222,6 +222,8 @@ ROLLUP_MINUTES_MS_KEPT = 30 * 24 * 3600 * 1000
 #: Buckets of which one turn removes the minutes, and when one is tried again that is still needed.
 PRUNE_BUCKETS_MAX = 20
 PRUNE_LATER_MS = 3600 * 1000
+#: Buckets that one turn looks through for those that nobody has said when to prune.
+PRUNE_DATED_MAX = 1_000
 #: Documents of sums in one write.
 ROLLUP_WRITES_MAX = 100
 #: A worker that folds or sweeps does so for this long; then another one may.

@@ -135,7 +135,8 @@ def purge(
 ) -> None:
     """Give dead letters up for good: what they hold is removed.
 
-    That an event was dead stays on record, so that nothing looks lost.
+    That an event was dead stays on record, so that nothing looks lost. A letter
+    that is not known to count as dead, and may hold the last copy, stays, and is exit 1.
     """
     from evp import dlq as service
     from evp.cli.context import start

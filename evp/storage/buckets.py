@@ -81,12 +81,14 @@ def bucket_id(level: Level, start: datetime) -> str:
 class Frontier(Struct, frozen=True):
     """How far buckets are closed, and how far those that have frames have been found.
 
-    Of buckets that start before `fine_from` sums by the minute may be gone.
+    Of buckets that start before `fine_from` sums by the minute may be gone; those before
+    `dated_to` have been given a `prune_at`, if they still needed one.
     """
 
     closed_to: datetime
     listed_to: datetime
     fine_from: datetime = from_ms(0)
+    dated_to: datetime = from_ms(0)
 
 
 async def frontier(db: Database) -> Frontier | None:
@@ -94,8 +96,8 @@ async def frontier(db: Database) -> Frontier | None:
     there = await db[META].find_one({"_id": _FRONTIER})
     if there is None:
         return None
-    fine_from = there.get("fine_from", from_ms(0))
-    return Frontier(there["closed_to"], there["listed_to"], fine_from)
+    since = {name: there[name] for name in ("fine_from", "dated_to") if name in there}
+    return Frontier(there["closed_to"], there["listed_to"], **since)
 
 
 async def advance(db: Database, to: Frontier) -> Frontier:
@@ -108,6 +110,7 @@ async def advance(db: Database, to: Frontier) -> Frontier:
         max(there.closed_to, to.closed_to),
         max(there.listed_to, to.listed_to),
         max(there.fine_from, to.fine_from),
+        max(there.dated_to, to.dated_to),
     )
     if moved != there:
         furthest = {"$max": msgspec.structs.asdict(moved)}

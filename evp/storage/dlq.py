@@ -34,7 +34,7 @@ STATES = {
     DEAD: "its event is not stored",
     SETTLING: "its frame is not settled: a worker, or the sweep, will say",
     REOPENED: "its frame is judged again, or whoever began to has died: a replay ends it",
-    PROVISIONAL: "its frame was judged before it was there: a replay, or the sweep, will say",
+    PROVISIONAL: "its frame was judged before this letter was written: replay or sweep will say",
     DELIVERED: "its event is stored after all: the letter says nothing any more",
     PURGED: "it was given up for good",
 }

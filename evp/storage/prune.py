@@ -9,6 +9,9 @@ first, so that its cells are there again, from the frames.
 From when on minutes are to be had is one date in the store. It moves before
 anything is removed, and what is removed is an hour older than it was before: so
 nobody is still reading it.
+
+A bucket is dated (`prune_at`) when it is summed up. Those that an older evp summed
+up without a date are found once they are old, by one walk over time.
 """
 
 from __future__ import annotations
@@ -20,8 +23,13 @@ from typing import Any
 import msgspec
 
 from evp.clock import from_ms
-from evp.limits import PRUNE_BUCKETS_MAX, PRUNE_LATER_MS, ROLLUP_MINUTES_MS_KEPT
-from evp.storage.buckets import FINEST, HOURLY, advance, bucket_id, frontier
+from evp.limits import (
+    PRUNE_BUCKETS_MAX,
+    PRUNE_DATED_MAX,
+    PRUNE_LATER_MS,
+    ROLLUP_MINUTES_MS_KEPT,
+)
+from evp.storage.buckets import FINEST, HOURLY, Frontier, advance, bucket_id, frontier
 from evp.storage.client import Database, Document
 from evp.storage.failures import told
 from evp.storage.schema import BUCKETS, ROLLUPS
@@ -39,13 +47,29 @@ async def prune(db: Database, now_ms: int) -> bool:
         if edge is None:
             return False
         fine_from = HOURLY.start(from_ms(max(0, now_ms - ROLLUP_MINUTES_MS_KEPT)))
-        await advance(db, msgspec.structs.replace(edge, fine_from=fine_from))
+        dated_to = await _date(db, edge, now_ms)
+        await advance(db, msgspec.structs.replace(edge, fine_from=fine_from, dated_to=dated_to))
         query = db[BUCKETS].find({"prune_at": {"$lte": from_ms(now_ms)}}).sort("prune_at")
         due = await query.limit(PRUNE_BUCKETS_MAX + 1).to_list()
         for bucket in due[:PRUNE_BUCKETS_MAX]:
             if bucket["start"] >= edge.fine_from - _READ_MAX or not await _prune(db, bucket):
                 await _put_off(db, bucket, from_ms(now_ms + PRUNE_LATER_MS))
-    return len(due) > PRUNE_BUCKETS_MAX
+    return len(due) > PRUNE_BUCKETS_MAX or dated_to < edge.fine_from - _READ_MAX
+
+
+async def _date(db: Database, edge: Frontier, now_ms: int) -> datetime:
+    """Have buckets pruned that are old enough and have no date; return how far they were sought."""
+    end = edge.fine_from - _READ_MAX
+    if edge.dated_to >= end:
+        return edge.dated_to
+    span = {"level": FINEST.name, "start": {"$gte": edge.dated_to, "$lt": end}}
+    next_ = db[BUCKETS].find(span, {"start": 1}).sort("start").skip(PRUNE_DATED_MAX).limit(1)
+    for row in await next_.to_list():
+        end = row["start"]
+    undated = {"prune_at": {"$exists": False}, "pruned": {"$exists": False}}
+    some = span | undated | {"start": {"$gte": edge.dated_to, "$lt": end}}
+    await db[BUCKETS].update_many(some, {"$set": {"prune_at": from_ms(now_ms)}})
+    return end
 
 
 async def _prune(db: Database, bucket: Mapping[str, Any]) -> bool:

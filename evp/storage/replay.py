@@ -48,7 +48,9 @@ _NOT_WHOLE = "not all of it was kept"
 _CONFLICT = Failure(ID_CONFLICT, "another event with the same source, id and time is stored")
 _OTHER_ID = "its event is not stored, and has another id by the settings of now"
 LEFT_ALONE = {
-    PROVISIONAL: Failure(PROVISIONAL, "its frame was judged before it was there; try again"),
+    PROVISIONAL: Failure(
+        PROVISIONAL, "its frame was judged before this letter was written; try again"
+    ),
     SETTLING: Failure(SETTLING, "its frame is not settled; try again once it is"),
     REOPENED: Failure(REOPENED, "its frame is judged again by somebody else; try again"),
     PURGED: Failure(PURGED, "it was purged meanwhile"),
@@ -104,7 +106,8 @@ class Replayer:
         kept = await bodies(self._db, letters)
         whole = [one for one in letters if one.id in kept and kept[one.id].is_whole(one)]
         events = [one for one in whole if one.frame_id is not None]
-        rest = [one for one in letters if one not in whole]
+        whole_ids = {one.id for one in whole}
+        rest = [one for one in letters if one.id not in whole_ids]
         fates = await self._not_whole(rest, done)
         fates |= await self._events(events, kept, done)
         for one in whole:
@@ -148,11 +151,13 @@ class Replayer:
         lacking = {one.id for one in failed} - await standing_letters(self._db, failed, kept)
         fates: Fates = {}
         for place, one in enumerate(letters):
-            if one.id in states:
+            state, is_stored = states.get(one.id), one.id not in lacking
+            # One that is gone was removed by another replay, which has looked as well; one that
+            # was purged meanwhile stays as it is, whatever became of its event.
+            if state is not None and not (state == PURGED and is_stored):
                 failure = failures.get(place, _CONFLICT)
                 why = failure if failure.reason else _CONFLICT
-                fates[one.id] = _why_kept(states[one.id], why, is_stored=one.id not in lacking)
-            # One that is gone was removed by another replay, which has looked as well.
+                fates[one.id] = _why_kept(state, why, is_stored=is_stored)
             if fates.get(one.id) is None:
                 done.duplicate += 1 if place in failures else 0
                 done.stored += 0 if place in failures else 1

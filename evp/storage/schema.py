@@ -14,7 +14,7 @@
 | `groups` | group | the consumer groups there may be; a group is written here before it is made in the log, and leaves by `evp groups delete` alone | |
 | `attempts` | `<frame id>:<first>:<last>` | `incarnations`: the workers that began to write these events of a frame | |
 | `acknowledged` | key of a finding | losses that were taken note of (`evp verify --acknowledge`): `kind`, `reason`, `at` | |
-| `meta` | what it is | `writing_group`: the one group that writes to this database; `lease:<job>`: who does a job; `buckets`: which are closed, and from when on minutes are kept; `acknowledged`: how many `events` are acknowledged as lost; `deleted_entries`: how many entries were deleted from the log before they were acked | |
+| `meta` | what it is | `writing_group`: the one group that writes to this database; `lease:<job>`: who does a job; `buckets`: which are closed, and from when on minutes are kept, and how far old ones have a `prune_at`; `acknowledged`: how many `events` are acknowledged as lost; `deleted_entries`: how many entries were deleted from the log before they were acked | |
 
 The one index that every event pays for is `_id`; it deduplicates as well.
 """  # noqa: E501 - a table's row is one line

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from bson import Binary
+from bson import Binary, ObjectId
 
 from evp import dlq
 from evp.dlq import Account
@@ -16,10 +16,20 @@ from evp.plain import payload_of
 from evp.storage import replay, schema
 from evp.storage.client import Database
 from evp.storage.dead_letters import keep, letter_of
-from evp.storage.dlq import DEAD, DELIVERED, PROVISIONAL, STATES, Filters, Letter, walk
+from evp.storage.dlq import (
+    DEAD,
+    DELIVERED,
+    PROVISIONAL,
+    PURGED,
+    STATES,
+    Filters,
+    Letter,
+    purge,
+    walk,
+)
 from evp.storage.failures import Failure
 from evp.storage.purge import give_up
-from evp.storage.replay import Replayer
+from evp.storage.replay import Delivered, Replayer
 from evp.storage.sweep import judge_again
 from evp.storage.writer import Writer
 from tests.integration.test_dead_letters import ORIGIN, conflict, listed, purged, replayed
@@ -208,6 +218,28 @@ async def test_replay_of_what_is_there(db: Database) -> None:
     done = await replayed(db, Replayer(db, ADMISSION, WRITE_MS))
     assert (done.done, done.stored, done.duplicate, done.refused) == (1, 0, 1, {})
     assert await documents(db, schema.DEAD_LETTERS) == []
+
+
+@pytest.mark.parametrize("by_whom", ["this", "another"])
+async def test_letter_that_is_purged_once_its_event_is_stored(
+    db: Database, monkeypatch: pytest.MonkeyPatch, by_whom: str
+) -> None:
+    """Its event is stored, and counted so: nothing is refused; the purged letter stays."""
+    frame = await write_refused(db)
+    await mend(db)
+    letter = await the_letter(db)
+    if by_whom == "another":
+        await db[schema.EVENTS].insert_one(frame.documents[1])
+
+    async def purge_and_judge(db: Database, frame_ids: list[ObjectId]) -> set[ObjectId]:
+        await purge(db, [letter])
+        return await judge_again(db, frame_ids)
+
+    monkeypatch.setattr(replay, "judge_again", purge_and_judge)
+    done = await Replayer(db, ADMISSION, WRITE_MS).deliver([letter])
+    assert done == (Delivered(stored=1) if by_whom == "this" else Delivered(duplicate=1))
+    assert account(await outcome_of(db, frame)) == (3, 0, [], [])
+    assert (await the_letter(db)).state == PURGED
 
 
 @pytest.mark.parametrize("is_whole", [True, False])

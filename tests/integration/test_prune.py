@@ -248,3 +248,26 @@ async def test_what_is_young_is_kept(db: Database, writer: Writer) -> None:
         gone.append(await starts_of(db, "10s") == set())
     assert gone == [False, False, True, True]
     assert await check_hours(db) == 1
+
+
+async def test_rows_that_an_older_evp_left_without_a_date(
+    db: Database, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are found from the oldest on, some in a turn, and pruned; young and pruned ones stay."""
+    monkeypatch.setattr(prune_module, "PRUNE_DATED_MAX", 2)
+    await writer.write([at(OLD_MS, 0), at(now_ms() - HOUR_MS, 1)])
+    await fold_all(db)
+    await prune_all(db)
+    await writer.write([at(OLD_MS + n * HOUR_MS, 10 + n) for n in range(1, 6)])
+    await fold_all(db)
+    undated = {"$unset": {"prune_at": ""}}
+    await db[schema.BUCKETS].update_many({"level": "10s"}, undated)
+    await db[schema.META].update_one({"_id": "buckets"}, {"$unset": {"dated_to": ""}})
+    left = []
+    for _ in range(4):
+        more = await prune(db, now_ms())
+        left.append((len(await starts_of(db, "10s")), more))
+    # With the one that is pruned already: two, two and two of the old ones, and the young one.
+    assert left == [(5, True), (3, True), (1, False), (1, False)]
+    assert await db[schema.BUCKETS].count_documents({"prune_at": {"$exists": True}}) == 0
+    assert await check_hours(db) == 7
