@@ -258,5 +258,7 @@ VERIFY_FINDING_IDS_MAX = 20
 ACKNOWLEDGED_MAX = 10_000
 #: The largest `--sample`, in frames.
 VERIFY_SAMPLE_MAX = 100_000
+#: How far clocks of servers, log and store may be apart for `evp verify` to find everything.
+CLOCK_SKEW_MS_MAX = 10 * 60 * 1000
 #: Headers that a scan of all events keeps at hand, in bytes of ids.
 VERIFY_HEADERS_BYTES_MAX = 64 * MIB

@@ -16,7 +16,12 @@ from bson import Binary, ObjectId
 from msgspec import Struct
 
 from evp.clock import now
-from evp.limits import VERIFY_LOOKUPS_AT_ONCE, VERIFY_PAGE_EVENTS, VERIFY_PAGE_FRAMES
+from evp.limits import (
+    CLOCK_SKEW_MS_MAX,
+    VERIFY_LOOKUPS_AT_ONCE,
+    VERIFY_PAGE_EVENTS,
+    VERIFY_PAGE_FRAMES,
+)
 from evp.storage.client import Database, Document
 from evp.storage.failures import told
 from evp.storage.lookup import ids_of, portions
@@ -24,8 +29,7 @@ from evp.storage.schema import DEAD_LETTERS, EVENTS, FRAMES, OUTCOMES, SERVERS
 
 _WINDOW_MIN = timedelta(seconds=10)
 _WINDOW_MAX = timedelta(hours=1)
-#: Clocks of servers and log may differ by this much.
-_SKEW = timedelta(minutes=10)
+_SKEW = timedelta(milliseconds=CLOCK_SKEW_MS_MAX)
 _UNREADABLE = "corrupt_frame"
 
 K = TypeVar("K")

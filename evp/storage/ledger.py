@@ -21,7 +21,7 @@ _DELETED_NAMED_MAX = 100
 async def record_servers(db: Database, rows: Iterable[tuple[bytes, int, int, int]]) -> None:
     """Record (epoch, last acknowledged seq, events, events of unknown outcome) of server epochs.
 
-    Numbers only grow, so a late or repeated record does no harm. Raises
+    Numbers and times only grow, so a late or repeated record does no harm. Raises
     StoreUnavailable, at the latest after LEDGER_STORE_S_MAX.
     """
     at = now()
@@ -29,8 +29,7 @@ async def record_servers(db: Database, rows: Iterable[tuple[bytes, int, int, int
         UpdateOne(
             {"_id": srv},
             {
-                "$max": {"seq": seq, "events": events, "unknown": unknown},
-                "$set": {"seen_at": at},
+                "$max": {"seq": seq, "events": events, "unknown": unknown, "seen_at": at},
                 "$setOnInsert": {"first_at": at},
             },
             upsert=True,

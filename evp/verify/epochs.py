@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
+from evp.limits import CLOCK_SKEW_MS_MAX
 from evp.verify.intervals import Gap, IntervalSet
 
 
@@ -121,7 +122,8 @@ class Epochs:
     def without_beginning(self, since_ms: int) -> set[bytes]:
         """Return the epochs of which what was seen does not tell where they stood at a moment.
 
-        One that was last recorded before it has ended, and needs no look.
+        One that was last recorded well before it has ended, and needs no look: a record has
+        the time of a server, and a frame that of the log.
         """
         unclear = set()
         for srv, epoch in self._epochs.items():
@@ -129,7 +131,9 @@ class Epochs:
             if seen is not None:
                 if seen.intervals[0].first > 1:
                     unclear.add(srv)
-            elif epoch.last_said_ms is not None and epoch.last_said_ms < since_ms:
+            elif (
+                epoch.last_said_ms is not None and epoch.last_said_ms < since_ms - CLOCK_SKEW_MS_MAX
+            ):
                 epoch.floor = epoch.upto
             elif epoch.upto:
                 unclear.add(srv)

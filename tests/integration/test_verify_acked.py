@@ -11,8 +11,10 @@ import pytest
 from evp.clock import from_ms, now
 from evp.frame import entry_ms
 from evp.identity import canonical, event_id
+from evp.limits import CLOCK_SKEW_MS_MAX
 from evp.settings import Settings
 from evp.storage.client import Database
+from evp.storage.ledger import record_servers
 from evp.stream.client import Link
 from evp.verify import run
 from evp.verify.report import Finding, Kind, Scope
@@ -149,7 +151,31 @@ async def test_since(server: Accepting, db: Database, settings: Settings) -> Non
     for name in STORED:
         await db[name].delete_many({})
     assert (await the_finding(settings, Scope(since=now() - timedelta(minutes=1)))).last_seq == 2
-    await clean(settings, Scope(since=now() + timedelta(minutes=1)))
+    # Nearer than that a clock may be wrong.
+    later = now() + timedelta(milliseconds=CLOCK_SKEW_MS_MAX, minutes=1)
+    await clean(settings, Scope(since=later))
+
+
+async def test_since_where_a_late_record_has_an_older_clock(
+    server: Accepting,
+    db: Database,
+    link: Link,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A server whose clock is behind repeats a record, and hides nothing that was lost since."""
+    await server.singles(2)
+    await server.record_in_store(db)
+    await drain(settings)
+    for name in STORED:
+        await db[name].delete_many({})
+    await link.call("XTRIM", settings.stream, "MAXLEN", 0)
+    behind = now() - timedelta(hours=1)
+    monkeypatch.setattr("evp.storage.ledger.now", lambda: behind)
+    [row] = await db["servers"].find().to_list()
+    await record_servers(db, [(row["_id"], 1, 1, 0)])
+    finding = await the_finding(settings, Scope(since=now() - timedelta(minutes=1)))
+    assert finding.last_seq == 2
 
 
 @pytest.mark.parametrize("known_by", ["record and entry", "record", "entry"])
