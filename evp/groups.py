@@ -79,6 +79,10 @@ class GroupBook:
             await store_groups.forget(self._db, name)
             await delete_group(link, self._keys, name)
 
+    async def take_over(self, name: str) -> None:
+        """Make a group the one that writes to this database. Raises StoreUnavailable."""
+        await store_groups.become_writer(self._db, self._settings.stream, name, take_over=True)
+
     async def close(self) -> None:
         """Disconnect."""
         await close(self._client)
@@ -101,7 +105,7 @@ class GroupBook:
         if await store_groups.writer(self._db) != (self._settings.stream, name):
             return
         unwritten = await unsettled(link, self._keys, name)
-        if unwritten.events or unwritten.entries:
+        if unwritten.any_entry:
             what = f"{unwritten.events:,} events" if unwritten.events else "entries"
             raise UsageError(
                 f"group {name} writes to {self._settings.mongo_db} and has {what} in the log that "

@@ -41,15 +41,13 @@ class Child(Struct, kw_only=True):
     """What to run. Children of a lower `stop_group` are stopped first.
 
     Output goes to `log_path`, or where the parent's goes. With `done_at_exit_0`
-    a child that ended well has done its work and is not started again. `once` is
-    added to the command the first time only. If the parent dies, the child gets
-    `orphan_signal`.
+    a child that ended well has done its work and is not started again. If the
+    parent dies, the child gets `orphan_signal`.
     """
 
     name: str
     command: list[str]
     environ: Mapping[str, str]
-    once: Sequence[str] = ()
     ready: Probe | None = None
     pass_fds: Sequence[int] = ()
     log_path: Path | None = None
@@ -75,10 +73,10 @@ class Supervisor:
         return {name: p.pid for name, p in self._processes.items() if p.returncode is None}
 
     async def start(self, *children: Child) -> None:
-        """Start children and wait until all are ready. Raises EngineFailed."""
+        """Start children and wait until all are ready. Raises as `raise_failure`."""
         for child in children:
             self._children.append(child)
-            await self._spawn(child, child.once)
+            await self._spawn(child)
             self._keepers.append(asyncio.create_task(self._keep(child), name=child.name))
         waits = [asyncio.create_task(self._wait_ready(child)) for child in children]
         failed = asyncio.create_task(self.failed.wait())
@@ -92,7 +90,10 @@ class Supervisor:
                 task.cancel()
 
     def raise_failure(self) -> None:
-        """Raise EngineFailed if a child could not be kept running; UsageError if it may not run."""
+        """Raise what ended a child for good, if anything did.
+
+        EngineFailed if it could not be kept running, UsageError if it said that it may not.
+        """
         if self.failure is not None:
             raise self.failure
 
@@ -121,9 +122,9 @@ class Supervisor:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
 
-    async def _spawn(self, child: Child, once: Sequence[str] = ()) -> None:
+    async def _spawn(self, child: Child) -> None:
         try:
-            self._processes[child.name] = await _started(child, once)
+            self._processes[child.name] = await _started(child)
             self._on_change()
         except OSError as error:
             raise EngineFailed(f"{child.name} can't be started: {error}") from error
@@ -139,10 +140,10 @@ class Supervisor:
             if monotonic_s() - started_at_s >= CHILD_STABLE_S:
                 backoff.reset()
             _log.warning("child ended", child=child.name, exit_code=code)
-            if code == EXIT_USAGE:
-                self._fail(UsageError(f"{child.name} may not go on: see why above{_tail(child)}"))
+            if code == EXIT_USAGE and child.log_path is None:
+                self._fail(UsageError(f"{child.name} may not go on: see why above"))
                 return
-            if backoff.attempts + 1 >= CHILD_FAILED_STARTS_MAX:
+            if code == EXIT_USAGE or backoff.attempts + 1 >= CHILD_FAILED_STARTS_MAX:
                 self._fail(EngineFailed(_obituary(child, code)))
                 return
             await asyncio.sleep(backoff.next_s())
@@ -218,7 +219,7 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-async def _started(child: Child, once: Sequence[str]) -> asyncio.subprocess.Process:
+async def _started(child: Child) -> asyncio.subprocess.Process:
     tie = ("-m", "evp.engines.tether", str(os.getpid()), str(child.orphan_signal))
     with contextlib.ExitStack() as stack:
         output = None
@@ -229,7 +230,6 @@ async def _started(child: Child, once: Sequence[str]) -> asyncio.subprocess.Proc
             sys.executable,
             *tie,
             *child.command,
-            *once,
             env=child.environ,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=output,

@@ -16,7 +16,7 @@ from evp.limits import BACKOFF_FIRST_S, BACKOFF_LONGEST_S
 _DOUBLINGS_MAX = 30
 
 
-async def set_within(event: asyncio.Event, wait_s: float) -> bool:
+async def is_set_within(event: asyncio.Event, wait_s: float) -> bool:
     """Wait until `event` is set, but not longer than `wait_s`; return whether it is set."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(wait_s):
@@ -46,7 +46,7 @@ class Backoff:
 
     async def wait(self, stop: asyncio.Event) -> None:
         """Wait as long as `next_s` says, or until `stop` is set."""
-        await set_within(stop, self.next_s())
+        await is_set_within(stop, self.next_s())
 
     def reset(self) -> None:
         """Begin again: it worked."""

@@ -44,7 +44,7 @@ def delete_group(
     yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
     force: Annotated[
         bool,
-        typer.Option("--force", help="Even while workers read by it, or it has events to write."),
+        typer.Option("--force", help="Even while anyone reads by it, or something waits for it."),
     ] = False,
 ) -> None:
     """Delete a group: what it has not read is no longer kept for it.

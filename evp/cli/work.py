@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
+
+if TYPE_CHECKING:
+    from evp.settings import Settings
 
 
 def work(
@@ -47,6 +50,9 @@ def work(
             )
         )
         return
+    if take_over:
+        # Not by the children: started again, they would take back what was taken over since.
+        run(_take_over(settings))
     command = [sys.executable, "-m", "evp", "work", "--in-flight", str(in_flight)]
     command += ["--burst"] if burst else []
     children = [
@@ -54,10 +60,18 @@ def work(
             name=f"work-{number}",
             command=command,
             environ=child_environ(settings),
-            # Started again, it must not take back what another group has taken over since.
-            once=["--take-over"] if take_over else [],
             done_at_exit_0=burst,
         )
         for number in range(1, processes + 1)
     ]
     run(supervise.run_children(children, settings.shutdown_timeout_s + 1))
+
+
+async def _take_over(settings: Settings) -> None:
+    from evp.groups import GroupBook
+
+    book = GroupBook(settings)
+    try:
+        await book.take_over(settings.consumer_group)
+    finally:
+        await book.close()

@@ -41,8 +41,8 @@ _ASSUMED = (
 )
 _TOO_MUCH = "more is sent at once than the log takes now"
 _TOO_LARGE = (
-    "this request is too large for the log's memory, even with nothing waiting there: send fewer "
-    "events in one request, or give the log more memory"
+    "this request is too large for the log's memory as it is used now, even once what waits there "
+    "is done: send fewer events in one request, or give the log more memory"
 )
 _log = get("evp.accept")
 

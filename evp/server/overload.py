@@ -148,7 +148,10 @@ class Overload:
         return (memory.mark_bytes - memory.used_bytes) * LOOK_SHARE / self._servers
 
     def never_fits(self, size_bytes: int) -> bool:
-        """Return whether such a request has no room even once everything has drained."""
+        """Return whether such a request has no room even once all that waits has drained.
+
+        What is done and kept for a time counts as used: it may go, much later.
+        """
         memory = self.memory
         if memory is None or memory.mark_bytes is None:
             return False

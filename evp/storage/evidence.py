@@ -39,8 +39,8 @@ V = TypeVar("V")
 class EpochRow(Struct, gc=False):
     """A row of `servers`: how far an epoch got, and when that was last said.
 
-    `unknown` are events of appends of unknown outcome: of the one that ended it, or, where
-    `seq` is 0, of all of a process that followed no acknowledged one.
+    `unknown` are events of appends of unknown outcome: of the one that ended it; where `seq`
+    is 0, of all those by which a process ended epochs that had nothing acknowledged.
     """
 
     srv: bytes

@@ -91,7 +91,7 @@ class Unsettled(NamedTuple):
     """
 
     events: int
-    entries: bool
+    any_entry: bool
 
 
 async def unsettled(link: Link, keys: Keys, group: str) -> Unsettled:
@@ -100,8 +100,8 @@ async def unsettled(link: Link, keys: Keys, group: str) -> Unsettled:
     Raises LogUnavailable.
     """
     stream = (keys.stream, keys.counters, keys.index)
-    events, entries = await link.script(UNSETTLED, stream, (group,))
-    return Unsettled(int(events), bool(entries))
+    events, any_entry = await link.script(UNSETTLED, stream, (group,))
+    return Unsettled(int(events), bool(any_entry))
 
 
 async def _group(

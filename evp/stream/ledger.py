@@ -30,8 +30,8 @@ _WORDS_MAX = 4
 class Record(Struct, frozen=True):
     """An epoch's place in the ledger: its last acknowledged number, its events up to there.
 
-    `unknown` are events of appends of unknown outcome: of the one that ended it, or, where
-    `seq` is 0, of all of a process that followed no acknowledged one.
+    `unknown` are events of appends of unknown outcome: of the one that ended it; where `seq`
+    is 0, of all those by which a process ended epochs that had nothing acknowledged.
     `retired_ms` is when it was over and the store had it, by the log's clock; 0 before.
     """
 

@@ -155,7 +155,7 @@ class Producer:
         if self._link is not None:
             await self._link.close()
 
-    def _close_epoch(self, *, unknown: int = 0) -> None:
+    def _close_epoch(self, *, unknown: int) -> None:
         epoch, self._epoch = self._epoch, Epoch.begin()
         if not epoch.acknowledged_seq:
             # A record of its own would say no more, and there would be one for each attempt.

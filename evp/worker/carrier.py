@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from evp.batch.policy import ReadSize
-from evp.batch.retry import Backoff, set_within
+from evp.batch.retry import Backoff, is_set_within
 from evp.errors import (
     CorruptFrame,
     EntryDeleted,
@@ -147,7 +147,7 @@ class Carrier:
 
     async def _keep_claim(self, batch: list[Delivery], finished: asyncio.Event) -> None:
         """Renew the claim on a batch while it is being written, however long that takes."""
-        while batch and not await set_within(finished, self._keep_every_s):
+        while batch and not await is_set_within(finished, self._keep_every_s):
             try:
                 batch = await self._consumer.keep(batch)
             except LogUnavailable:

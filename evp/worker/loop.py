@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from evp.batch.policy import ReadSize
-from evp.batch.retry import Backoff, set_within
+from evp.batch.retry import Backoff, is_set_within
 from evp.clock import monotonic_s
 from evp.errors import GroupLost, LogUnavailable, StoreUnavailable
 from evp.limits import READ_AGAIN_S
@@ -85,7 +85,7 @@ class Worker:
         """Wait a moment after a small batch: what comes meanwhile costs less in one batch."""
         wait_s = self._read_at_s - monotonic_s()
         if wait_s > 0:
-            await set_within(self._stop, wait_s)
+            await is_set_within(self._stop, wait_s)
 
     async def _read(self) -> list[Delivery] | None:
         """Return the next entries, which may be none; None if the log can't be read now."""

@@ -67,7 +67,7 @@ async def test_a_reader_that_left_holds_nothing_up(
 ) -> None:
     """A reader of another program counts as one for ten seconds after its last read."""
     await read_one(settings, "indexer")
-    with pytest.raises(UsageError, match=r"indexer read by group analytics 0\.\d s ago; stop it"):
+    with pytest.raises(UsageError, match=r"indexer read by group analytics \d+\.\d s ago; stop it"):
         await book.delete(GROUP)
     assert await existing_groups(link, keys) == {GROUP}
     monkeypatch.setattr("evp.groups.GROUP_READ_MS", 1)

@@ -79,7 +79,7 @@ async def test_closed_epochs_pass_through_the_log(
         await producer.append(open_frame(event(number), event(100 + number)), 1)
         epochs.append(producer._epoch.srv)
         if number < 29:
-            producer._close_epoch()
+            producer._close_epoch(unknown=0)
         await asyncio.sleep(OFTEN_S / 2)
 
     async def only_the_open_one() -> bool:
@@ -131,7 +131,7 @@ async def test_a_record_under_way_does_not_bring_an_epoch_back(
 ) -> None:
     """A record of the log that takes its time is over before what it says is removed."""
     await producer.append(open_frame(event(0)), 1)
-    producer._close_epoch()
+    producer._close_epoch(unknown=0)
     begun, go_on = asyncio.Event(), asyncio.Event()
 
     async def slowly(*args: Any) -> None:

@@ -85,7 +85,7 @@ class Accepting:
 
     def end_epoch(self) -> None:
         """Begin a new epoch, as after an append of unknown outcome."""
-        self._producer._close_epoch()
+        self._producer._close_epoch(unknown=0)
 
     def _all(self) -> list[Any]:
         closed, open_ = self._producer.epochs()
