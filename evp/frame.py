@@ -118,21 +118,13 @@ class OpenFrame:
         """True once it has passed its size: close it and open the next."""
         return self.size_bytes >= FRAME_BYTES_CLOSE or self.count >= FRAME_EVENTS_CLOSE
 
-    def add(
-        self, decoded: Decoded, admission: Admission, *, batch: bool, at: datetime | None = None
-    ) -> Documents:
-        """Add the events of one request, received `at` (default: now).
-
-        Raises Refusal if one of them can't be stored; then the frame is as before.
-        """
-        made, carrier = self.encode(decoded, admission, batch=batch, at=at)
-        self.join(made, carrier)
-        return made
-
     def encode(
         self, decoded: Decoded, admission: Admission, *, batch: bool, at: datetime | None = None
     ) -> tuple[Documents, bytes]:
-        """Return what `join` would add, which shows how large it is. Raises as `add`."""
+        """Return what `join` would add for a request received `at` (default: now).
+
+        So its size is known before. Raises Refusal if one of its events can't be stored.
+        """
         made = build(decoded, self.frame_id, at or now(), admission, batch=batch)
         return made, encode_carrier(made.documents, batch=batch)
 

@@ -10,10 +10,9 @@ import msgspec
 from bson import Binary, ObjectId
 
 from evp.clock import from_ms
-from evp.codec import Media, decode
 from evp.frame import Frame, OpenFrame, checksum, read_frame, summarize
 from evp.identity import event_id
-from tests.support.make import ADMISSION, SRV
+from tests.support.make import SRV, join
 
 ENTRY = "1767323045678-0"
 _AT_MS = 1767323045678
@@ -23,7 +22,7 @@ def frame_of_requests(*requests: list[dict[str, Any]]) -> Frame:
     """Return a frame that holds several requests."""
     frame = OpenFrame()
     for events in requests:
-        frame.add(decode(msgspec.json.encode(events), Media.ARRAY), ADMISSION, batch=True)
+        join(frame, events)
     return read_frame(ENTRY, frame.fields(SRV, 1))
 
 

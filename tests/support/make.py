@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -35,8 +36,16 @@ def ndjson(*events: dict[str, Any]) -> bytes:
 def open_frame(*events: dict[str, Any], admission: Admission = ADMISSION) -> OpenFrame:
     """Return an open frame with one request of these events."""
     frame = OpenFrame()
-    frame.add(decode(msgspec.json.encode(list(events)), Media.ARRAY), admission, batch=True)
+    join(frame, events, admission)
     return frame
+
+
+def join(
+    frame: OpenFrame, events: Sequence[dict[str, Any]], admission: Admission = ADMISSION
+) -> None:
+    """Add one request of these events to a frame. Raises Refusal."""
+    decoded = decode(msgspec.json.encode(list(events)), Media.ARRAY)
+    frame.join(*frame.encode(decoded, admission, batch=True))
 
 
 def frame_of(*events: dict[str, Any], entry_id: str = "1767323045678-0", seq: int = 1) -> Frame:

@@ -7,9 +7,6 @@ from collections.abc import AsyncIterator
 from copy import copy
 from typing import Any
 
-import msgspec
-
-from evp.codec import Media, decode
 from evp.frame import OpenFrame
 from evp.server.ledger import Ledger
 from evp.settings import Settings
@@ -21,7 +18,7 @@ from evp.stream.ledger import record_epochs, record_of
 from evp.stream.producer import Producer
 from evp.verify.report import Finding, Report, Scope
 from evp.verify.run import verify
-from tests.support.make import ADMISSION, event, open_frame
+from tests.support.make import event, join, open_frame
 from tests.support.streams import connected
 
 EVERYTHING = Scope(every_document=True)
@@ -61,8 +58,7 @@ class Accepting:
         """Append one frame that holds several requests; return its entry id."""
         frame = OpenFrame()
         for events in requests:
-            decoded = decode(msgspec.json.encode(events), Media.ARRAY)
-            frame.add(decoded, ADMISSION, batch=True)
+            join(frame, events)
         return await self._producer.append(frame, len(requests))
 
     async def record_in_log(self) -> None:

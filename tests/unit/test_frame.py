@@ -12,7 +12,6 @@ from bson.codec_options import CodecOptions
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evp.codec import Media, decode
 from evp.documents import Admission
 from evp.errors import CorruptFrame, Refusal
 from evp.frame import NOT_CARRIERS, OpenFrame, read_frame, split, summarize
@@ -25,7 +24,7 @@ from evp.limits import (
     NESTING_MAX,
 )
 from tests.support.frames import with_crc
-from tests.support.make import ADMISSION, SRV, event, frame_of, open_frame
+from tests.support.make import SRV, event, frame_of, join, open_frame
 
 _AWARE: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True)
 
@@ -92,8 +91,7 @@ def test_an_event_within_its_limit_is_no_document_too_large(dense: str) -> None:
         event(0, data=msgspec.Raw(f"[{','.join([dense] * count)}]".encode()))
     )
     assert EVENT_BYTES_MAX - 400 < len(body) <= EVENT_BYTES_MAX
-    frame = OpenFrame()
-    frame.add(decode(b"[%b]" % body, Media.ARRAY), ADMISSION, batch=True)
+    frame = open_frame(msgspec.json.decode(body))
     assert frame.size_bytes <= 6.5 * EVENT_BYTES_MAX < 16 * MIB / 8
 
 
@@ -185,11 +183,7 @@ def test_refused_request_leaves_the_frame_as_it_was() -> None:
     frame = open_frame(event(0))
     before = (frame.count, frame.size_bytes)
     with pytest.raises(Refusal):
-        frame.add(
-            decode(msgspec.json.encode([event(1), event(2, data=2**63)]), Media.ARRAY),
-            ADMISSION,
-            batch=True,
-        )
+        join(frame, [event(1), event(2, data=2**63)])
     assert (frame.count, frame.size_bytes) == before
     assert len(read_back(frame)) == 1
 
@@ -198,8 +192,7 @@ def test_requests_of_a_frame_stand_one_after_the_other() -> None:
     """A frame of several requests reads back all events in order."""
     frame = OpenFrame()
     for number in range(3):
-        body = msgspec.json.encode([event(number * 2), event(number * 2 + 1)])
-        frame.add(decode(body, Media.ARRAY), ADMISSION, batch=True)
+        join(frame, [event(number * 2), event(number * 2 + 1)])
     assert [one["data"]["n"] for one in read_back(frame)] == list(range(6))
     assert frame.count == 6
 
