@@ -224,7 +224,7 @@ class _Verification:
         await asyncio.sleep(VERIFY_AGAIN_S)
         if holes:
             await self._tell_holes(holes)
-        for portion in portions(self._doubts):
+        for portion in portions(list(dict.fromkeys(self._doubts))):
             verdicts = await self._judge.closely(portion)
             self._judge.undecided += len(verdicts.unsteady)
             for fault in verdicts.faults:
