@@ -37,8 +37,8 @@ from evp.storage.dlq import (
 )
 from evp.storage.failures import Failure, told
 from evp.storage.lookup import ids_of
+from evp.storage.presence import standing, standing_letters
 from evp.storage.schema import DEAD_LETTERS, FRAMES, OUTCOMES
-from evp.storage.standing import standing, standing_letters
 from evp.storage.sweep import judge_again
 from evp.storage.writer import Writer
 
