@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
@@ -23,13 +24,7 @@ async def standing(db: Database, ids: Sequence[bytes], documents: Sequence[bytes
 
     Another event with the id does not count. Raises StoreUnavailable.
     """
-    events = db.get_collection(EVENTS, codec_options=AS_IT_IS)
-    found: dict[bytes, Mapping[str, Any]] = {}
-    with told():
-        for portion in portions(sorted(set(ids))):
-            wanted = [Binary(one, 4) for one in portion]
-            for document in await events.find({"_id": {"$in": wanted}}).to_list():
-                found[bytes(document["_id"])] = document
+    found = await _look_up(db, ids)
     return {
         place
         for place, id_ in enumerate(ids)
@@ -42,13 +37,33 @@ async def standing_letters(
 ) -> set[str]:
     """Return the ids of letters whose very event is in the store, by what was kept of them.
 
-    One that is not whole can't tell. Raises StoreUnavailable.
+    For one that is not whole its checksum speaks: the store must have the same bytes.
+    Raises StoreUnavailable.
     """
-    event_ids = {
-        one.id: UUID(one.event_id).bytes
+    event_ids = {one.id: UUID(one.event_id).bytes for one in letters if one.event_id is not None}
+    found = await _look_up(db, event_ids.values())
+    return {
+        one.id
         for one in letters
-        if one.event_id is not None and one.id in kept and kept[one.id].is_whole(one)
+        if one.id in event_ids
+        and (stored := found.get(event_ids[one.id])) is not None
+        and _is_of(stored, one, kept.get(one.id))
     }
-    ids = list(event_ids)
-    places = await standing(db, list(event_ids.values()), [kept[id_].raw for id_ in ids])
-    return {ids[place] for place in places}
+
+
+def _is_of(stored: RawBSONDocument, letter: Letter, body: Body | None) -> bool:
+    if body is not None and body.is_whole(letter):
+        return same_event(stored, RawBSONDocument(body.raw))
+    return sha256(stored.raw).hexdigest() == letter.payload_sha256
+
+
+async def _look_up(db: Database, ids: Iterable[bytes]) -> dict[bytes, Any]:
+    """Return by id what the store has of events."""
+    events = db.get_collection(EVENTS, codec_options=AS_IT_IS)
+    found: dict[bytes, Any] = {}
+    with told():
+        for portion in portions(sorted(set(ids))):
+            wanted = [Binary(one, 4) for one in portion]
+            for document in await events.find({"_id": {"$in": wanted}}).to_list():
+                found[bytes(document["_id"])] = document
+    return found

@@ -24,6 +24,7 @@ from evp.storage.client import Database
 from evp.storage.dead_letters import Origin, failure_of_entry
 from evp.storage.dlq import (
     DEAD,
+    DELIVERED,
     PROVISIONAL,
     PURGED,
     REOPENED,
@@ -114,7 +115,7 @@ class Replayer:
         events = [one for one in whole if one.frame_id is not None]
         whole_ids = {one.id for one in whole}
         rest = [one for one in letters if one.id not in whole_ids]
-        fates = await self._not_whole(rest, done)
+        fates = await self._not_whole(rest, kept, done)
         fates |= await self._events(events, kept, done)
         for one in whole:
             if one.frame_id is None:
@@ -128,12 +129,23 @@ class Replayer:
         done.refused += [Refused(id_, one.reason, one.detail) for id_, one in refused.items()]
         return done
 
-    async def _not_whole(self, letters: Sequence[Letter], done: Delivered) -> Fates:
-        """Return why letters can't be delivered; one that is gone by now was, by another replay."""
-        states = await look_again(self._db, letters) if letters else {}
-        done.duplicate += len(letters) - len(states)
+    async def _not_whole(
+        self, letters: Sequence[Letter], kept: Mapping[str, Body], done: Delivered
+    ) -> Fates:
+        """Return why letters can't be delivered; None if one was, and somebody died removing it.
+
+        One that is gone by now was delivered as well, by another replay.
+        """
+        if not letters:
+            return {}
+        states = await look_again(self._db, letters)
+        delivered = [one for one in letters if states.get(one.id) == DELIVERED]
+        stored = await standing_letters(self._db, delivered, kept)
+        done.duplicate += len(letters) - len(states) + len(stored)
         return {
-            one.id: LEFT_ALONE.get(
+            one.id: None
+            if one.id in stored
+            else LEFT_ALONE.get(
                 states[one.id],
                 Failure(one.reason, f"{_NOT_WHOLE}: {one.payload_bytes} bytes were received"),
             )

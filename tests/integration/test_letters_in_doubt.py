@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 from bson import Binary, ObjectId
+from bson.raw_bson import RawBSONDocument
 
 from evp import dlq
 from evp.dlq import Account
 from evp.documents import Admission
 from evp.errors import CorruptFrame, InvalidEntry, StoreUnavailable
 from evp.frame import Frame
+from evp.limits import DEAD_LETTER_PART_BYTES
 from evp.plain import payload_of
 from evp.storage import replay, schema
 from evp.storage.client import Database
@@ -42,6 +44,7 @@ from tests.integration.test_sweep import (
     write_header,
     write_refused,
 )
+from tests.support.frames import document, frame_of_documents
 from tests.support.make import ADMISSION, SRV, event, frame_of, open_frame
 from tests.support.stores import MAY_LEAVE_SOCKETS, WRITE_MS, documents, the_one
 from tests.support.sums import sweep_all
@@ -242,6 +245,51 @@ async def test_event_is_stored_whose_frame_lacks_another(db: Database) -> None:
     done = await replayed(db, Replayer(db, ADMISSION, WRITE_MS))
     assert (done.done, done.duplicate, done.refused) == (1, 1, {})
     assert account(await outcome_of(db, frame)) == (3, 0, [], [])
+
+
+async def lost_its_parts(db: Database) -> Frame:
+    """Return a frame whose stored event has a letter that somebody died removing, half way."""
+    frame_id = ObjectId()
+    frame = frame_of_documents(frame_id, document(0, frame_id, data="x" * DEAD_LETTER_PART_BYTES))
+    await db[schema.EVENTS].create_index("source", unique=True)
+    writer = Writer(db, WRITE_MS, ORIGIN)
+    await writer.write([frame_of(event(1))])
+    await writer.write([frame])
+    await mend(db)
+    await db[schema.EVENTS].insert_one(frame.documents[0])
+    await judge_again(db, [frame.frame_id])
+    first = {"_id": f"{frame.frame_id}:0/0"}
+    assert (await db[schema.DEAD_LETTER_PARTS].delete_one(first)).deleted_count == 1
+    letter = await the_letter(db)
+    assert (letter.state, letter.parts) == (DELIVERED, 2)
+    return frame
+
+
+@pytest.mark.parametrize("how", ["replay", "purge"])
+async def test_letter_that_was_half_removed(db: Database, how: str) -> None:
+    """Its event is in the store byte for byte, as it was in the letter: the rest goes as well."""
+    await lost_its_parts(db)
+    replayer = Replayer(db, ADMISSION, WRITE_MS)
+    done = await (replayed(db, replayer) if how == "replay" else purged(db))
+    assert (done.done, done.duplicate, done.refused) == (1, 1 if how == "replay" else 0, {})
+    assert await documents(db, schema.DEAD_LETTERS) == []
+    assert await documents(db, schema.DEAD_LETTER_PARTS) == []
+    assert len(await documents(db, schema.EVENTS)) == 2
+
+
+@pytest.mark.parametrize("there", ["nothing", "another"])
+async def test_letter_in_pieces_may_be_all_there_is(db: Database, there: str) -> None:
+    """Its event is gone from the store, or is not that one: what is left of it stays."""
+    frame = await lost_its_parts(db)
+    await db[schema.EVENTS].delete_one({"_id": Binary(frame.ids[0], 4)})
+    if there == "another":
+        other = document(0, frame.frame_id, data="another")
+        await db[schema.EVENTS].insert_one(RawBSONDocument(other))
+    done = await replayed(db, Replayer(db, ADMISSION, WRITE_MS))
+    assert (done.done, done.duplicate, done.refused) == (0, 0, {"unique_conflict": 1})
+    assert "not all of it was kept" in done.examples[0].detail
+    assert (await purged(db)).refused == {"not_stored": 1}
+    assert len(await documents(db, schema.DEAD_LETTER_PARTS)) == 1
 
 
 @pytest.mark.parametrize("by_whom", ["this", "another"])
