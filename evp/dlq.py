@@ -55,8 +55,9 @@ class Account(Struct):
     """What became of letters: `done` were delivered or purged, the others stay as they are.
 
     `missing` are ids that were asked for and that no letter has in a state that
-    could be changed. Of a replay, `stored` events were inserted, `duplicate` ones were
-    there already, and `dead` ones of entries are letters of their own now.
+    could be changed. Of a replay, `stored` events were inserted, be it that the letter
+    stays; `duplicate` ones were there already, and `dead` ones of entries are letters of
+    their own now.
     """
 
     selected: int = 0

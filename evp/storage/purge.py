@@ -15,8 +15,8 @@ from bson import ObjectId
 from evp.storage.client import Database
 from evp.storage.dlq import DEAD, DELIVERED, PURGED, Letter, bodies, look_again, purge, remove
 from evp.storage.failures import Failure
+from evp.storage.presence import standing_letters
 from evp.storage.replay import LEFT_ALONE, Refused
-from evp.storage.standing import standing_letters
 from evp.storage.sweep import judge_again
 
 _NOT_STORED = Failure("not_stored", "its frame does not count it, but it is not stored; replay it")

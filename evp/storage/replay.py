@@ -24,6 +24,7 @@ from evp.storage.client import Database
 from evp.storage.dead_letters import Origin, failure_of_entry
 from evp.storage.dlq import (
     DEAD,
+    DELIVERED,
     PROVISIONAL,
     PURGED,
     REOPENED,
@@ -37,8 +38,8 @@ from evp.storage.dlq import (
 )
 from evp.storage.failures import Failure, told
 from evp.storage.lookup import ids_of
+from evp.storage.presence import standing, standing_letters
 from evp.storage.schema import DEAD_LETTERS, FRAMES, OUTCOMES
-from evp.storage.standing import standing, standing_letters
 from evp.storage.sweep import judge_again
 from evp.storage.writer import Writer
 
@@ -56,6 +57,12 @@ LEFT_ALONE = {
     PURGED: Failure(PURGED, "it was purged meanwhile"),
 }
 """Why letters in these states are neither delivered nor removed."""
+_INCOMPLETE = Failure(
+    "incomplete",
+    "its event is stored, but its frame lacks others and still counts it as dead: see `evp verify`",
+)
+_UNWRITTEN = frozenset((*LEFT_ALONE, _INCOMPLETE.reason))
+"""Reasons that say nothing of a letter's own event: they are told, and not written into it."""
 
 Fates = dict[str, Failure | None]
 """By letter id why one stays, None if it may go. A letter that is not named is not touched."""
@@ -72,9 +79,9 @@ class Refused(Struct):
 class Delivered(Struct):
     """What became of letters, and of the events in them.
 
-    `stored` were inserted now, `duplicate` stand in the store since before; `dead`
-    are events of entries, each with a letter of its own now. `refused` has the
-    letters that stay, and one for each entry with dead events.
+    `stored` were inserted now, also where the letter stays; `duplicate` stand in the
+    store since before; `dead` are events of entries, each with a letter of its own
+    now. `refused` has the letters that stay, and one for each entry with dead events.
     """
 
     refused: list[Refused] = []
@@ -82,10 +89,10 @@ class Delivered(Struct):
     duplicate: int = 0
     dead: int = 0
 
-    def count(self, outcome: Mapping[str, Any], *, before: bool) -> None:
-        """Count the events of a frame by its outcome; `before` if it was settled before this."""
-        self.stored += 0 if before else outcome["stored"]
-        self.duplicate += outcome["duplicate"] + (outcome["stored"] if before else 0)
+    def count(self, outcome: Mapping[str, Any], inserted: int) -> None:
+        """Count the events of a frame by its outcome; so many of them were inserted now."""
+        self.stored += inserted
+        self.duplicate += outcome["stored"] + outcome["duplicate"] - inserted
         self.dead += len(outcome["dead"])
 
 
@@ -108,7 +115,7 @@ class Replayer:
         events = [one for one in whole if one.frame_id is not None]
         whole_ids = {one.id for one in whole}
         rest = [one for one in letters if one.id not in whole_ids]
-        fates = await self._not_whole(rest, done)
+        fates = await self._not_whole(rest, kept, done)
         fates |= await self._events(events, kept, done)
         for one in whole:
             if one.frame_id is None:
@@ -116,18 +123,29 @@ class Replayer:
         refused = {id_: why for id_, why in fates.items() if why is not None}
         done_with = fates.keys() - refused.keys()
         for one in letters:
-            if one.id in refused and refused[one.id].reason not in LEFT_ALONE:
+            if one.id in refused and refused[one.id].reason not in _UNWRITTEN:
                 await refuse_again(self._db, one, refused[one.id])
         await remove(self._db, [one for one in letters if one.id in done_with])
         done.refused += [Refused(id_, one.reason, one.detail) for id_, one in refused.items()]
         return done
 
-    async def _not_whole(self, letters: Sequence[Letter], done: Delivered) -> Fates:
-        """Return why letters can't be delivered; one that is gone by now was, by another replay."""
-        states = await look_again(self._db, letters) if letters else {}
-        done.duplicate += len(letters) - len(states)
+    async def _not_whole(
+        self, letters: Sequence[Letter], kept: Mapping[str, Body], done: Delivered
+    ) -> Fates:
+        """Return why letters can't be delivered; None if one was, and somebody died removing it.
+
+        One that is gone by now was delivered as well, by another replay.
+        """
+        if not letters:
+            return {}
+        states = await look_again(self._db, letters)
+        delivered = [one for one in letters if states.get(one.id) == DELIVERED]
+        stored = await standing_letters(self._db, delivered, kept)
+        done.duplicate += len(letters) - len(states) + len(stored)
         return {
-            one.id: LEFT_ALONE.get(
+            one.id: None
+            if one.id in stored
+            else LEFT_ALONE.get(
                 states[one.id],
                 Failure(one.reason, f"{_NOT_WHOLE}: {one.payload_bytes} bytes were received"),
             )
@@ -155,12 +173,11 @@ class Replayer:
             # One that is gone was removed by another replay, which has looked as well; one that
             # was purged meanwhile stays as it is, whatever became of its event.
             if state is not None and not (state == PURGED and is_stored):
-                failure = failures.get(place, _CONFLICT)
-                why = failure if failure.reason else _CONFLICT
-                fates[one.id] = _why_kept(state, why, is_stored=is_stored)
-            if fates.get(one.id) is None:
-                done.duplicate += 1 if place in failures else 0
-                done.stored += 0 if place in failures else 1
+                fates[one.id] = _why_kept(state, None if is_stored else failures[place])
+            if place not in failures:
+                done.stored += 1
+            elif fates.get(one.id) is None:
+                done.duplicate += 1
         return fates
 
     async def _states(self, letters: Sequence[Letter]) -> dict[str, str]:
@@ -190,20 +207,24 @@ class Replayer:
             outcome = await self._db[OUTCOMES].find_one({"_id": frame.frame_id})
         if outcome is None:
             raise StoreUnavailable("an outcome was there and is gone")
-        before = written.outcome is None
-        # Of a frame that was settled before, nothing was written now.
-        why = await self._restore(letter, frame, outcome["dead"]) if before else None
-        if why is not None:
-            return why
-        done.count(outcome, before=before)
+        inserted = outcome["stored"]
+        if written.outcome is None:
+            # Settled before: nothing of it was written now.
+            inserted, why = await self._restore(letter, frame, outcome["dead"])
+            if why is not None:
+                done.stored += inserted
+                return why
+        done.count(outcome, inserted)
         if outcome["dead"]:
             done.refused.append(await self._dead_again(letter, frame, outcome["dead"]))
         return None
 
-    async def _restore(self, entry: Letter, frame: Frame, dead: Sequence[int]) -> Failure | None:
+    async def _restore(
+        self, entry: Letter, frame: Frame, dead: Sequence[int]
+    ) -> tuple[int, Failure | None]:
         """Insert what a settled frame does not count as dead, and the store has lost.
 
-        Return why some of it is still not there; None if all is.
+        Return how many were inserted, and why some are still not there; None if all are.
         """
         with told():
             header = await self._db[FRAMES].find_one({"_id": frame.frame_id})
@@ -211,21 +232,25 @@ class Replayer:
             raise StoreUnavailable("a header was there and is gone")
         # By other settings a plain entry may have got another id.
         ids = ids_of(bytes(header["ids"]))
-        raw = [bytes(one.raw) for one in frame.documents]
-        there = await standing(self._db, ids, raw)
-        lost = {
+        there = await standing(self._db, ids, [bytes(one.raw) for one in frame.documents])
+        by_id = {
             id_: frame.documents[place]
             for place, id_ in enumerate(ids)
             if place not in there and place not in dead
         }
+        lost = list(by_id.items())
         if not lost:
-            return None
+            return 0, None
         if ids != list(frame.ids):
-            return Failure(entry.reason, _OTHER_ID)
+            return 0, Failure(entry.reason, _OTHER_ID)
         writer = Writer(self._db, self._timeout_ms)
-        failures = await writer.deliver(list(lost.values()))
-        why = next(iter(failures.values()), None)
-        return _CONFLICT if why is not None and not why.reason else why
+        failures = await writer.deliver([document for _, document in lost])
+        # Another replay may have been quicker.
+        failed = [lost[place] for place in failures]
+        raw = [bytes(document.raw) for _, document in failed]
+        there = await standing(self._db, [id_ for id_, _ in failed], raw)
+        lacking = [why for place, why in enumerate(failures.values()) if place not in there]
+        return len(lost) - len(failed), _named(lacking[0]) if lacking else None
 
     async def _dead_again(self, entry: Letter, frame: Frame, dead: Sequence[int]) -> Refused:
         """Return what to tell of an entry with dead events: their number, and the first of them."""
@@ -236,8 +261,18 @@ class Replayer:
         return Refused(first, row.get("reason", DEAD), f"{some}: {row.get('detail', '')}")
 
 
-def _why_kept(state: str, failure: Failure, *, is_stored: bool) -> Failure | None:
-    """Return why a letter stays that is in a state now; None if it may go."""
+def _why_kept(state: str, failure: Failure | None) -> Failure | None:
+    """Return why a letter stays that is in a state now; None if it may go.
+
+    `failure` is why its event is not in the store; None if it is.
+    """
     if state in LEFT_ALONE:
         return LEFT_ALONE[state]
-    return failure if state == DEAD or not is_stored else None
+    if failure is not None:
+        return _named(failure)
+    return _INCOMPLETE if state == DEAD else None
+
+
+def _named(failure: Failure) -> Failure:
+    """Return a failure with its reason, where an id is taken as well."""
+    return failure if failure.reason else _CONFLICT

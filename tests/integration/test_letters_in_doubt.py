@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 from bson import Binary, ObjectId
+from bson.raw_bson import RawBSONDocument
 
 from evp import dlq
 from evp.dlq import Account
 from evp.documents import Admission
 from evp.errors import CorruptFrame, InvalidEntry, StoreUnavailable
 from evp.frame import Frame
+from evp.limits import DEAD_LETTER_PART_BYTES
 from evp.plain import payload_of
 from evp.storage import replay, schema
 from evp.storage.client import Database
@@ -28,6 +31,7 @@ from evp.storage.dlq import (
     walk,
 )
 from evp.storage.failures import Failure
+from evp.storage.presence import standing
 from evp.storage.purge import give_up
 from evp.storage.replay import Delivered, Replayer
 from evp.storage.sweep import judge_again
@@ -40,6 +44,7 @@ from tests.integration.test_sweep import (
     write_header,
     write_refused,
 )
+from tests.support.frames import document, frame_of_documents
 from tests.support.make import ADMISSION, SRV, event, frame_of, open_frame
 from tests.support.stores import MAY_LEAVE_SOCKETS, WRITE_MS, documents, the_one
 from tests.support.sums import sweep_all
@@ -53,6 +58,11 @@ REFUSED = Failure("document_validation", "a rule of that time", "code 121")
 def writer(db: Database) -> Writer:
     """A writer into the test's database."""
     return Writer(db, WRITE_MS, ORIGIN)
+
+
+async def end(*_args: Any) -> None:
+    """End in the place of what would come next, as a command that is killed there."""
+    raise StoreUnavailable("ends here")
 
 
 async def hang_and_bury(db: Database, frame: Frame, index: int) -> None:
@@ -220,6 +230,68 @@ async def test_replay_of_what_is_there(db: Database) -> None:
     assert await documents(db, schema.DEAD_LETTERS) == []
 
 
+async def test_event_is_stored_whose_frame_lacks_another(db: Database) -> None:
+    """It is told as that, at every replay; the letter stays as it is, and goes with the others."""
+    frame = await write_refused(db)
+    await mend(db)
+    before = await the_one(db, schema.DEAD_LETTERS)
+    await db[schema.EVENTS].delete_one({"_id": Binary(frame.ids[0], 4)})
+    for stored in (1, 0):
+        done = await replayed(db, Replayer(db, ADMISSION, WRITE_MS))
+        assert (done.done, done.stored, done.refused) == (0, stored, {"incomplete": 1})
+        assert await the_one(db, schema.DEAD_LETTERS) == before
+    assert account(await outcome_of(db, frame)) == (2, 0, [1], [])
+    await db[schema.EVENTS].insert_one(frame.documents[0])
+    done = await replayed(db, Replayer(db, ADMISSION, WRITE_MS))
+    assert (done.done, done.duplicate, done.refused) == (1, 1, {})
+    assert account(await outcome_of(db, frame)) == (3, 0, [], [])
+
+
+async def lost_its_parts(db: Database) -> Frame:
+    """Return a frame whose stored event has a letter that somebody died removing, half way."""
+    frame_id = ObjectId()
+    frame = frame_of_documents(frame_id, document(0, frame_id, data="x" * DEAD_LETTER_PART_BYTES))
+    await db[schema.EVENTS].create_index("source", unique=True)
+    writer = Writer(db, WRITE_MS, ORIGIN)
+    await writer.write([frame_of(event(1))])
+    await writer.write([frame])
+    await mend(db)
+    await db[schema.EVENTS].insert_one(frame.documents[0])
+    await judge_again(db, [frame.frame_id])
+    first = {"_id": f"{frame.frame_id}:0/0"}
+    assert (await db[schema.DEAD_LETTER_PARTS].delete_one(first)).deleted_count == 1
+    letter = await the_letter(db)
+    assert (letter.state, letter.parts) == (DELIVERED, 2)
+    return frame
+
+
+@pytest.mark.parametrize("how", ["replay", "purge"])
+async def test_letter_that_was_half_removed(db: Database, how: str) -> None:
+    """Its event is in the store byte for byte, as it was in the letter: the rest goes as well."""
+    await lost_its_parts(db)
+    replayer = Replayer(db, ADMISSION, WRITE_MS)
+    done = await (replayed(db, replayer) if how == "replay" else purged(db))
+    assert (done.done, done.duplicate, done.refused) == (1, 1 if how == "replay" else 0, {})
+    assert await documents(db, schema.DEAD_LETTERS) == []
+    assert await documents(db, schema.DEAD_LETTER_PARTS) == []
+    assert len(await documents(db, schema.EVENTS)) == 2
+
+
+@pytest.mark.parametrize("there", ["nothing", "another"])
+async def test_letter_in_pieces_may_be_all_there_is(db: Database, there: str) -> None:
+    """Its event is gone from the store, or is not that one: what is left of it stays."""
+    frame = await lost_its_parts(db)
+    await db[schema.EVENTS].delete_one({"_id": Binary(frame.ids[0], 4)})
+    if there == "another":
+        other = document(0, frame.frame_id, data="another")
+        await db[schema.EVENTS].insert_one(RawBSONDocument(other))
+    done = await replayed(db, Replayer(db, ADMISSION, WRITE_MS))
+    assert (done.done, done.duplicate, done.refused) == (0, 0, {"unique_conflict": 1})
+    assert "not all of it was kept" in done.examples[0].detail
+    assert (await purged(db)).refused == {"not_stored": 1}
+    assert len(await documents(db, schema.DEAD_LETTER_PARTS)) == 1
+
+
 @pytest.mark.parametrize("by_whom", ["this", "another"])
 async def test_letter_that_is_purged_once_its_event_is_stored(
     db: Database, monkeypatch: pytest.MonkeyPatch, by_whom: str
@@ -265,10 +337,6 @@ async def test_entry_whose_events_the_store_lost(
     db: Database, writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those of an entry whose frame is settled are stored again, or the entry stays."""
-
-    async def end(*_args: Any) -> None:
-        raise StoreUnavailable("ends here")
-
     fields = open_frame(event(0), event(1, partitionkey="taken")).fields(SRV, 1)
     await writer.bury("s", [("1-0", payload_of(fields), CorruptFrame("an older evp"))])
     replayer = Replayer(db, ADMISSION, WRITE_MS)
@@ -280,12 +348,44 @@ async def test_entry_whose_events_the_store_lost(
     await db[schema.EVENTS].create_index("partitionkey", unique=True, sparse=True)
     await writer.write([frame_of(event(2, partitionkey="taken"))])
     done = await replayed(db, replayer)
-    assert (done.done, done.duplicate, done.refused) == (0, 0, {"unique_conflict": 1})
+    assert (done.done, done.stored, done.refused) == (0, 1, {"unique_conflict": 1})
     assert "payload" in await the_one(db, schema.DEAD_LETTERS)
     await mend(db)
     done = await replayed(db, replayer)
-    assert (done.done, done.refused) == (1, {})
+    assert (done.done, done.stored, done.duplicate, done.refused) == (1, 1, 1, {})
     assert len(await documents(db, schema.EVENTS)) == 3
+    assert await documents(db, schema.DEAD_LETTERS) == []
+
+
+async def test_entry_that_two_replays_restore(
+    db: Database, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both miss the same events of a settled frame, one is quicker: neither is refused."""
+    fields = open_frame(event(0), event(1)).fields(SRV, 1)
+    await writer.bury("s", [("1-0", payload_of(fields), CorruptFrame("an older evp"))])
+    letter = await the_letter(db)
+    with monkeypatch.context() as patch:
+        patch.setattr(replay, "remove", end)
+        with pytest.raises(StoreUnavailable):
+            await replayed(db, Replayer(db, ADMISSION, WRITE_MS))
+    await db[schema.EVENTS].delete_many({})
+    both, asked = asyncio.Barrier(2), 0
+
+    async def standing_to_both(*args: Any) -> set[int]:
+        nonlocal asked
+        there = await standing(*args)
+        asked += 1
+        if asked <= both.parties:
+            await both.wait()
+        return there
+
+    monkeypatch.setattr(replay, "standing", standing_to_both)
+    one, other = await asyncio.gather(
+        *(Replayer(db, ADMISSION, WRITE_MS).deliver([letter]) for _ in range(both.parties))
+    )
+    assert (one.refused, other.refused) == ([], [])
+    assert (one.stored + other.stored, one.duplicate + other.duplicate) == (2, 2)
+    assert len(await documents(db, schema.EVENTS)) == 2
     assert await documents(db, schema.DEAD_LETTERS) == []
 
 
@@ -293,10 +393,6 @@ async def test_entry_that_has_another_id_by_now(
     db: Database, writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its event is looked for under the id it had, and is never stored under another one."""
-
-    async def end(*_args: Any) -> None:
-        raise StoreUnavailable("ends here")
-
     fields = {b"type": b"t", b"id": b"p", b"data": b"[1]"}
     await writer.bury("s", [("2-0", payload_of(fields), InvalidEntry("an older evp"))])
     later = Replayer(db, Admission("elsewhere", time_in_id=False), WRITE_MS)
