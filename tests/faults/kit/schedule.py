@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable
 
 from pymongo.errors import PyMongoError
@@ -48,12 +48,11 @@ async def carry_out(
     engine is away because of another one is tried again.
     """
     done: Counter[str] = Counter()
-    targets: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
     began_at_s = time.monotonic()
 
     async def do(fault: Fault) -> None:
         await asyncio.sleep(fault.at_s - (time.monotonic() - began_at_s))
-        async with targets[fault.target]:
+        async with system.turns[fault.target]:
             while time.monotonic() - began_at_s < seconds:
                 say(f"{fault.verb}: {fault.target}, {fault.for_s} s")
                 try:

@@ -14,6 +14,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,8 @@ class System:
         """What was seen to go wrong meanwhile."""
         self.ports: list[int] = []
         self.victims: dict[str, EvpProcess | Server] = {"log": log, "store": store}
+        self.turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        """Held by what is being done to a victim, or to all of a kind."""
 
     @property
     def urls(self) -> list[str]:

@@ -88,8 +88,10 @@ async def _pause(system: System, fault: Fault) -> None:
 
 async def _terminate(system: System, fault: Fault) -> None:
     for process in system.named(fault.target):
-        code = await asyncio.to_thread(process.stop)
-        process.start()
+        # Killed meanwhile as well, it would be started twice.
+        async with system.turns[process.name]:
+            code = await asyncio.to_thread(process.stop)
+            process.start()
         if code != 0:
             system.complaints.append(f"{process.name} ended with {code} after SIGTERM")
         await asyncio.sleep(fault.for_s / 4)
