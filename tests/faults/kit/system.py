@@ -14,6 +14,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
@@ -42,6 +43,7 @@ class EvpProcess:
         self.name = name
         self.output = folder / f"{name}.out"
         self.process: subprocess.Popen[bytes] | None = None
+        self.started_at_s = 0.0
         self._arguments = arguments
         self._environ = environ
         self._folder = folder
@@ -49,6 +51,7 @@ class EvpProcess:
     def start(self) -> None:
         """Start it; what it prints is added to its output."""
         tether = [sys.executable, "-m", "evp.engines.tether", str(os.getpid())]
+        self.started_at_s = time.monotonic()
         with self.output.open("ab") as output:
             self.process = subprocess.Popen(
                 [*tether, str(int(signal.SIGKILL)), *EVP, *self._arguments],
