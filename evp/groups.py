@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Self
+
 from msgspec import Struct
 
 from evp.errors import UsageError
@@ -38,13 +42,23 @@ class GroupRow(Struct):
 
 
 class GroupBook:
-    """The groups of one stream. Close it after use."""
+    """The groups of one stream."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._keys = Keys(settings.stream)
         self._client = connect(settings, connections_max=1)
         self._db: Database = database(self._client, settings.mongo_db)
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def opened(cls, settings: Settings) -> AsyncIterator[Self]:
+        """Give the groups of the stream that is set, for a while."""
+        book = cls(settings)
+        try:
+            yield book
+        finally:
+            await close(book._client)
 
     async def rows(self) -> list[GroupRow]:
         """Return all groups, by name. Raises LogUnavailable and StoreUnavailable."""
@@ -83,15 +97,12 @@ class GroupBook:
         """Make a group the one that writes to this database. Raises StoreUnavailable."""
         await store_groups.become_writer(self._db, self._settings.stream, name, take_over=True)
 
-    async def close(self) -> None:
-        """Disconnect."""
-        await close(self._client)
-
     async def _refuse_if_active(self, link: Link, name: str) -> None:
         groups = {one.name: one for one in (await log_facts(link, self._keys)).groups}
         consumers = groups[name].consumers if name in groups else []
         # Those who lost the log's group with its memory have yet to make it again.
-        names = {one.name for one in consumers} | await live_workers(self._db, name)
+        names = {one.name for one in consumers}
+        names |= {row["name"] for row in await live_workers(self._db) if row["group"] == name}
         for holder in await held(link, self._keys, name, sorted(names)):
             raise UsageError(f"{holder} reads by group {name}; stop it first, or use --force")
         for one in consumers:

@@ -25,11 +25,8 @@ def list_groups(
     from evp.views.groups import group_table
 
     async def rows() -> list[GroupRow]:
-        book = GroupBook(start())
-        try:
+        async with GroupBook.opened(start()) as book:
             return await book.rows()
-        finally:
-            await book.close()
 
     found, output = run(rows()), Output()
     if json:
@@ -61,18 +58,12 @@ def delete_group(
     settings = start()
 
     async def find() -> GroupRow | None:
-        book = GroupBook(settings)
-        try:
+        async with GroupBook.opened(settings) as book:
             return next((row for row in await book.rows() if row.name == name), None)
-        finally:
-            await book.close()
 
     async def delete() -> None:
-        book = GroupBook(settings)
-        try:
+        async with GroupBook.opened(settings) as book:
             await book.delete(name, force=force)
-        finally:
-            await book.close()
 
     row = run(find())
     if row is None:

@@ -70,8 +70,5 @@ def work(
 async def _take_over(settings: Settings) -> None:
     from evp.groups import GroupBook
 
-    book = GroupBook(settings)
-    try:
+    async with GroupBook.opened(settings) as book:
         await book.take_over(settings.consumer_group)
-    finally:
-        await book.close()

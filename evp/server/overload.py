@@ -142,21 +142,20 @@ class Overload:
 
     def share_bytes(self) -> float:
         """Return what one server may add until the next look; infinite where no mark is known."""
-        memory = self.memory
-        if memory is None or memory.mark_bytes is None:
-            return math.inf
-        return (memory.mark_bytes - memory.used_bytes) * LOOK_SHARE / self._servers
+        return self._share_bytes(0 if self.memory is None else self.memory.used_bytes)
 
     def never_fits(self, size_bytes: int) -> bool:
         """Return whether such a request has no room even once all that waits has drained.
 
         What is done and kept for a time counts as used: it may go, much later.
         """
-        memory = self.memory
-        if memory is None or memory.mark_bytes is None:
-            return False
-        room_bytes = memory.mark_bytes - self._others_bytes()
-        return size_bytes > room_bytes * LOOK_SHARE / self._servers
+        return size_bytes > self._share_bytes(self._others_bytes())
+
+    def _share_bytes(self, used_bytes: int) -> float:
+        """Return the share of one server where so much of the memory is used."""
+        if self.memory is None or self.memory.mark_bytes is None:
+            return math.inf
+        return (self.memory.mark_bytes - used_bytes) * LOOK_SHARE / self._servers
 
     @property
     def _servers(self) -> int:

@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from bson import Binary
 from msgspec import Struct
 
-from evp.clock import from_ms, now_ms
-from evp.limits import WORKER_SILENT_S
 from evp.storage.client import Database
 from evp.storage.failures import told
-from evp.storage.lookup import portions
+from evp.storage.ledger import live_workers
+from evp.storage.lookup import stored_events
 from evp.storage.metrics import accepted
-from evp.storage.schema import EVENTS, WORKERS
+from evp.storage.schema import EVENTS
 
 _ID_TIME_BYTES = 6
 _ID_REST_BYTES = 10
@@ -53,21 +52,13 @@ async def stored_per_s(db: Database) -> float:
 
     Raises StoreUnavailable.
     """
-    since = from_ms(now_ms() - int(WORKER_SILENT_S * 1000))
-    with told():
-        workers = await db[WORKERS].find({"seen_at": {"$gte": since}}).to_list()
-    return sum(float(worker.get("stored_per_s", 0.0)) for worker in workers)
+    return sum(float(one.get("stored_per_s", 0.0)) for one in await live_workers(db))
 
 
 async def present(db: Database, ids: Sequence[bytes]) -> set[bytes]:
     """Return which of these ids are stored. Raises StoreUnavailable."""
-    found: set[bytes] = set()
     with told():
-        for portion in portions(ids):
-            wanted = [Binary(id_, 4) for id_ in portion]
-            async for document in db[EVENTS].find({"_id": {"$in": wanted}}):
-                found.add(bytes(document["_id"]))
-    return found
+        return set(await stored_events(db, ids, ("_id",)))
 
 
 async def doubled(db: Database, source: str, first_ms: int, last_ms: int) -> list[str]:

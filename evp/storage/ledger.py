@@ -9,7 +9,7 @@ from pymongo import UpdateOne
 
 from evp.clock import from_ms, now, now_ms
 from evp.limits import LEDGER_STORE_S_MAX, WORKER_SILENT_S
-from evp.storage.client import Database
+from evp.storage.client import Database, Document
 from evp.storage.failures import told
 from evp.storage.lookup import portions
 from evp.storage.schema import META, SERVERS, WORKERS
@@ -70,12 +70,11 @@ async def record_worker(
         await db[WORKERS].update_one({"_id": f"{group}/{name}"}, {"$set": record}, upsert=True)
 
 
-async def live_workers(db: Database, group: str) -> set[str]:
-    """Return the names of a group's workers that were heard of lately. Raises StoreUnavailable."""
+async def live_workers(db: Database) -> list[Document]:
+    """Return the records of workers that were heard of lately. Raises StoreUnavailable."""
     since = from_ms(now_ms() - int(WORKER_SILENT_S * 1000))
     with told():
-        rows = db[WORKERS].find({"group": group, "seen_at": {"$gte": since}}, {"name": 1})
-        return {row["name"] for row in await rows.to_list()}
+        return await db[WORKERS].find({"seen_at": {"$gte": since}}).to_list()
 
 
 async def record_deleted(db: Database, stream: str, entries: Sequence[str]) -> None:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
-from typing import Any
 from uuid import UUID
 
-from bson import Binary
 from bson.raw_bson import RawBSONDocument
 
 from evp.batch.outcome import same_event
-from evp.batch.raw import AS_IT_IS
 from evp.storage.client import Database
 from evp.storage.dlq import Body, Letter
 from evp.storage.failures import told
-from evp.storage.lookup import portions
-from evp.storage.schema import EVENTS
+from evp.storage.lookup import stored_events
 
 
 async def standing(db: Database, ids: Sequence[bytes], documents: Sequence[bytes]) -> set[int]:
@@ -24,7 +20,8 @@ async def standing(db: Database, ids: Sequence[bytes], documents: Sequence[bytes
 
     Another event with the id does not count. Raises StoreUnavailable.
     """
-    found = await _look_up(db, ids)
+    with told():
+        found = await stored_events(db, set(ids))
     return {
         place
         for place, id_ in enumerate(ids)
@@ -41,7 +38,8 @@ async def standing_letters(
     Raises StoreUnavailable.
     """
     event_ids = {one.id: UUID(one.event_id).bytes for one in letters if one.event_id is not None}
-    found = await _look_up(db, event_ids.values())
+    with told():
+        found = await stored_events(db, set(event_ids.values()))
     return {
         one.id
         for one in letters
@@ -55,15 +53,3 @@ def _is_of(stored: RawBSONDocument, letter: Letter, body: Body | None) -> bool:
     if body is not None and body.is_whole(letter):
         return same_event(stored, RawBSONDocument(body.raw))
     return sha256(stored.raw).hexdigest() == letter.payload_sha256
-
-
-async def _look_up(db: Database, ids: Iterable[bytes]) -> dict[bytes, Any]:
-    """Return by id what the store has of events."""
-    events = db.get_collection(EVENTS, codec_options=AS_IT_IS)
-    found: dict[bytes, Any] = {}
-    with told():
-        for portion in portions(sorted(set(ids))):
-            wanted = [Binary(one, 4) for one in portion]
-            for document in await events.find({"_id": {"$in": wanted}}).to_list():
-                found[bytes(document["_id"])] = document
-    return found

@@ -142,16 +142,12 @@ class Replayer:
         delivered = [one for one in letters if states.get(one.id) == DELIVERED]
         stored = await standing_letters(self._db, delivered, kept)
         done.duplicate += len(letters) - len(states) + len(stored)
-        return {
-            one.id: None
-            if one.id in stored
-            else LEFT_ALONE.get(
-                states[one.id],
-                Failure(one.reason, f"{_NOT_WHOLE}: {one.payload_bytes} bytes were received"),
-            )
-            for one in letters
-            if one.id in states
-        }
+        fates: Fates = dict.fromkeys(stored)
+        for one in letters:
+            if one.id in states and one.id not in stored:
+                detail = f"{_NOT_WHOLE}: {one.payload_bytes} bytes were received"
+                fates[one.id] = LEFT_ALONE.get(states[one.id], Failure(one.reason, detail))
+        return fates
 
     async def _events(
         self, letters: Sequence[Letter], kept: Mapping[str, Body], done: Delivered

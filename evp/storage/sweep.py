@@ -15,11 +15,11 @@ sweeps may run at once.
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from bson import Binary, ObjectId
+from bson import ObjectId
 from msgspec import Struct
 from pymongo.errors import DuplicateKeyError
 
@@ -32,8 +32,8 @@ from evp.limits import SWEEP_BUCKETS_MAX, SWEEP_ENTRIES_MAX, SWEEP_FRAMES_MAX
 from evp.storage.buckets import bucket_of, mark
 from evp.storage.client import Database, Document
 from evp.storage.failures import told
-from evp.storage.lookup import ids_of, portions
-from evp.storage.schema import BUCKETS, DEAD_LETTERS, EVENTS, FRAMES, OUTCOMES
+from evp.storage.lookup import ids_of, portions, stored_events
+from evp.storage.schema import BUCKETS, DEAD_LETTERS, FRAMES, OUTCOMES
 from evp.storage.settle import document_of, is_final, judge_at, replace
 
 InLog = Callable[[Sequence[tuple[str, bytes]]], Awaitable[set[bytes]]]
@@ -140,29 +140,16 @@ async def _judge(db: Database, held: Held, there: Document | None) -> Outcome:
         # A worker that hung may have written letters since.
         listed.update(letters)
     compared = {held.ids[index] for index in {*letters, *(listed or ())}}
-    found = await _look_up(db, compared, None)
+    found = await stored_events(db, compared, None)
     outcome = judge_by_ids(held, found, letters, listed)
     is_open = there is not None and bool(there.get("open"))
     if not with_events or is_open or (there and outcome.dead != there["dead"]):
         # A final outcome changes only by its dead; they alone are looked up most of the time.
-        found |= await _look_up(db, set(held.ids) - compared, _COUNTED)
+        found |= await stored_events(db, set(held.ids) - compared, _COUNTED)
         outcome = judge_by_ids(held, found, letters, listed)
     # Who meets what another one is about to replace has the same facts, and may end it for good.
     outcome.provisional = not with_events or (is_open and bool(outcome.missing))
     return outcome
-
-
-async def _look_up(
-    db: Database, ids: Collection[bytes], fields: Sequence[str] | None
-) -> dict[bytes, Any]:
-    """Return by id what the store has of events, all fields if none are named."""
-    events = db.get_collection(EVENTS, codec_options=AS_IT_IS)
-    found: dict[bytes, Any] = {}
-    for portion in portions(sorted(ids)):
-        wanted = {"_id": {"$in": [Binary(id_, 4) for id_ in portion]}}
-        for document in await events.find(wanted, fields).to_list():
-            found[bytes(document["_id"])] = document
-    return found
 
 
 async def _insert(db: Database, outcome: Outcome) -> bool | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Self
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -52,6 +53,11 @@ class Spans:
         for some in self._spans.values():
             some.sort()
 
+    @classmethod
+    def of(cls, holes: Iterable[Hole]) -> Self:
+        """Return the numbers that are missing."""
+        return cls((hole.srv, hole.gap.first, hole.gap.last) for hole in holes)
+
     def has(self, srv: bytes, seq: int) -> bool:
         """Return True if a number is in one of them."""
         some = self._spans.get(srv, [])
@@ -67,8 +73,8 @@ class Known:
     A damaged one is none of those: workers would find it damaged once more.
     """
 
-    def __init__(self, holes: Iterable[Hole], damaged: Iterable[UnreadableEntry]) -> None:
-        self._missing = Spans((hole.srv, hole.gap.first, hole.gap.last) for hole in holes)
+    def __init__(self, missing: Spans, damaged: Iterable[UnreadableEntry]) -> None:
+        self._missing = missing
         self._damaged: dict[bytes, dict[int, UnreadableEntry]] = {}
         for one in damaged:
             some = self._damaged.setdefault(one.srv, {})

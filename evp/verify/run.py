@@ -237,9 +237,9 @@ class _Verification:
     async def _tell_holes(self, holes: list[Hole]) -> None:
         """Look for frames that are missing once more, and tell which still are."""
         # What was acked at the first look had its dead letter then.
-        missing = Spans((hole.srv, hole.gap.first, hole.gap.last) for hole in holes)
+        missing = Spans.of(holes)
         letters = unreadable_entries(self._db)
-        known = Known(holes, [one async for one in letters if missing.has(one.srv, one.seq)])
+        known = Known(missing, [one async for one in letters if missing.has(one.srv, one.seq)])
         await self._look_for(holes, known)
         undone: list[Part] = []
         for hole in self._epochs.holes():

@@ -29,9 +29,8 @@ GROUP = "analytics"
 @pytest.fixture
 async def book(settings: Settings) -> AsyncIterator[GroupBook]:
     """The groups of the test's stream."""
-    book = GroupBook(settings)
-    yield book
-    await book.close()
+    async with GroupBook.opened(settings) as book:
+        yield book
 
 
 async def read_one(settings: Settings, name: str, group: str = GROUP) -> None:

@@ -373,9 +373,8 @@ async def test_a_group_deleted_beside_its_worker_is_known_again(
     await append_events(settings, 2)
     async with working(settings):
         await until_drained(settings)
-        book = GroupBook(settings)
-        await book.delete(settings.consumer_group, force=True)
-        await book.close()
+        async with GroupBook.opened(settings) as book:
+            await book.delete(settings.consumer_group, force=True)
         await append_events(settings, 2, first=2)
         await until_drained(settings)
         assert await store_groups.registered(db) == {settings.consumer_group}

@@ -19,6 +19,7 @@ from evp.storage import buckets, schema, settle
 from evp.storage import sweep as sweep_module
 from evp.storage.client import Database
 from evp.storage.failures import Failure
+from evp.storage.lookup import stored_events
 from evp.storage.rollups import fold
 from evp.storage.settle import replace
 from evp.storage.sweep import judge_again, sweep
@@ -325,7 +326,7 @@ async def test_outcome_opened_by_another_is_marked(db: Database, writer: Writer)
     await writer._insert([frame.documents[1]])
     outcome = judge_by_ids(
         Held(frame.frame_id, frame.ids, frame.accepted_ms),
-        await sweep_module._look_up(db, frame.ids, None),
+        await stored_events(db, frame.ids),
         {},
         set(),
     )

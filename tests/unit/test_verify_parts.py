@@ -18,7 +18,7 @@ from evp.stream.headers import Header
 from evp.verify import documents
 from evp.verify.documents import Documents
 from evp.verify.epochs import Epochs, Hole
-from evp.verify.holes import Known, Part, parts_of
+from evp.verify.holes import Known, Part, Spans, parts_of
 from evp.verify.intervals import Gap
 from evp.verify.report import MEANING, Finding, Kind, Report, Scope
 from evp.verify.sample import Sample
@@ -117,7 +117,7 @@ def told(parts: list[Part]) -> list[tuple[str, int, int, int | None]]:
 def test_parts_of_a_hole() -> None:
     """Each part of a hole has its kind, and what is lost between two marks the time of both."""
     hole = Hole(SRV, Gap(3, 12, 50, 200), 100)
-    known = Known([hole], [UnreadableEntry("letter", "106-0", SRV, 6)])
+    known = Known(Spans.of([hole]), [UnreadableEntry("letter", "106-0", SRV, 6)])
     for seq in (2, 4, 5, 6, 7, 9, 10, 10, 13):
         known.offer(acked(seq))
     parts = parts_of(hole, known)
@@ -147,7 +147,7 @@ def test_parts_of_a_hole() -> None:
 def test_acked_events_up_to_a_number() -> None:
     """The events of acked frames are told apart at the recorded number, and at the hole's ends."""
     whole, part = Hole(SRV, Gap(3, 12, 50, 200), None), Hole(SRV, Gap(5, 8, 50, 200), None)
-    known = Known([whole], [])
+    known = Known(Spans.of([whole]), [])
     for seq in (4, 5, 6, 7, 9, 10):
         known.offer(acked(seq))
     assert [known.acked_events(whole, upto) for upto in (0, 4, 6, 8, 9, 99)] == [
@@ -161,7 +161,7 @@ def test_one_letter_of_several_is_told() -> None:
     hole = Hole(SRV, Gap(6, 6, 50, 200), 10)
     letters = [UnreadableEntry(letter, f"{letter}-0", SRV, 6) for letter in ("12", "11", "13")]
     for order in (letters, letters[::-1]):
-        [part] = parts_of(hole, Known([hole], order))
+        [part] = parts_of(hole, Known(Spans.of([hole]), order))
         assert (part.kind, part.letter_id, part.entry_id) == (Kind.DAMAGED, "11", "11-0")
 
 
@@ -174,7 +174,7 @@ def test_each_of_many_holes_gets_what_lies_in_it(damaged: int, good: int) -> Non
         UnreadableEntry(f"{hole.gap.first}", "106-0", SRV, hole.gap.first)
         for hole in holes[:damaged]
     ]
-    known = Known(holes, reversed(letters))
+    known = Known(Spans.of(holes), reversed(letters))
     for hole in holes[damaged:]:
         known.offer(acked(hole.gap.first))
     parts = [part for hole in holes for part in parts_of(hole, known)]
