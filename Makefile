@@ -16,7 +16,8 @@ $(READY): requirements/dev.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-.PHONY: help up test lint type format cov docs lock faults faults-slice faults-suite bench clean
+.PHONY: help up test lint type format cov docs lock faults faults-slice faults-suite
+.PHONY: bench bench-quick bench-store clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,8 +58,17 @@ faults-slice: $(READY) ## one minute of it (SEED=n)
 faults-suite: $(READY) ## each fault by itself, at full size (about an hour; names: -k)
 	@$(BIN)/python -m pytest -s tests/faults
 
-bench: $(READY) ## compare evp with bare inserts and a plain ASGI app (needs wrk; about three minutes)
-	@$(BIN)/python scripts/bench/run.py
+bench: $(READY) ## compare evp with its store alone and with other stacks, for docs/BENCHMARKS.md (wrk; 20 minutes)
+	@$(BIN)/python scripts/bench/run.py --write
+
+bench-quick: $(READY) ## one short round of it: evp, its store alone, FastAPI (wrk; two minutes)
+	@$(BIN)/python scripts/bench/run.py --rounds 1 --seconds 2 --only fastapi
+
+STORE_VERSION := 0.5.3-beta.193
+
+bench-store: ## build the embedded store as a compiled program, for the bench to use (cargo; some minutes)
+	@test -x .bench/store/bin/secantusd-rs || cargo install secantus-mdb --version $(STORE_VERSION) \
+		--ignore-rust-version --root .bench/store
 
 lock: $(READY) ## pin the newest allowed versions with their hashes
 	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --prerelease if-necessary-or-explicit \
@@ -69,4 +79,4 @@ lock: $(READY) ## pin the newest allowed versions with their hashes
 		--extra embedded pyproject.toml -o requirements/runtime.lock
 
 clean: ## remove what can be made again (not the data in .evp)
-	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov build dist
+	@rm -rf .venv .bench .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov build dist

@@ -1,8 +1,7 @@
 """The accept path as a plain ASGI app on uvicorn's own protocol: what evp is compared with.
 
 The same `Acceptor`, key check and answers as `evp serve`, without its protocol
-subclass and without a router. Settings come from the environment; the port is
-printed on the first line.
+subclass and without a router. Settings come from the environment.
 """
 
 from __future__ import annotations
@@ -66,14 +65,13 @@ class App:
 async def main() -> None:
     """Serve until ended by a signal."""
     logs.configure("warning", sys.stderr, colour=False)
-    settings = load(os.environ, {"port": 0}, cwd=Path.cwd()).settings
+    settings = load(os.environ, {}, cwd=Path.cwd()).settings
     listener = bind(settings.host, settings.port)
     app = App(settings)
     await app.acceptor.start()
     # As evp serve does.
     gc.collect()
     gc.freeze()
-    print(listener.getsockname()[1], flush=True)
     config = uvicorn.Config(
         app,
         http=HttpToolsProtocol,

