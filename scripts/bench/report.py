@@ -67,31 +67,34 @@ def write(page: Path, text: str) -> None:
 
 
 def _rates(present: Sequence[str], rounds: Sequence[Round]) -> str:
+    evp, ceiling = _per_s("evp", "batches"), _per_s("bare", "batches")
     rows = []
     for name in present:
-        batches = _per_s(name, "batches")
-        row = [TITLES[name], _spread(batches(one) for one in rounds)]
-        row += [_median(_figure(name, "batches", "accepted_per_s")(one) for one in rounds)]
-        row += [_ratio(batches, _per_s("bare", "batches"), rounds)]
-        row += [_ratio(_per_s("evp", "batches"), batches, rounds)]
-        single = _per_s(name, "single")
-        row += [_spread(single(one) for one in rounds)]
-        row += [_ratio(_per_s("evp", "single"), single, rounds)]
-        row += [_paced(name, rounds)]
-        rows.append(row)
-    if "evp" in present:
-        app = _per_s("evp", "asgi")
-        cells = [_spread(app(one) for one in rounds)]
-        cells += [_ratio(_per_s("evp", "single"), app, rounds)]
-        rows.insert(1, ["evp's handler as a plain ASGI app", "", "", "", "", *cells, ""])
+        batches, single = _per_s(name, "batches"), _per_s(name, "single")
+        other = name not in {"evp", "bare"}
+        rows.append(
+            [
+                TITLES[name],
+                _spread(batches(one) for one in rounds),
+                _median(_figure(name, "batches", "accepted_per_s")(one) for one in rounds),
+                _ratio(batches, ceiling, rounds) if name != "bare" else "",
+                _ratio(evp, batches, rounds) if other else "",
+                _spread(single(one) for one in rounds),
+                _ratio(_per_s("evp", "single"), single, rounds) if other else "",
+                _paced(name, rounds),
+            ]
+        )
+    app = _per_s("evp", "asgi")
+    cells = [_spread(app(one) for one in rounds), _ratio(_per_s("evp", "single"), app, rounds)]
+    rows.insert(1, ["evp's handler as a plain ASGI app", "", "", "", "", *cells, ""])
     head = [
         "",
         "batches of 100: stored/s",
         "accepted/s",
-        "share of the store alone",
-        "evp is … times",
+        "of the store alone",
+        "evp stores … times as much",
         "single events: stored/s",
-        "evp is … times",
+        "evp stores … times as much",
         "p50 / p99 of accepting at half its rate, ms",
     ]
     return _table(head, rows)
