@@ -39,13 +39,13 @@ class Load(NamedTuple):
     """Processor time of an event by role."""
 
 
-def saturate(system: System, events: int, seconds: float) -> Load:
+def saturate(system: System, events: int, seconds: int) -> Load:
     """Run wrk, wait until all that was accepted is stored and acked, and return what it took.
 
     Raises Failed if that takes too long.
     """
     environ = {"EVENTS": str(events), "KEY": system.key, "RUN": secrets.token_hex(4)}
-    command = ["wrk", "-t1", f"-c{CONNECTIONS[events]}", f"-d{seconds:g}s", "-s", str(SCRIPT)]
+    command = ["wrk", "-t1", f"-c{CONNECTIONS[events]}", f"-d{seconds}s", "-s", str(SCRIPT)]
     with Redis.from_url(system.redis_url) as log:
         before, spent_s = system.accepted(log, events), cpu_s(system.pids)
         started_at_s = time.monotonic()
@@ -87,14 +87,14 @@ def drain(system: System, log: Any) -> None:
     system.processes.wait(drained, "storing what was accepted", DRAIN_S_MAX)
 
 
-def accepting_ms(system: System, eps: float, seconds: float) -> dict[str, float]:
+def accepting_ms(system: System, eps: float, seconds: int) -> dict[str, float]:
     """Return p50 and p99 of accepting at a steady pace; nothing if evp has no `loadtest`.
 
     Times count from the moment a request was due, so that a stall does not hide.
     """
     command = [sys.executable, "-m", "evp", "loadtest", "--url", system.url, "--key", system.key]
     pace = ["--eps", str(round(eps)), "--batch", str(PACED_BATCH_EVENTS)]
-    rest = ["--duration", f"{seconds:g}s", "--accept-only", "--json"]
+    rest = ["--duration", f"{seconds}s", "--accept-only", "--json"]
     done = subprocess.run([*command, *pace, *rest], check=False, capture_output=True, text=True)
     if done.returncode == 2 and "No such command" in done.stderr:
         return {}

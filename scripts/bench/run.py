@@ -30,7 +30,7 @@ from load import Load, accepting_ms, saturate
 from processes import Failed, peak_mib
 
 BATCH, SINGLE = 100, 1
-WARM_S = 1.0
+WARM_S = 1
 PACE_SHARE = 0.5
 PAGE = Path(__file__).parents[2] / "docs" / "BENCHMARKS.md"
 
@@ -49,7 +49,7 @@ def start(name: str, folder: Path) -> AbstractContextManager[System]:
     return contenders.start(next(one for one in OTHERS if one.name == name), folder)
 
 
-def turn(name: str, seconds: float, *, asgi_first: bool) -> dict[str, Any]:
+def turn(name: str, seconds: int, *, asgi_first: bool) -> dict[str, Any]:
     """Measure one contender once. Raises Failed."""
     with fresh_folder() as folder, start(name, folder) as system:
         warm = saturate(system, BATCH, WARM_S)
@@ -71,7 +71,7 @@ def turn(name: str, seconds: float, *, asgi_first: bool) -> dict[str, Any]:
     return found
 
 
-def _single(which: str, system: System, folder: Path, seconds: float) -> Load:
+def _single(which: str, system: System, folder: Path, seconds: int) -> Load:
     if which == "single":
         return saturate(system, SINGLE, seconds)
     with contenders.plain_asgi(system, folder) as app:
@@ -85,7 +85,7 @@ def take_sample() -> list[RawBSONDocument]:
         return sample(system)
 
 
-def measure(names: Sequence[str], rounds: int, seconds: float) -> list[dict[str, Any]]:
+def measure(names: Sequence[str], rounds: int, seconds: int) -> list[dict[str, Any]]:
     """Return what was found, by round and contender."""
     documents = take_sample()
     found: list[dict[str, Any]] = []
@@ -129,7 +129,7 @@ def main() -> None:
     everybody = [one.name for one in OTHERS]
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=5, help="how often each is measured")
-    parser.add_argument("--seconds", type=float, default=3.0, help="how long each load lasts")
+    parser.add_argument("--seconds", type=int, default=3, help="how long each load lasts")
     parser.add_argument(
         "--only",
         nargs="*",
@@ -150,7 +150,7 @@ def main() -> None:
     rounds = measure(names, flags.rounds, flags.seconds)
     if flags.json:
         flags.json.write_text(json.dumps(rounds, indent=1) + "\n")
-    command = f"--rounds {flags.rounds} --seconds {flags.seconds:g}"
+    command = f"--rounds {flags.rounds} --seconds {flags.seconds}"
     text = report.render(names, rounds, skipped, command)
     print(text)
     if flags.write:

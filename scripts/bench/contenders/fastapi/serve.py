@@ -17,7 +17,7 @@ import uvicorn
 from fastapi import Depends, FastAPI, HTTPException, Security
 from fastapi.security import APIKeyHeader
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 
 STREAM = os.environ["STREAM"]
 API_KEY = os.environ["API_KEY"]
@@ -42,7 +42,9 @@ class Event(BaseModel):
 
 Events = Annotated[list[Event], Field(min_length=1, max_length=10_000)]
 events_adapter = TypeAdapter(list[Event])
-redis: Redis = Redis.from_url(os.environ["REDIS_URL"])
+# Whoever finds no connection free waits for one.
+pool = BlockingConnectionPool.from_url(os.environ["REDIS_URL"], max_connections=32, timeout=None)
+redis = Redis(connection_pool=pool)
 
 
 @asynccontextmanager

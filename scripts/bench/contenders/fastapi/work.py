@@ -21,7 +21,8 @@ from redis.exceptions import ResponseError
 
 STREAM = os.environ["STREAM"]
 GROUP = os.environ["GROUP"]
-READ_ENTRIES_MAX = int(os.environ.get("READ", "50"))
+READ_EVENTS_TARGET = 2000
+READ_ENTRIES_MAX = 1000
 READ_BLOCK_MS = 1000
 DUPLICATE_KEY = 11000
 
@@ -64,9 +65,10 @@ async def work() -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     # What was read before a restart and not acked comes first, then new entries.
     start: str | bytes = "0"
+    count = 30
     while not stopped.is_set():
         reply = await redis.xreadgroup(
-            GROUP, "worker-1", {STREAM: start}, count=READ_ENTRIES_MAX, block=READ_BLOCK_MS
+            GROUP, "worker-1", {STREAM: start}, count=count, block=READ_BLOCK_MS
         )
         entries = reply[0][1] if reply else []
         if not entries:
@@ -75,6 +77,7 @@ async def work() -> None:
         documents = [one for _, fields in entries for one in documents_of(fields)]
         await insert(events, documents)
         await redis.xack(STREAM, GROUP, *(entry_id for entry_id, _ in entries))
+        count = min(READ_ENTRIES_MAX, 1 + READ_EVENTS_TARGET * len(entries) // len(documents))
         if start != ">":
             start = entries[-1][0]
     await mongo.close()

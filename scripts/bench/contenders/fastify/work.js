@@ -5,7 +5,8 @@ import { Redis } from 'ioredis';
 import { MongoBulkWriteError, MongoClient } from 'mongodb';
 
 const { REDIS_URL, MONGO_URL, MONGO_DB, STREAM, GROUP } = process.env;
-const READ_ENTRIES_MAX = Number(process.env.READ ?? 50);
+const READ_EVENTS_TARGET = 2000;
+const READ_ENTRIES_MAX = 1000;
 const READ_BLOCK_MS = 1000;
 const DUPLICATE_KEY = 11000;
 
@@ -42,17 +43,21 @@ process.once('SIGTERM', () => (stopped = true));
 
 // What was read before a restart and not acked comes first, then new entries.
 let from = '0';
+let count = 30;
 while (!stopped) {
   const reply = await redis.xreadgroup(
-    'GROUP', GROUP, 'worker-1', 'COUNT', READ_ENTRIES_MAX, 'BLOCK', READ_BLOCK_MS,
+    'GROUP', GROUP, 'worker-1', 'COUNT', count, 'BLOCK', READ_BLOCK_MS,
     'STREAMS', STREAM, from);
   const entries = reply?.[0][1] ?? [];
   if (entries.length === 0) {
     from = '>';
     continue;
   }
-  await insert(entries.flatMap(documentsOf));
+  const documents = entries.flatMap(documentsOf);
+  await insert(documents);
   await redis.xack(STREAM, GROUP, ...entries.map(([id]) => id));
+  const perEntry = documents.length / entries.length;
+  count = Math.min(READ_ENTRIES_MAX, Math.ceil(READ_EVENTS_TARGET / perEntry));
   if (from !== '>') from = entries.at(-1)[0];
 }
 await mongo.close();

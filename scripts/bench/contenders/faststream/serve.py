@@ -20,7 +20,8 @@ from pydantic import Field
 
 API_KEY = os.environ["API_KEY"]
 
-broker = RedisBroker(os.environ["REDIS_URL"], logger=None)
+# One connection for each request under way: the pool does not wait, it refuses.
+broker = RedisBroker(os.environ["REDIS_URL"], max_connections=1000, logger=None)
 
 
 async def check_key(key: Annotated[str | None, Security(APIKeyHeader(name="x-api-key"))]) -> None:

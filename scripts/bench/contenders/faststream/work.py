@@ -15,7 +15,7 @@ from models import STREAM, Accepted
 from pymongo import AsyncMongoClient, WriteConcern
 from pymongo.errors import BulkWriteError
 
-READ_MESSAGES_MAX = int(os.environ.get("READ", "50"))
+READ_MESSAGES_MAX = 30
 DUPLICATE_KEY = 11000
 
 broker = RedisBroker(os.environ["REDIS_URL"], logger=None)
