@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from redis import Redis
 
 from contenders import System
-from processes import Failed, cpu_s
+from processes import Failed, busy_s, cpu_s
 
 SCRIPT = Path(__file__).parent / "events.lua"
 CONNECTIONS = {100: 32, 1: 128}
@@ -37,6 +37,8 @@ class Load(NamedTuple):
     p99_ms: float
     cpu_us: dict[str, float]
     """Processor time of an event by role."""
+    others_share: float
+    """Of the machine's processor time, what anybody else used meanwhile; 0 to 1."""
 
 
 def saturate(system: System, events: int, seconds: int) -> Load:
@@ -48,9 +50,9 @@ def saturate(system: System, events: int, seconds: int) -> Load:
     command = ["wrk", "-t1", f"-c{CONNECTIONS[events]}", f"-d{seconds}s", "-s", str(SCRIPT)]
     with Redis.from_url(system.redis_url) as log:
         before, spent_s = system.accepted(log, events), cpu_s(system.pids)
-        started_at_s = time.monotonic()
+        busy, started_at_s = busy_s() - time.process_time(), time.monotonic()
         done = subprocess.run(
-            [*command, system.url], env=os.environ | environ, check=True, capture_output=True
+            [*command, system.url], env=os.environ | environ, check=False, capture_output=True
         )
         accepting_s = time.monotonic() - started_at_s
         in_time = system.accepted(log, events) - before
@@ -62,6 +64,10 @@ def saturate(system: System, events: int, seconds: int) -> Load:
         drain(system, log)
         accepted = system.accepted(log, events) - before
         now_s = cpu_s(system.pids)
+        busy = busy_s() - time.process_time() - busy
+        whole_s = (time.monotonic() - started_at_s) * (os.cpu_count() or 1)
+    if done.returncode:
+        raise Failed(f"wrk ended with {done.returncode}: {done.stderr.decode(errors='replace')}")
     result = json.loads(done.stdout.partition(b"RESULT ")[2])
     if not accepted:
         raise Failed(f"nothing was accepted; {result['failed']} requests failed")
@@ -74,6 +80,7 @@ def saturate(system: System, events: int, seconds: int) -> Load:
         result["p50_ms"],
         result["p99_ms"],
         {role: 1e6 * (now_s[role] - spent_s[role]) / accepted for role in now_s},
+        max(0.0, busy - sum(now_s.values()) + sum(spent_s.values())) / whole_s,
     )
 
 

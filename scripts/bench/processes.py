@@ -89,6 +89,12 @@ def cpu_s(pids: Mapping[str, int]) -> dict[str, float]:
     return found | {"generator": used.ru_utime + used.ru_stime}
 
 
+def busy_s() -> float:
+    """Return how long this machine's processors have worked, for anybody, or were taken away."""
+    times = psutil.cpu_times()
+    return float(sum(times) - times.idle - getattr(times, "iowait", 0.0))
+
+
 def peak_mib(pids: Mapping[str, int]) -> dict[str, float]:
     """Return the most memory each role has held, in MiB (Linux; nothing elsewhere)."""
     found: dict[str, float] = {}

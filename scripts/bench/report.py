@@ -32,11 +32,13 @@ def line(number: int, name: str, found: Round) -> str:
         rates = ", ".join(f"{one}: {rate:,.0f}" for one, rate in found["writers"].items())
         return f"round {number}: {TITLES[name]:<28} stored/s by writers {rates}"
     batches, single = found["batches"], found["single"]
+    shares = " and ".join(f"{load['others_share']:.0%}" for load in (batches, single))
     lost = f"  MISSING {found['missing']}" if found["missing"] or found["unlogged"] else ""
     return (
         f"round {number}: {TITLES[name]:<28} "
         f"batches {batches['stored_per_s']:,.0f}/s stored, {batches['accepted_per_s']:,.0f} "
-        f"accepted; single {single['stored_per_s']:,.0f}, {single['accepted_per_s']:,.0f}{lost}"
+        f"accepted; single {single['stored_per_s']:,.0f}, {single['accepted_per_s']:,.0f}; "
+        f"others used {shares}{lost}"
     )
 
 
@@ -131,6 +133,17 @@ def _remarks(
             losers.append(f"{TITLES[name]} did not store what it had accepted: {counts} events.")
         if len(turns) < len(rounds):
             losers.append(f"{TITLES[name]} failed in {len(rounds) - len(turns)} rounds.")
+    shares = [
+        one[name][load]["others_share"]
+        for one in rounds
+        for name in systems
+        if name in one
+        for load in ("batches", "single")
+    ]
+    yield (
+        f"Anybody else on the machine used {statistics.median(shares):.0%} of its processor time "
+        f"during a load, and {max(shares):.0%} at most."
+    )
     yield " ".join(losers) or "Everybody stored every event that was accepted."
     if skipped:
         yield "Skipped: " + "; ".join(f"{name} ({why})" for name, why in skipped.items()) + "."

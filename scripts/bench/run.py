@@ -20,7 +20,10 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 from bson.raw_bson import RawBSONDocument
+from pymongo.errors import PyMongoError
+from redis.exceptions import RedisError
 
 import contenders
 import report
@@ -100,7 +103,7 @@ def measure(names: Sequence[str], rounds: int, seconds: int) -> list[dict[str, A
                     by_name[name] = {"writers": rates, "stored_per_s": max(rates.values())}
                 else:
                     by_name[name] = turn(name, seconds, asgi_first=number % 2 == 1)
-            except Failed as error:
+            except (Failed, RedisError, PyMongoError, psutil.Error) as error:
                 print(f"round {number + 1}: {name} failed: {error}", file=sys.stderr, flush=True)
                 continue
             print(report.line(number + 1, name, by_name[name]), file=sys.stderr, flush=True)
