@@ -12,13 +12,13 @@ from pathlib import Path
 from bson.raw_bson import RawBSONDocument
 from pymongo import MongoClient, WriteConcern
 
-from contenders import System
 from engines import start_store
 from evp.documents import Admission
 from evp.plain import read_entry
 from evp.storage.schema import EVENTS
 from evp.stream.client import Link
 from processes import Processes
+from systems import System
 
 BATCH_EVENTS = 1000
 WRITERS = (1, 2, 3)

@@ -42,11 +42,6 @@ def start_store(processes: Processes, folder: Path) -> tuple[str, int]:
     return store.url, pid
 
 
-def describe() -> str:
-    """Return what the engines are, for people."""
-    return f"log: {find_log().label}, store: {find_store().label}"
-
-
 def _start(processes: Processes, role: str, engine: Engine) -> int:
     child = engine.child(role, engine.folder / "output", {})
     return processes.start(role, child.command)

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 from redis import Redis
 
-from contenders import System
 from processes import Failed, busy_s, cpu_s
+from systems import System
 
 SCRIPT = Path(__file__).parent / "events.lua"
 CONNECTIONS = {100: 32, 1: 128}

