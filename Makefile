@@ -62,7 +62,7 @@ bench: $(READY) ## compare evp with its store alone and with other stacks, for d
 	@$(BIN)/python scripts/bench/run.py --write
 
 bench-quick: $(READY) ## one short round of it: evp, its store alone, FastAPI (wrk; two minutes)
-	@$(BIN)/python scripts/bench/run.py --rounds 1 --seconds 2 --only fastapi
+	@$(BIN)/python scripts/bench/run.py --rounds 1 --seconds 1 --only fastapi
 
 STORE_VERSION := 0.5.3-beta.193
 
