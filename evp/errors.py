@@ -35,6 +35,7 @@ EXIT_OK = 0
 EXIT_FINDING = 1
 EXIT_USAGE = 2
 EXIT_UNAVAILABLE = 3
+EXIT_THRESHOLD = 99
 
 STATUS_BY_CODE: dict[str, int] = {
     "invalid_json": 400,

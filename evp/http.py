@@ -10,7 +10,12 @@ import httpx2
 import msgspec
 
 from evp.errors import ServerUnavailable, UsageError, redact_url
-from evp.limits import HTTP_ANSWER_BYTES_MAX, HTTP_ANSWER_S_MAX, HTTP_CONNECT_S_MAX
+from evp.limits import (
+    HTTP_ANSWER_BYTES_MAX,
+    HTTP_ANSWER_S_MAX,
+    HTTP_CONNECT_S_MAX,
+    SEND_RETRY_AFTER_S_MAX,
+)
 
 #: This machine is asked directly, whatever proxy leads to the world outside.
 _DIRECT = {"all://127.0.0.1": None, "all://localhost": None, "all://[::1]": None}
@@ -49,6 +54,15 @@ class Reply(NamedTuple):
             return str(msgspec.json.decode(self.body)["detail"])
         except (msgspec.DecodeError, KeyError, TypeError):
             return f"answered with status {self.status}"
+
+    @property
+    def retry_after_s(self) -> float:
+        """How long to wait before the next attempt, within bounds; a second if it is not said."""
+        try:
+            asked_s = float(self.headers.get("retry-after", "1"))
+        except ValueError:
+            asked_s = 1.0
+        return min(max(0.1, asked_s), SEND_RETRY_AFTER_S_MAX)
 
 
 class HttpConnection:

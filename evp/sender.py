@@ -22,7 +22,6 @@ from evp.limits import (
     SEND_ATTEMPTS_MAX,
     SEND_BYTES_MAX,
     SEND_EVENTS_MAX,
-    SEND_RETRY_AFTER_S_MAX,
 )
 
 _REFUSED_LINES_MAX = 20
@@ -135,7 +134,7 @@ class Sender:
             else:
                 if reply.status not in {_UNAVAILABLE, _TOO_MANY}:
                     return reply
-                wait_s = _retry_after_s(reply)
+                wait_s = reply.retry_after_s
                 why = f"{reply.code}: {reply.detail}"
             await asyncio.sleep(wait_s * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
         raise ServerUnavailable(f"evp keeps answering {why}")
@@ -170,14 +169,6 @@ def lines_of(file: BinaryIO) -> Iterator[Line]:
         text = piece.strip()
         if text:
             yield Line(number, text)
-
-
-def _retry_after_s(reply: Reply) -> float:
-    try:
-        asked_s = float(reply.headers.get("retry-after", "1"))
-    except ValueError:
-        asked_s = 1.0
-    return min(max(asked_s, 0.1), SEND_RETRY_AFTER_S_MAX)
 
 
 def _index(reply: Reply) -> int | None:

@@ -14,6 +14,7 @@ from evp.cli.config import config
 from evp.cli.dlq import dlq
 from evp.cli.groups import groups
 from evp.cli.health import health
+from evp.cli.loadtest import loadtest
 from evp.cli.send import send
 from evp.cli.serve import serve
 from evp.cli.stats import stats
@@ -37,6 +38,7 @@ app.command()(work)
 app.command()(send)
 app.command()(stats)
 app.command()(verify)
+app.command()(loadtest)
 app.command()(health)
 app.command("claim-stale")(claim_stale)
 app.add_typer(groups)

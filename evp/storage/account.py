@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
 from bson import Binary
 from msgspec import Struct
@@ -17,6 +17,7 @@ from evp.storage.schema import EVENTS
 
 _ID_TIME_BYTES = 6
 _ID_REST_BYTES = 10
+_PAGE_EVENTS = 10_000
 
 
 class Totals(Struct):
@@ -61,24 +62,31 @@ async def present(db: Database, ids: Sequence[bytes]) -> set[bytes]:
         return set(await stored_events(db, ids, ("_id",)))
 
 
-async def doubled(db: Database, source: str, first_ms: int, last_ms: int) -> list[str]:
-    """Return the ids of a source that stand in more than one document.
+async def ids_of_source(
+    db: Database, source: str, first_ms: int, last_ms: int, page_events: int
+) -> AsyncIterator[list[str]]:
+    """Give the `id` of every document of a source, a page at a time; as often as it is stored.
 
-    Looks at what is there, not at how ids are made. `first_ms` and `last_ms`
-    bound the events' times. Raises StoreUnavailable.
+    Looks at what is there, not at how `_id`s are made. `first_ms` and `last_ms` bound
+    the times in them. Events without an id are left out. Raises StoreUnavailable.
     """
     low, high = (
         Binary(ms.to_bytes(_ID_TIME_BYTES, "big") + rest * _ID_REST_BYTES, 4)
         for ms, rest in ((first_ms, b"\0"), (last_ms, b"\xff"))
     )
-    seen: Counter[str] = Counter()
+    query = {"_id": {"$gte": low, "$lte": high}, "source": source, "id": {"$exists": True}}
     with told():
-        query = {
-            "_id": {"$gte": low, "$lte": high},
-            "source": source,
-            # Events without an id are never the same as another.
-            "id": {"$exists": True},
-        }
-        async for document in db[EVENTS].find(query):
-            seen[document["id"]] += 1
+        cursor = db[EVENTS].find(query, {"_id": 0, "id": 1}, batch_size=page_events)
+        while page := await cursor.to_list(page_events):
+            yield [document["id"] for document in page]
+
+
+async def doubled(db: Database, source: str, first_ms: int, last_ms: int) -> list[str]:
+    """Return the ids of a source that stand in more than one document.
+
+    Bounds and errors are those of `ids_of_source`.
+    """
+    seen: Counter[str] = Counter()
+    async for ids in ids_of_source(db, source, first_ms, last_ms, _PAGE_EVENTS):
+        seen.update(ids)
     return [id_ for id_, count in seen.items() if count > 1]

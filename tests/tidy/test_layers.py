@@ -16,7 +16,7 @@ LAYERS: tuple[tuple[str, str], ...] = (
     ("rules of batches, no I/O either", "batch"),
     ("this machine: files, signals, memory", "running configuration signals machine"),
     ("adapters: one for each other side", "stream storage http"),
-    ("services", "balance server worker groups stats verify sender demo dlq"),
+    ("services", "balance server worker groups stats verify sender demo dlq loadtest"),
     ("processes", "supervise engines"),
     ("views: structs in, renderables out", "views"),
     ("the edge", "cli"),
@@ -30,7 +30,8 @@ APART = (("stream", "storage"), ("server", "worker"))
 
 HOMES: dict[str, str] = {
     "bson": "documents frame plain batch storage verify engines",
-    "httptools": "server",
+    "hdrh": "loadtest",
+    "httptools": "server loadtest",
     "httpx2": "http",
     "litestar": "server",
     "msgspec": "*",
@@ -41,7 +42,7 @@ HOMES: dict[str, str] = {
     "structlog": "logs",
     "typer": "cli",
     "uvicorn": "server",
-    "uvloop": "cli",
+    "uvloop": "cli loadtest",
 }
 """The parts that may import a library. `bson` is a codec: its types are those of documents."""
 

@@ -1,0 +1,1 @@
+"""Load, sent when it is due and measured to the store."""

@@ -1,0 +1,82 @@
+"""What waits in the log behind the server that is loaded."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from msgspec import Struct
+
+from evp.clock import monotonic_s
+from evp.errors import LogUnavailable
+from evp.limits import LOADTEST_LOG_LOOK_S
+from evp.stream.client import Link
+from evp.stream.info import log_facts
+from evp.stream.keys import Keys
+
+
+class Backlog(Struct, frozen=True):
+    """The log at one moment, all clients together: events accepted ever, and those that wait.
+
+    The moment lies between `asked_at_s` and `told_at_s`, by the monotonic clock.
+    """
+
+    accepted: int
+    waiting: int
+    asked_at_s: float
+    told_at_s: float
+
+    @property
+    def settled(self) -> int:
+        """How many of those that were ever accepted the group has done with."""
+        return self.accepted - self.waiting
+
+
+class LogWatch:
+    """Looks at the log now and then, from `open` on."""
+
+    def __init__(self, redis_url: str, stream: str, group: str) -> None:
+        self.now: Backlog | None = None
+        self.waiting_max = 0
+        self._redis_url = redis_url
+        self._keys = Keys(stream)
+        self._group = group
+        self._link: Link | None = None
+        self._settled_before = 0
+
+    @property
+    def settled(self) -> int:
+        """How many events the group has done with since `open`."""
+        return 0 if self.now is None else self.now.settled - self._settled_before
+
+    async def open(self) -> None:
+        """Look for the first time. Raises LogUnavailable."""
+        self.now = await self._look()
+        self._settled_before = self.now.settled
+
+    async def run(self) -> None:
+        """Look until cancelled. A log that is away is looked at again."""
+        while True:
+            await asyncio.sleep(LOADTEST_LOG_LOOK_S)
+            with contextlib.suppress(LogUnavailable):
+                self.now = await self._look()
+                self.waiting_max = max(self.waiting_max, self.now.waiting)
+
+    async def close(self) -> None:
+        """Close the connection."""
+        if self._link is not None:
+            await self._link.close()
+
+    async def _look(self) -> Backlog:
+        if self._link is None or not self._link.is_open:
+            self._link = await Link.open(self._redis_url)
+        asked_at_s = monotonic_s()
+        facts = await log_facts(self._link, self._keys)
+        mine = [one for one in facts.groups if one.name == self._group]
+        # Where nobody ever read, all of it waits.
+        waiting = (
+            sum(one.lag_events + one.pending_events for one in mine)
+            if mine
+            else facts.events_accepted
+        )
+        return Backlog(facts.events_accepted, waiting, asked_at_s, monotonic_s())
