@@ -43,7 +43,10 @@ class Connection(asyncio.Protocol):
     def send(self, request: Request, text: bytes, now_s: float) -> None:
         """Send a request as it goes over the wire, on a connection that waits for none."""
         self.request, self.sent_at_s = request, now_s
-        self._transport.write(text)
+        try:
+            self._transport.write(text)
+        except RuntimeError as error:  # Of uvloop: it was reset while it idled.
+            self.connection_lost(error)
 
     def abort(self) -> None:
         """End the connection at once."""

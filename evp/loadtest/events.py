@@ -91,8 +91,8 @@ def templates(share: Share) -> list[bytes]:
 
 def _text(event: dict[str, Any], source: str, place: int) -> bytes:
     """Return an event as JSON with its marks; its members go on where the own ones end."""
-    head = b'{"id":"%b-%d","time":"%b","source":%b,' % (_NUMBER, place, _TIME, _encode(source))
-    return head + _encode(event)[1:]
+    head = b'{"id":"%b-%d","time":"%b","source":%b' % (_NUMBER, place, _TIME, _encode(source))
+    return head + (b"," if event else b"") + _encode(event)[1:]
 
 
 def _given(lines: Sequence[bytes]) -> Iterator[dict[str, Any]]:

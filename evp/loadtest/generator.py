@@ -108,6 +108,9 @@ class Generator:
         """Send what is due over what is free."""
         idle, now_s = self._pool.idle, monotonic_s()
         while idle and now_s >= self._paused_until_s:
+            if not idle[-1].is_open:
+                idle.pop()  # It ended just now; whoever holds it will know in a moment.
+                continue
             request = self._take(now_s)
             if request is None:
                 return

@@ -9,6 +9,7 @@ from msgspec import Struct
 from evp.errors import EXIT_FINDING, EXIT_OK, EXIT_THRESHOLD, EXIT_UNAVAILABLE, redact_url
 from evp.loadtest.check import Check
 from evp.loadtest.counts import Counts
+from evp.loadtest.events import source_of
 from evp.loadtest.histogram import Quantiles
 from evp.loadtest.plan import Plan
 from evp.loadtest.thresholds import Threshold, Verdict, judge
@@ -66,6 +67,11 @@ class Report(Struct, frozen=True):
     interrupted: bool = False
     gave_up: str = ""
     unavailable: str = ""
+
+    @property
+    def source(self) -> str:
+        """The `source` of its events."""
+        return source_of(self.run)
 
     @property
     def exit_code(self) -> int:

@@ -111,6 +111,7 @@ class LoadTest:
         """End the load now, or the wait for the store after it; what was sent is still told."""
         self._interrupted = True
         if self._stage == "sending":
+            self._stage = "ending"
             self._fleet.stop()
         elif self._follower:
             self._follower.give_up()

@@ -16,6 +16,7 @@ from evp.loadtest.thresholds import Verdict
 _STAGES = {
     "starting": "starting the generators",
     "sending": "sending",
+    "ending": "waiting for the last answers",
     "storing": "waiting until all is stored",
     "checking": "looking every event up",
 }
@@ -132,11 +133,11 @@ def _notes(report: Report) -> list[str]:
         )
     if report.unavailable:
         notes.append(f"the events could not be looked up: {report.unavailable}")
-    return notes + (_check_notes(check) if check else [])
+    return notes + (_check_notes(check, report.source) if check else [])
 
 
-def _check_notes(check: Check) -> list[str]:
-    notes = []
+def _check_notes(check: Check, source: str) -> list[str]:
+    notes = [f"ids of the source {source}:"] if check.lost or check.doubled else []
     for what, count, ids in (
         ("lost", check.lost, check.lost_ids),
         ("doubled", check.doubled, check.doubled_ids),
