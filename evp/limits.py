@@ -302,9 +302,13 @@ LOADTEST_PROCESSES_MAX = 64
 LOADTEST_NAMES_MAX = 100_000
 #: The file whose events it sends.
 LOADTEST_INPUT_BYTES_MAX = 32 * MIB
-#: Events that a load test can look up, ten bytes of memory each at most.
+#: Events that a load test can look up, a byte of memory each, and requests, forty at the end.
 LOADTEST_VERIFIED_EVENTS_MAX = 200_000_000
-#: What a load without a rate is taken to have at most, events a second.
+LOADTEST_VERIFIED_REQUESTS_MAX = 20_000_000
+#: What a load without a rate is taken to have at most, events and requests a second.
 LOADTEST_SATURATED_EPS_MAX = 500_000
+LOADTEST_SATURATED_REQUESTS_PER_S_MAX = 50_000
+#: Files that a generator process opens beside its connections.
+LOADTEST_FILES_KEPT = 32
 #: Lost and doubled events that a load test names.
 LOADTEST_NAMED_MAX = 20

@@ -9,7 +9,7 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable, Sequence
 
 from evp.clock import monotonic_s
-from evp.errors import EngineFailed, ServerUnavailable
+from evp.errors import EngineFailed, Unavailable
 from evp.limits import CHILD_READY_S_MAX, LOADTEST_START_S
 from evp.loadtest.counts import Counts, Sample
 from evp.loadtest.histogram import Histogram
@@ -29,7 +29,7 @@ class Fleet:
     async def prepare(self) -> None:
         """Start the processes, until each could begin.
 
-        Raises ServerUnavailable if there is no server, and EngineFailed if one of them fails.
+        Raises Unavailable if one can't begin, as without a server, or fails.
         """
         for share in self._shares:
             child = await asyncio.create_subprocess_exec(
@@ -48,7 +48,7 @@ class Fleet:
                 for child in self._children:
                     message = await _next(child)
                     if isinstance(message, Failed):
-                        raise ServerUnavailable(message.error)
+                        raise Unavailable(message.error)
                     if not isinstance(message, Ready):
                         raise _ended(child)
         except TimeoutError:

@@ -60,7 +60,7 @@ class Generator:
         ).encode()
 
     async def connect(self) -> None:
-        """Open all connections. Raises ServerUnavailable if there is no server."""
+        """Open all connections. Raises ServerUnavailable and EngineFailed as `Pool.connect`."""
         await self._pool.connect()
 
     def stop(self) -> None:

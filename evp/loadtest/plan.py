@@ -11,7 +11,9 @@ from evp.limits import (
     LOADTEST_SAMPLE_EVERY,
     LOADTEST_SAMPLES_PER_S,
     LOADTEST_SATURATED_EPS_MAX,
+    LOADTEST_SATURATED_REQUESTS_PER_S_MAX,
     LOADTEST_VERIFIED_EVENTS_MAX,
+    LOADTEST_VERIFIED_REQUESTS_MAX,
 )
 
 
@@ -85,15 +87,18 @@ class Share(Struct, frozen=True):
 
 
 def check_size(plan: Plan) -> None:
-    """Raise UsageError where a plan has more events than can be looked up afterwards."""
-    most = (plan.eps or LOADTEST_SATURATED_EPS_MAX) * (plan.warmup_s + plan.duration_s)
-    if plan.verify and most > LOADTEST_VERIFIED_EVENTS_MAX:
-        at_most = f"{LOADTEST_VERIFIED_EVENTS_MAX:,} events can be verified"
+    """Raise UsageError where a plan has more than can be looked up afterwards."""
+    eps = plan.eps or min(
+        LOADTEST_SATURATED_EPS_MAX, LOADTEST_SATURATED_REQUESTS_PER_S_MAX * plan.batch
+    )
+    events = eps * (plan.warmup_s + plan.duration_s)
+    requests = events / plan.batch
+    too_many = events > LOADTEST_VERIFIED_EVENTS_MAX or requests > LOADTEST_VERIFIED_REQUESTS_MAX
+    if plan.verify and too_many:
         raise UsageError(
-            f"{at_most}: give a shorter --duration, or leave --verify out and run `evp verify`"
-            if plan.eps
-            else f"{at_most}, and at {LOADTEST_SATURATED_EPS_MAX:,} a second --saturate may have "
-            "more: give a shorter --duration"
+            f"this may be {events:,.0f} events in {requests:,.0f} requests; of "
+            f"{LOADTEST_VERIFIED_EVENTS_MAX:,} and {LOADTEST_VERIFIED_REQUESTS_MAX:,} each can be "
+            "looked up: give a shorter --duration, or run `evp verify` instead of --verify"
         )
 
 

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import ssl
 from collections.abc import Callable
 
 from evp.clock import monotonic_s
-from evp.errors import ServerUnavailable
+from evp.errors import EngineFailed, ServerUnavailable
 from evp.http import authority
-from evp.limits import HTTP_ANSWER_S_MAX, HTTP_CONNECT_S_MAX, LOADTEST_RECONNECT_S
+from evp.limits import (
+    HTTP_ANSWER_S_MAX,
+    HTTP_CONNECT_S_MAX,
+    LOADTEST_FILES_KEPT,
+    LOADTEST_RECONNECT_S,
+)
 from evp.loadtest.connection import Connection, Replied
 from evp.loadtest.plan import Share
 from evp.signals import end
@@ -33,7 +39,11 @@ class Pool:
         return any(one.request is not None for one in self._open)
 
     async def connect(self) -> None:
-        """Open all connections. Raises ServerUnavailable if there is no server."""
+        """Open all connections.
+
+        Raises ServerUnavailable if there is no server, EngineFailed if it may not open so many.
+        """
+        _allow_files(self._share.connections + LOADTEST_FILES_KEPT)
         first = await self._dial()
         others = range(self._share.connections - 1)
         dials = await asyncio.gather(*(self._dial() for _ in others), return_exceptions=True)
@@ -88,10 +98,24 @@ class Pool:
                 _, connection = await asyncio.get_running_loop().create_connection(
                     lambda: Connection(self._replied), share.host, share.port, ssl=self._tls
                 )
-        except (OSError, TimeoutError) as error:
+        except (OSError, TimeoutError, UnicodeError) as error:  # A host may be no name at all.
             raise ServerUnavailable(
                 f"no answer from evp at {authority(share.host, share.port)} "
                 f"({str(error) or type(error).__name__}); is it running? "
                 "`evp up` starts it, --url names another one"
             ) from error
         return connection
+
+
+def _allow_files(count: int) -> None:
+    """Let this process open so many files. Raises EngineFailed."""
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if now >= count or now == resource.RLIM_INFINITY:
+        return
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (count, most))
+    except (ValueError, OSError) as error:
+        raise EngineFailed(
+            f"a load generator may open {now} files, {count} are needed: raise `ulimit -n`, "
+            "or give fewer --connections or more --processes"
+        ) from error

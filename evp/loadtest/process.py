@@ -18,7 +18,7 @@ import msgspec
 import uvloop
 from msgspec import Struct
 
-from evp.errors import ServerUnavailable
+from evp.errors import Unavailable
 from evp.limits import LOADTEST_TELL_S
 from evp.loadtest.counts import Counts, Sample
 from evp.loadtest.generator import Generator
@@ -49,7 +49,7 @@ class Done(Struct, tag=True, frozen=True):
 
 
 class Failed(Struct, tag=True, frozen=True):
-    """There is no server."""
+    """It can't begin; most often there is no server."""
 
     error: str
 
@@ -127,7 +127,7 @@ async def _generate(stdin: asyncio.StreamReader, output: _Output) -> None:
     gc.freeze()
     try:
         await generator.connect()
-    except ServerUnavailable as error:
+    except Unavailable as error:
         output.tell(Failed(str(error)))
         return
     output.tell(Ready())

@@ -59,7 +59,7 @@ class LoadTest:
     async def run(self, thresholds: Sequence[Threshold]) -> Report:
         """Run the test, and judge it by the thresholds.
 
-        Raises ServerUnavailable, LogUnavailable, StoreUnavailable and EngineFailed.
+        Raises Unavailable where server, log or store can't be used, or a generator fails.
         """
         follower = self._follower
         try:

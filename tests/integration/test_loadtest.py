@@ -155,6 +155,13 @@ async def test_no_server() -> None:
         await generator.connect()
 
 
+async def test_host_that_is_no_name() -> None:
+    """A host that can't be looked up at all is told like one that does not answer."""
+    generator = Generator(share_of(url="http://a..b"), lambda _sample: None)
+    with pytest.raises(ServerUnavailable, match=r"a\.\.b:80"):
+        await generator.connect()
+
+
 @pytest.mark.parametrize("warmup_s", [0.0, 60.0])
 async def test_nothing_is_accepted(warmup_s: float) -> None:
     """A load whose first answers all refuse for good ends soon, and says what they say."""

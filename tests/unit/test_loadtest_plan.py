@@ -137,9 +137,9 @@ def test_more_than_can_be_verified() -> None:
     """A plan whose ledger would not fit into memory is refused, unless nothing is looked up."""
     check_size(plan_of(eps=100_000.0, duration_s=1_000.0))
     check_size(plan_of(eps=100_000.0, duration_s=10_000.0, verify=False))
-    for eps in (100_000.0, None):
+    for changes in ({"duration_s": 3_000.0}, {"batch": 1}, {"eps": None}):
         with pytest.raises(UsageError, match="shorter --duration"):
-            check_size(plan_of(eps=eps, duration_s=10_000.0))
+            check_size(plan_of(**{"eps": 100_000.0, "duration_s": 1_000.0} | changes))
 
 
 @pytest.mark.parametrize(
