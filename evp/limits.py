@@ -310,5 +310,9 @@ LOADTEST_SATURATED_EPS_MAX = 500_000
 LOADTEST_SATURATED_REQUESTS_PER_S_MAX = 50_000
 #: Files that a generator process opens beside its connections.
 LOADTEST_FILES_KEPT = 32
+#: The store may take this long for an answer when events are looked up, milliseconds: the embedded
+#: one goes through its whole collection first. At the start it must answer within the second one.
+LOADTEST_PASS_MS_MAX = 600_000
+LOADTEST_PING_S_MAX = 10.0
 #: Lost and doubled events that a load test names.
 LOADTEST_NAMED_MAX = 20

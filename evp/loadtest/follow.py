@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from evp.clock import monotonic_s
 from evp.errors import LogUnavailable, StoreUnavailable
-from evp.limits import LOADTEST_STORED_S_MAX, LOADTEST_UNSEEN_S_MAX
+from evp.limits import LOADTEST_PING_S_MAX, LOADTEST_STORED_S_MAX, LOADTEST_UNSEEN_S_MAX
 from evp.loadtest.backlog import LogWatch
 from evp.loadtest.check import Check, Checker, Sent
 from evp.loadtest.process import Done
@@ -49,11 +49,14 @@ class Follower:
         """
         try:
             await self.log.open()
-            await ping(self._engines.db)
+            async with asyncio.timeout(LOADTEST_PING_S_MAX):
+                await ping(self._engines.db)
         except LogUnavailable as error:
             raise LogUnavailable(f"{error}{_HINT}") from error
         except StoreUnavailable as error:
             raise StoreUnavailable(f"{error}{_HINT}") from error
+        except TimeoutError as error:
+            raise StoreUnavailable(f"the store does not answer{_HINT}") from error
         self._tasks = [asyncio.create_task(self.log.run()), asyncio.create_task(self.stored.run())]
 
     def give_up(self) -> None:

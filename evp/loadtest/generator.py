@@ -99,7 +99,8 @@ class Generator:
         gives_up_at_s = monotonic_s() + LOADTEST_FINISH_S_MAX
         while (now_s := monotonic_s()) < gives_up_at_s:
             self._dispatch()
-            if not self._pool.is_waiting and not self._again and not self._is_due(now_s):
+            left = self._again or self._is_due(now_s)
+            if not self._pool.is_waiting and (not left or self._paused_until_s > gives_up_at_s):
                 return
             self._pool.end_silent(now_s)
             await asyncio.sleep(LOADTEST_TICK_S)

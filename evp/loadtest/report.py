@@ -36,9 +36,10 @@ class Storing(Struct, frozen=True):
 class Report(Struct, frozen=True):
     """What was asked of evp, and what it did.
 
-    `asked = accepted + rejected + unanswered + unsent`, without the warm-up. `late`
-    events started more than 10 ms after they were due. `retried` counts requests that
-    were refused for the moment, by code. `storing` and `check` are None where the
+    `asked = accepted + rejected + unanswered + unsent`, without the warm-up. What was
+    refused for the moment until the time was up is unanswered as well. `late` events
+    started more than 10 ms after they were due. `retried` counts requests that were
+    refused for the moment, by code. `storing` and `check` are None where the
     store was not looked at. `gave_up` says why the load ended early, `unavailable` why
     there is no check though there should be one.
     """

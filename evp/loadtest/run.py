@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Sequence
 
@@ -19,6 +20,7 @@ from evp.loadtest.plan import Plan, check_size, shares
 from evp.loadtest.process import Done
 from evp.loadtest.report import Report, judged, report_of
 from evp.loadtest.thresholds import Threshold
+from evp.signals import end
 
 
 class Look(Struct, frozen=True):
@@ -49,6 +51,7 @@ class LoadTest:
         self._follower = Follower(engines, self._run) if engines else None
         self._fleet = Fleet(shares(plan, self._run, key), self._sampled)
         self._checked = 0
+        self._checking: asyncio.Task[Check] | None = None
         self._interrupted = False
 
     @property
@@ -95,10 +98,15 @@ class LoadTest:
         unavailable = ""
         if self._plan.verify:
             self._stage = "checking"
+            looking = follower.check(done, self._plan.batch, self._have_checked)
+            self._checking = asyncio.create_task(looking)
             try:
-                check = await follower.check(done, self._plan.batch, self._have_checked)
+                await asyncio.wait({self._checking})
+                check = None if self._checking.cancelled() else self._checking.result()
             except StoreUnavailable as error:
                 unavailable = str(error)
+            finally:
+                await end(self._checking)
         return msgspec.structs.replace(
             report,
             storing=storing,
@@ -108,8 +116,10 @@ class LoadTest:
         )
 
     def interrupt(self) -> None:
-        """End the load now, or the wait for the store after it; what was sent is still told."""
+        """End what is under way, load, wait or check; what is known by then is still told."""
         self._interrupted = True
+        if self._checking:
+            self._checking.cancel()
         if self._stage == "sending":
             self._stage = "ending"
             self._fleet.stop()

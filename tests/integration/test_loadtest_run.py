@@ -114,6 +114,27 @@ async def test_ctrl_c_while_it_waits(settings: Settings, db: Database) -> None:
     assert not report.storing.drained
 
 
+async def test_ctrl_c_while_it_looks_up(
+    settings: Settings, db: Database, own_store_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever doesn't want to wait for the check is told all else."""
+    monkeypatch.setattr(follow, "LOADTEST_STORED_S_MAX", 0.1)
+    client = connect(changed(settings, mongo_url=own_store_server.url))
+    async with serving(settings) as server:
+        plan = plan_of(f"http://127.0.0.1:{server.port}")
+        engines = engines_of(settings, database(client, settings.mongo_db))
+        test = LoadTest(plan, "test-key", engines)
+        running = asyncio.create_task(test.run([]))
+        await until(lambda: test.look().counts.accepted > 0, what="it is under way")
+        with own_store_server.paused():
+            await until(lambda: test.look().stage == "checking", what="it looks events up")
+            test.interrupt()
+            report = await running
+    await close(client)
+    assert (report.accepted, report.check, report.interrupted) == (300, None, True)
+    assert report.unavailable == ""
+
+
 async def test_follower_without_engines(settings: Settings, db: Database) -> None:
     """A log that is away is told at once, with what to do."""
     engines = engines_of(changed(settings, redis_url="redis://127.0.0.1:1"), db)
