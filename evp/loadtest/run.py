@@ -104,7 +104,8 @@ class LoadTest:
                 await asyncio.wait({self._checking})
                 check = None if self._checking.cancelled() else self._checking.result()
             except StoreUnavailable as error:
-                unavailable = str(error)
+                # The client may make this of a cancellation.
+                unavailable = "" if self._checking.cancelling() else str(error)
             finally:
                 await end(self._checking)
         return msgspec.structs.replace(
