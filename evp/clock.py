@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 monotonic_s = time.monotonic
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MS = timedelta(milliseconds=1)
 
 #: The last millisecond that a date can hold: the end of the year 9999.
 MS_MAX = 253_402_300_799_999
@@ -28,5 +31,4 @@ def from_ms(ms: int) -> datetime:
 
 def to_ms(moment: datetime) -> int:
     """Return an aware datetime as whole milliseconds since 1970, rounded down."""
-    # Seconds and microseconds apart: their float sum would round some milliseconds up.
-    return int(moment.timestamp() // 1) * 1000 + moment.microsecond // 1000
+    return (moment - _EPOCH) // _MS

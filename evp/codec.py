@@ -34,6 +34,10 @@ class Media(Enum):
     NDJSON = "one event a line"
 
 
+#: Before Python 3.12 a member that is looked up by its class costs a call.
+_EVENT, _ARRAY = Media.EVENT, Media.ARRAY
+
+
 class Decoded(NamedTuple):
     """Events in the order of the body; `extensions[i]` are the further attributes of event i."""
 
@@ -51,9 +55,9 @@ def decode(body: bytes, media: Media) -> Decoded:
     of the culprit where there is one.
     """
     try:
-        if media is Media.EVENT:
+        if media is _EVENT:
             events = [_decode_event(body)]
-        elif media is Media.ARRAY:
+        elif media is _ARRAY:
             events = _decode_array(body)
         else:
             # Not msgspec's decode_lines: it takes two events on a line, and one across lines.

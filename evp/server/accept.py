@@ -31,6 +31,7 @@ from evp.stream.producer import Epoch, Producer
 
 Respond = Callable[[Answer], None]
 
+_EVENT = Media.EVENT
 _JSON = ((b"content-type", b"application/json"),)
 _log = get("evp.accept")
 
@@ -85,7 +86,7 @@ class Acceptor:
             respond(problem(self._refusal or self._backpressure.refusal(len(body))))
             return
         try:
-            if media is Media.EVENT:
+            if media is _EVENT:
                 self._accept_event(body, respond)
             else:
                 self._accept_batch(body, media, respond)
@@ -107,7 +108,7 @@ class Acceptor:
             )
             respond(Answer(202, answer, _JSON))
 
-        made, first = self._flusher.add(decode(body, Media.EVENT), done, batch=False)
+        made, first = self._flusher.add(decode(body, _EVENT), done, batch=False)
 
     def _accept_batch(self, body: bytes, media: Media, respond: Respond) -> None:
         def done(result: str | LogUnavailable) -> None:

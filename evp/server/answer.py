@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from http import HTTPStatus
 from typing import NamedTuple
 
@@ -22,9 +23,14 @@ class Answer(NamedTuple):
 
 def on_the_wire(answer: Answer, *, keep_alive: bool) -> bytes:
     """Return an answer as HTTP/1.1."""
-    lines = [_STATUS_LINES[answer.status]]
-    lines += [b"%b: %b\r\n" % header for header in answer.headers]
-    lines.append(b"content-length: %d\r\n" % len(answer.body))
-    lines.append(b"\r\n" if keep_alive else b"connection: close\r\n\r\n")
-    lines.append(answer.body)
-    return b"".join(lines)
+    head, body = _head(answer.status, answer.headers, keep_alive), answer.body
+    return b"%b%d\r\n\r\n%b" % (head, len(body), body)
+
+
+@lru_cache(maxsize=256)
+def _head(status: int, headers: Headers, keep_alive: bool) -> bytes:  # noqa: FBT001 - is a part of the key
+    """Return all that comes before the length of the body: there are few such."""
+    lines = [_STATUS_LINES[status], *(b"%b: %b\r\n" % header for header in headers)]
+    if not keep_alive:
+        lines.append(b"connection: close\r\n")
+    return b"".join([*lines, b"content-length: "])

@@ -115,8 +115,9 @@ class Connection(HttpToolsProtocol):
                 return
 
     def on_message_begin(self) -> None:
-        """Start a request."""
-        super().on_message_begin()
+        """Start a request. What only an app needs of it is made once it gets there."""
+        self.url = b""
+        self.headers = []
         self._silent = False
         self._in_head = True
         self._head_bytes = 0
@@ -124,13 +125,13 @@ class Connection(HttpToolsProtocol):
 
     def on_url(self, url: bytes) -> None:
         """Collect the target, within the limit."""
-        super().on_url(url)
+        self.url += url
         self._count(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Collect a header, within the limit; a trailer is none."""
         if self._in_head:
-            super().on_header(name, value)
+            self.headers.append((name.lower(), value))
         self._count(len(name) + len(value) + 4)
 
     def _count(self, size_bytes: int) -> None:
@@ -150,9 +151,18 @@ class Connection(HttpToolsProtocol):
         if self._surplus and not self.url.startswith(_PROBES):
             detail = f"this server has {self.connections_max} connections open"
             raise Refusal("server_busy", detail, retry_after_s=1)
+        self._begin_for_app()
         super().on_headers_complete()
         self.cycle.transport = _Closing(self)
         self._in_head = False
+
+    def _begin_for_app(self) -> None:
+        """Have uvicorn begin this request, of which it has heard nothing so far."""
+        url, headers = self.url, self.headers
+        super().on_message_begin()
+        super().on_url(url)
+        for name, value in headers:
+            super().on_header(name, value)
 
     def on_body(self, body: bytes) -> None:
         """Hand a part of the body to the app."""

@@ -12,6 +12,7 @@ from evp.limits import BATCH_BODY_BYTES_MAX, BODIES_BYTES_MAX, SINGLE_BODY_BYTES
 EVENT_PATH = b"/events"
 BATCH_PATH = b"/events/batch"
 
+_EVENT, _ARRAY = Media.EVENT, Media.ARRAY
 _JSON = b"application/json"
 _NDJSON = (b"application/x-ndjson", b"application/ndjson")
 _CHARSETS = (b"utf-8", b'"utf-8"', b"utf8")
@@ -20,7 +21,7 @@ _CHARSETS = (b"utf-8", b'"utf-8"', b"utf8")
 def media_of(path: bytes, content_type: bytes | None) -> Media:
     """Return the shape of the body. Raises Refusal `unsupported_media_type`."""
     if content_type == _JSON:
-        return Media.EVENT if path == EVENT_PATH else Media.ARRAY
+        return _EVENT if path == EVENT_PATH else _ARRAY
     kind, *parameters = (content_type or b"").lower().split(b";")
     for parameter in parameters:
         name, _, value = parameter.strip().partition(b"=")
