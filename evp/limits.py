@@ -54,7 +54,7 @@ FRAME_EVENTS_CLOSE = 5_000
 #: Events of a frame: it was about to close when the last request joined it.
 FRAME_EVENTS_MAX = FRAME_EVENTS_CLOSE + BATCH_EVENTS_MAX
 #: Frames of one server process that wait for the log, the one under way included.
-FRAMES_WAITING_MAX = 16
+FRAMES_WAITING_MAX = 64
 #: Bytes of frames of one server process that wait for the log.
 FRAMES_WAITING_BYTES_MAX = 64 * MIB
 #: Sources counted by name in a frame's summary; the rest is "other".

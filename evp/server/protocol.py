@@ -28,33 +28,6 @@ _NOT_PLAIN = frozenset((b"content-encoding", b"transfer-encoding", b"expect", b"
 _READ_IF_REFUSED_BYTES_MAX = 64 * KIB
 
 
-class PlainCycle:
-    """A plain request under way, with the parts of a cycle that uvicorn looks at."""
-
-    __slots__ = (
-        "body",
-        "disconnected",
-        "held_bytes",
-        "keep_alive",
-        "media",
-        "message_event",
-        "more_body",
-        "response_complete",
-        "size_bytes",
-    )
-
-    def __init__(self, media: Media, size_bytes: int, *, keep_alive: bool) -> None:
-        self.media = media
-        self.size_bytes = size_bytes
-        self.keep_alive = keep_alive
-        self.body: list[bytes] = []
-        self.held_bytes = 0
-        self.more_body = True
-        self.disconnected = False
-        self.response_complete = False
-        self.message_event = _NOBODY_WAITS
-
-
 class _Nobody:
     """Stands where uvicorn's cycles have an event that their task waits for."""
 
@@ -63,6 +36,22 @@ class _Nobody:
 
 
 _NOBODY_WAITS = _Nobody()
+
+
+class PlainCycle:
+    """A plain request under way, with the parts of a cycle that uvicorn looks at."""
+
+    message_event = _NOBODY_WAITS
+    more_body = True
+    disconnected = False
+    response_complete = False
+    held_bytes = 0
+
+    def __init__(self, media: Media, size_bytes: int, *, keep_alive: bool) -> None:
+        self.media = media
+        self.size_bytes = size_bytes
+        self.keep_alive = keep_alive
+        self.body: list[bytes] = []
 
 
 class IngestProtocol(Connection):
@@ -133,26 +122,21 @@ class IngestProtocol(Connection):
 
     def _plain_cycle(self) -> PlainCycle | None:
         """Return the cycle of a plain request, None for every other one."""
-        key = content_type = length = None
-        for name, value in self.headers:
-            if name == b"content-type":
-                content_type = value
-            elif name == b"content-length":
-                length = value
-            elif name == b"x-api-key":
-                key = value
-            elif name in _NOT_PLAIN:
-                return None
-        if length is None or not length.isdigit() or not self._is_wanted(int(length)):
+        headers = dict(self.headers)
+        length = headers.get(b"content-length")
+        if length is None or not length.isdigit() or not _NOT_PLAIN.isdisjoint(headers):
+            return None
+        size_bytes = int(length)
+        if not self._is_wanted(size_bytes):
             return None
         if self.parser.get_method() != b"POST" or self.parser.get_http_version() != "1.1":
             return None
         try:
-            self.keys.name_of(key)
-            media = media_of(self.url, content_type)
+            self.keys.name_of(headers.get(b"x-api-key"))
+            media = media_of(self.url, headers.get(b"content-type"))
         except Refusal:
             return None
-        return PlainCycle(media, int(length), keep_alive=self.parser.should_keep_alive())
+        return PlainCycle(media, size_bytes, keep_alive=self.parser.should_keep_alive())
 
     def _is_wanted(self, size_bytes: int) -> bool:
         """Return whether a body is to be read; not if it is too large, or large and refused."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import socket
 from collections.abc import Generator
 
@@ -19,6 +18,7 @@ from evp.balance import look_once
 from evp.errors import EngineFailed, Refusal
 from evp.limits import KEEP_ALIVE_S, SERVER_STORE_CONNECTIONS_MAX
 from evp.logs import get
+from evp.machine import settle_memory
 from evp.server.accept import Acceptor
 from evp.server.app import build_app
 from evp.server.connection import Connection, sweep
@@ -75,9 +75,7 @@ async def serve(settings: Settings, listener: socket.socket, signals: Signals) -
     sweeping = asyncio.create_task(sweep(server.server_state))
     await acceptor.start()
     ledger.start()
-    # What is there from the start stays: looking through it again and again costs 40 ms each time.
-    gc.collect()
-    gc.freeze()
+    settle_memory()
     host, port = listener.getsockname()[:2]
     _log.info("serving", host=host, port=port, accepting=acceptor.refusal is None)
     try:

@@ -83,8 +83,9 @@ class Flusher:
         self.room_bytes -= size_bytes
         if frame.full:
             self._close_frame()
-        self._idle.clear()
-        self._work.set()
+        if self._idle.is_set():
+            self._idle.clear()
+            self._work.set()
         return made, first
 
     async def drain(self) -> None:

@@ -10,6 +10,7 @@ from evp.batch.retry import Backoff
 from evp.errors import LogUnavailable, StoreUnavailable
 from evp.limits import GIVE_BACK_S_MAX
 from evp.logs import get
+from evp.machine import settle_memory
 from evp.settings import Settings
 from evp.signals import Signals, end
 from evp.storage import schema
@@ -82,6 +83,7 @@ async def _work(
             ended,
             in_flight=in_flight,
         )
+        settle_memory()
         _log.info("working", consumer=slot.name, group=settings.consumer_group, pid=os.getpid())
         upkeep = Upkeep(settings, db, slot.incarnation)
         helpers = [
