@@ -33,6 +33,8 @@ TIME_AHEAD_MS_MAX = 24 * 3600 * 1000
 API_KEY_BYTES_MAX = 256
 #: Request line and headers of one HTTP request.
 HEADER_BYTES_MAX = 32 * KIB
+#: The head of a request that is kept to compare the next one with.
+REPEATED_HEAD_BYTES_MAX = 2 * KIB
 #: Connections of one server process, as far as it may open so many files.
 CONNECTIONS_MAX = 4_096
 #: Files that a server process needs for anything else.

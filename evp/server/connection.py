@@ -65,9 +65,7 @@ class Connection(HttpToolsProtocol):
         """Parse what came in; answer what is no HTTP."""
         if self._ended:
             return
-        self._active_at_s = monotonic_s()
-        if self.timeout_keep_alive_task is not None:
-            self._unset_keepalive_if_required()
+        self.begin_activity()
         head_bytes = self._head_bytes
         self._silent = True
         rest = None
@@ -87,6 +85,12 @@ class Connection(HttpToolsProtocol):
                 self._count_silence(len(data))
             else:
                 self._silent_bytes = 0
+
+    def begin_activity(self) -> None:
+        """Note that something came."""
+        self._active_at_s = monotonic_s()
+        if self.timeout_keep_alive_task is not None:
+            self._unset_keepalive_if_required()
 
     def _count_silence(self, size_bytes: int) -> None:
         """Bound what the parser keeps to itself: a header, a trailer, until it is complete."""

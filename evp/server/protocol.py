@@ -3,8 +3,9 @@
 A request is *plain* if its length is known and allowed, its key is right, it has
 no encoding and expects nothing, no other request is under way on its connection
 and its client takes the answers. Then its body goes straight to the acceptor
-and the answer straight to the socket, at about half the cost. Everything else
-is handed on untouched.
+and the answer straight to the socket, at about half the cost. Where its head is
+that of an earlier one (`evp.server.repeated`), it is not even parsed. Everything
+else is handed on untouched.
 
 To uvicorn a plain request under way looks like one of its own cycles, so its
 handling of pipelined requests, lost connections and shutdown holds for both.
@@ -21,11 +22,14 @@ from evp.server.accept import Acceptor
 from evp.server.answer import Answer, on_the_wire
 from evp.server.connection import Connection, connections_max
 from evp.server.keys import Keys
+from evp.server.repeated import RepeatedHead, head_of
 from evp.server.request import BATCH_PATH, EVENT_PATH, Bodies, body_bytes_max, media_of
 
 _NOT_PLAIN = frozenset((b"content-encoding", b"transfer-encoding", b"expect", b"upgrade"))
 #: A small body that will be refused is read all the same: that is cheaper than a new connection.
 _READ_IF_REFUSED_BYTES_MAX = 64 * KIB
+#: A client whose heads differ so often is not compared any more.
+_HEADS_MISSED_MAX = 3
 
 
 class _Nobody:
@@ -64,6 +68,39 @@ class IngestProtocol(Connection):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._plain: PlainCycle | None = None
+        self._head: RepeatedHead | None = None
+        self._heads_missed = 0
+        self._parsed: Media | None = None
+
+    def data_received(self, data: bytes) -> None:
+        """Take a request that repeats the head of an earlier one; parse anything else."""
+        cycle = self.cycle
+        between = (
+            (cycle is None or cycle.response_complete)
+            and self._reading_since_s is None
+            and not (self._ended or self._surplus or self.flow.write_paused)
+        )
+        if between and self._head is not None and self._take_repeated(self._head, data):
+            return
+        self._parsed = None
+        super().data_received(data)
+        if between and self._parsed is not None and self._heads_missed < _HEADS_MISSED_MAX:
+            self._head = head_of(data, self._parsed)
+
+    def _take_repeated(self, head: RepeatedHead, data: bytes) -> bool:
+        """Take what came if it is one whole request with this head, which was plain before."""
+        body = head.body_of(data)
+        if body is None:
+            self._head = None
+            self._heads_missed += 1
+            return False
+        if not self._is_wanted(len(body)):
+            return False
+        self.begin_activity()
+        self.cycle = cycle = PlainCycle(head.media, len(body), keep_alive=True)
+        cycle.more_body = False
+        self._accept(cycle, body)
+        return True
 
     def on_headers_complete(self) -> None:
         """Decide whether this request is plain."""
@@ -114,7 +151,10 @@ class IngestProtocol(Connection):
             self.bodies.release(cycle.held_bytes)
         body = cycle.body[0] if len(cycle.body) == 1 else b"".join(cycle.body)
         cycle.body = []
+        self._parsed = cycle.media if cycle.keep_alive else None
+        self._accept(cycle, body)
 
+    def _accept(self, cycle: PlainCycle, body: bytes) -> None:
         def respond(answer: Answer) -> None:
             self._respond(cycle, answer)
 

@@ -204,6 +204,57 @@ async def test_connection_is_kept(server: InProcess, layers: Counter[str]) -> No
     assert layers == {"plain": 8, "asgi": 2}
 
 
+async def test_head_that_repeats_is_parsed_once(
+    server: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that sends the same head again is answered as before, and its head not parsed."""
+    parsed = 0
+    complete = IngestProtocol.on_headers_complete
+
+    def counted(self: IngestProtocol) -> None:
+        nonlocal parsed
+        parsed += 1
+        complete(self)
+
+    monkeypatch.setattr(IngestProtocol, "on_headers_complete", counted)
+    before = await server.entries()
+    async with server.wire() as wire:
+        for number in range(0, 2000, 99):
+            id_ = str(number)
+            await wire.send(request(b'{"type": "t", "id": "%d"}' % number))
+            wanted = canonical(event_id("evp", id_, 0))
+            assert body_of(await wire.reply())["event_id"] == wanted
+    assert parsed == 1
+    assert await server.entries() == before + 21
+
+
+async def test_nothing_hides_behind_a_head_that_repeats(server: InProcess) -> None:
+    """After one that repeats, whatever else comes on the connection is answered as ever."""
+    one, other = (request(b'{"type": "t", "id": "%d"}' % number) for number in (1, 2))
+    wrong_key = request(ONE, headers=JSON | {"x-api-key": "wrong"})
+    for sent, answers in (
+        ((one + other,), ["202", "202"]),
+        ((one[:-3], one[-3:]), ["202"]),
+        ((one[:30], one[30:] + other), ["202", "202"]),
+        ((request(b"{"),), ["invalid_json"]),
+        ((wrong_key,), ["unauthenticated"]),
+        ((one + wrong_key,), ["202", "unauthenticated"]),
+        ((request(ONE, chunked=True),), ["202"]),
+        ((one.replace(b"content-length: 24", b"content-length: 23"),), ["invalid_json", "400"]),
+        ((one.replace(b"HTTP/1.1", b"HTTP/1.0"),), ["202"]),
+    ):
+        async with server.wire() as wire:
+            for _ in range(2):
+                await wire.send(one)
+                body_of(await wire.reply())
+            for part in sent:
+                await wire.send(part)
+                await asyncio.sleep(0.01)
+            for answer in answers:
+                reply = await wire.reply()
+                assert answer in {str(reply.status), reply.code}
+
+
 PIPELINE = [
     (request(b'{"type": "t", "id": "1"}'), "202"),
     (request(b"{"), "invalid_json"),
