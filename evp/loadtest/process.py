@@ -10,7 +10,6 @@ standard output, and never hold the load up. Each goes after its length in four 
 from __future__ import annotations
 
 import asyncio
-import gc
 import struct
 import sys
 
@@ -23,6 +22,7 @@ from evp.limits import LOADTEST_TELL_S
 from evp.loadtest.counts import Counts, Sample
 from evp.loadtest.generator import Generator
 from evp.loadtest.plan import Share
+from evp.machine import settle_memory
 from evp.signals import end
 
 
@@ -122,9 +122,7 @@ async def _main() -> None:
 
 async def _generate(stdin: asyncio.StreamReader, output: _Output) -> None:
     generator = Generator(_decode_share.decode(await _read(stdin)), output.tell)
-    # What is there from the start stays; the collector need not look at it again.
-    gc.collect()
-    gc.freeze()
+    settle_memory()
     try:
         await generator.connect()
     except Unavailable as error:
