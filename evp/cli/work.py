@@ -18,8 +18,11 @@ def work(
     ] = None,
     processes: Annotated[int, typer.Option(min=1, max=256, help="Worker processes.")] = 1,
     in_flight: Annotated[
-        int, typer.Option(min=1, max=16, help="Batches written at once by one process.")
-    ] = 1,
+        int,
+        typer.Option(
+            min=1, max=16, help="Batches written at once by one process, when it is behind."
+        ),
+    ] = 2,
     burst: Annotated[
         bool, typer.Option("--burst", help="Stop when the stream is drained.")
     ] = False,

@@ -1,10 +1,11 @@
 """The worker, on one page: read → carry (write, settle, ack) → read.
 
-Nothing is read while a batch is carried (`in_flight` 1): that is all the
-backpressure there is, and it is enough. After a small batch, the next one is left
-a moment to grow. An outage of either engine ends nothing
-and loses nothing: the batch in hand is written again until it is settled, or
-dropped unacked, and then it comes again.
+Nothing is read while a batch is carried, unless the log had all that was asked for
+and more: then one batch is read ahead (`in_flight` 2), so that the store need not
+wait for the next one. That is all the backpressure there is, and it is enough.
+After a small batch, the next one is left a moment to grow. An outage of either
+engine ends nothing and loses nothing: the batch in hand is written again until it
+is settled, or dropped unacked, and then it comes again.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Worker:
         register: Register,
         stop: asyncio.Event,
         *,
-        in_flight: int = 1,
+        in_flight: int = 2,
     ) -> None:
         self._consumer = consumer
         self._carrier = carrier
@@ -56,6 +57,7 @@ class Worker:
         self._log_backoff = Backoff()
         self._group_known = False
         self._read_at_s = 0.0
+        self._behind = False
 
     async def run(self, *, burst: bool = False) -> None:
         """Work until told to stop; with `burst`, until the group has nothing left.
@@ -71,10 +73,10 @@ class Worker:
                     self._under_way.add(asyncio.create_task(carrying))
                 elif burst and batch is not None and not self._under_way and await self._drained():
                     break
-                full = len(self._under_way) >= self._in_flight
-                if self._under_way and (full or not batch):
-                    # The task alone holds the batch now: its memory is free once it is written.
-                    del batch
+                ahead = self._in_flight - 1 if batch and self._behind else 0
+                # The task alone holds the batch now: its memory is free once it is written.
+                del batch
+                while len(self._under_way) > ahead:
                     await self._one_done()
             while self._under_way:
                 await self._one_done()
@@ -107,7 +109,8 @@ class Worker:
             await self._log_backoff.wait(self._stop)
         else:
             self._log_backoff.reset()
-            if 0 < len(batch) < frames_max:
+            self._behind = len(batch) >= frames_max
+            if batch and not self._behind:
                 self._read_at_s = monotonic_s() + READ_AGAIN_S
             return batch
         return None

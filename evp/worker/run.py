@@ -31,7 +31,7 @@ async def work(
     settings: Settings,
     signals: Signals,
     *,
-    in_flight: int = 1,
+    in_flight: int = 2,
     burst: bool = False,
     take_over: bool = False,
 ) -> None:
