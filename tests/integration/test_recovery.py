@@ -191,20 +191,20 @@ async def test_deleted_entries_of_a_claim_are_no_frames(
 
 
 async def test_a_slow_write_keeps_its_claim(
-    link: Link, settings: Settings, failing: Server
+    settings: Settings, failing: Server, opened: Opener
 ) -> None:
     """While a write takes longer than CLAIM_IDLE_MS, no other worker gets its entries."""
-    settings = changed(settings, mongo_url=failing.url, claim_idle_ms=300, write_timeout_ms=5000)
+    # The claim is renewed three times within it: enough for a machine that is busy.
+    settings = changed(settings, mongo_url=failing.url, claim_idle_ms=1200, write_timeout_ms=5000)
     async with store(failing.url, settings.mongo_db) as db:
-        slow = fail(db, "insert", blockConnection=True, blockTimeMS=1500)
+        slow = fail(db, "insert", blockConnection=True, blockTimeMS=3000)
         async with slow, working(settings):
             await append_events(settings, 1)
             await until_pending(settings, 1)
-            other = consumer(settings, "other-1", claim_idle_ms=300)
-            for _ in range(10):
+            other = opened("other-1", claim_idle_ms=1200)
+            for _ in range(20):
                 assert await one_pass(other) == []
                 await asyncio.sleep(0.1)
-            await other.close()
         await drain(settings)
         assert [one["stored"] for one in await documents(db, schema.OUTCOMES)] == [1]
 
