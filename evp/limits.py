@@ -282,11 +282,15 @@ LOADTEST_REFUSED_MAX = 20
 LOADTEST_SAMPLES_PER_S = 200
 #: Of a load without a rate, one in so many requests.
 LOADTEST_SAMPLE_EVERY = 16
-#: How often the store is asked for those, seconds, and how many at most are being watched.
-LOADTEST_LOOK_S = 0.005
+#: How often the store is asked for those, seconds: less often, by a share of how long the oldest
+#: one waits already, but not more seldom than the third. And how many at most are watched.
+LOADTEST_LOOK_S = 0.01
+LOADTEST_LOOK_SHARE = 0.02
+LOADTEST_LOOK_S_MAX = 0.1
 LOADTEST_WATCHED_MAX = 100_000
-#: How often it looks at the log, seconds.
-LOADTEST_LOG_LOOK_S = 0.05
+#: How often it looks at the log, seconds: while it loads, and while it waits for the end.
+LOADTEST_LOG_LOOK_S = 0.25
+LOADTEST_LOG_END_S = 0.02
 #: A load test waits for the store as long as it makes progress within this, seconds.
 LOADTEST_STORED_S_MAX = 60.0
 #: Of events that were watched and are not seen once the group has done with all, so much longer.

@@ -7,9 +7,10 @@ import contextlib
 
 from msgspec import Struct
 
+from evp.batch.retry import is_set_within
 from evp.clock import monotonic_s
 from evp.errors import LogUnavailable
-from evp.limits import LOADTEST_LOG_LOOK_S
+from evp.limits import LOADTEST_LOG_END_S, LOADTEST_LOG_LOOK_S
 from evp.stream.client import Link
 from evp.stream.info import log_facts
 from evp.stream.keys import Keys
@@ -38,6 +39,8 @@ class LogWatch:
     def __init__(self, redis_url: str, stream: str, group: str) -> None:
         self.now: Backlog | None = None
         self.waiting_max = 0
+        self.ending = asyncio.Event()
+        """Set it to have the log looked at more often."""
         self._redis_url = redis_url
         self._keys = Keys(stream)
         self._group = group
@@ -57,7 +60,9 @@ class LogWatch:
     async def run(self) -> None:
         """Look until cancelled. A log that is away is looked at again."""
         while True:
-            await asyncio.sleep(LOADTEST_LOG_LOOK_S)
+            await is_set_within(self.ending, LOADTEST_LOG_LOOK_S)
+            if self.ending.is_set():
+                await asyncio.sleep(LOADTEST_LOG_END_S)
             with contextlib.suppress(LogUnavailable):
                 self.now = await self._look()
                 self.waiting_max = max(self.waiting_max, self.now.waiting)

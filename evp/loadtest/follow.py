@@ -86,6 +86,7 @@ class Follower:
 
     async def _wait_settled(self) -> float | None:
         """Return when the group had done with all; None if it stays behind."""
+        self.log.ending.set()
         begun_at_s = monotonic_s()
         gives_up_at_s = begun_at_s + LOADTEST_STORED_S_MAX
         target: int | None = None

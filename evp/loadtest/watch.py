@@ -11,7 +11,13 @@ from typing import NamedTuple
 
 from evp.clock import monotonic_s
 from evp.errors import StoreUnavailable
-from evp.limits import LOADTEST_LOOK_S, LOADTEST_WATCHED_MAX, LOOKUP_IDS_MAX
+from evp.limits import (
+    LOADTEST_LOOK_S,
+    LOADTEST_LOOK_S_MAX,
+    LOADTEST_LOOK_SHARE,
+    LOADTEST_WATCHED_MAX,
+    LOOKUP_IDS_MAX,
+)
 from evp.loadtest.counts import Sample
 from evp.loadtest.events import stored_id
 from evp.loadtest.histogram import Histogram
@@ -30,11 +36,11 @@ class _Watched(NamedTuple):
 class StoredWatch:
     """Asks the store for samples until it has them.
 
-    Every few milliseconds for the oldest one, and for those behind it as long as they
-    are there; now and then for some far behind it, since the order may be another
-    one. Those that were overtaken are asked for with these. So the time until a
-    document is there is told too long by some milliseconds, never too short: it ends
-    when the store's answer has come.
+    For the oldest one every ten milliseconds, or less often if that waits for long; for
+    those behind it as long as they are there; now and then for some far behind it,
+    since the order may be another one. Those that were overtaken are asked for with
+    these. So the time until a document is there is told too long by a few milliseconds,
+    or a few parts in a hundred, never too short: it ends when the store's answer came.
     """
 
     def __init__(self, db: Database, run: str, *, time_in_id: bool) -> None:
@@ -64,7 +70,14 @@ class StoredWatch:
         while True:
             with contextlib.suppress(StoreUnavailable):
                 await self._look()
-            await asyncio.sleep(LOADTEST_LOOK_S)
+            await asyncio.sleep(self._pause_s())
+
+    def _pause_s(self) -> float:
+        """Return how long to wait before the next look: what took long need not be told finely."""
+        if not self._waiting:
+            return LOADTEST_LOOK_S
+        waits_s = monotonic_s() - self._waiting[0].due_at_s
+        return min(max(LOADTEST_LOOK_S, LOADTEST_LOOK_SHARE * waits_s), LOADTEST_LOOK_S_MAX)
 
     async def _look(self) -> None:
         self._looks += 1
