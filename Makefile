@@ -17,7 +17,7 @@ $(READY): requirements/dev.lock pyproject.toml
 	@touch $@
 
 .PHONY: help up test lint type format cov docs lock faults faults-slice faults-suite
-.PHONY: bench bench-quick bench-store clean
+.PHONY: bench bench-quick bench-growth bench-store clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ bench: $(READY) ## compare evp with its store alone and with other stacks, for d
 
 bench-quick: $(READY) ## one short round of it: evp, its store alone, FastAPI (wrk; two minutes)
 	@$(BIN)/python scripts/bench/run.py --rounds 1 --seconds 1 --only fastapi
+
+bench-growth: $(READY) ## what an event costs as stored events, workers, payloads and connections grow (three minutes)
+	@$(BIN)/python scripts/bench/growth.py --write
 
 STORE_VERSION := 0.5.3-beta.193
 

@@ -42,7 +42,7 @@ def render(
     present = [name for name in names if any(name in one for one in rounds)]
     systems = [name for name in present if name != "bare"]
     never = {TITLES[name]: "failed in every round" for name in names if name not in present}
-    facts = f"{datetime.now(UTC):%Y-%m-%d}; {machine()}; `{command}`"
+    facts = f"{today()}; {machine()}; `{command}`"
     parts = [
         f"{facts}. Medians of the rounds, in brackets the least and the most.",
         _rates(present, rounds),
@@ -52,11 +52,16 @@ def render(
     return "\n\n".join(parts)
 
 
-def write(page: Path, text: str) -> None:
-    """Put the section between its two marks."""
+def today() -> str:
+    """Return the date, UTC."""
+    return f"{datetime.now(UTC):%Y-%m-%d}"
+
+
+def write(page: Path, text: str, begins: str = BEGIN, ends: str = END) -> None:
+    """Put a section between its two marks."""
     old = page.read_text(encoding="utf-8")
-    before, begin, rest = old.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    before, begin, rest = old.partition(begins)
+    _, end, after = rest.partition(ends)
     if not begin or not end:
         raise SystemExit(f"{page} has no marks for the figures")
     page.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")

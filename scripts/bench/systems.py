@@ -7,7 +7,7 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -92,11 +92,11 @@ def start(contender: Contender, folder: Path) -> Iterator[System]:
 
 
 @contextmanager
-def start_evp(folder: Path) -> Iterator[System]:
-    """Run `evp up` with its defaults in a folder of its own. Raises Failed."""
+def start_evp(folder: Path, flags: Sequence[str] = ()) -> Iterator[System]:
+    """Run `evp up`, with its defaults but for `flags`, in a folder of its own. Raises Failed."""
     with Processes(folder) as processes:
         command = [sys.executable, "-m", "evp", "up", "--port", "0", "--data-dir", str(folder)]
-        processes.start("up", command)
+        processes.start("up", [*command, *flags])
         running = processes.wait(lambda: read(folder), "evp up")
         yield System(
             running.http_url,
@@ -105,10 +105,17 @@ def start_evp(folder: Path) -> Iterator[System]:
             running.mongo_url,
             running.mongo_db,
             "evp:events",
-            {role.partition("-")[0]: pid for role, pid in running.children.items()},
+            {_role(name, running.children): pid for name, pid in running.children.items()},
             processes,
             counts_events=True,
         )
+
+
+def _role(name: str, children: Mapping[str, int]) -> str:
+    """Return the role of a child; with its number where there are several of one."""
+    role = name.partition("-")[0]
+    several = sum(one.startswith(f"{role}-") for one in children) > 1
+    return name if several else role
 
 
 @contextmanager
