@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from evp.errors import UsageError, redact_url
 from evp.limits import (
+    BATCH_BODY_BYTES_MAX,
     LOADTEST_SAMPLE_EVERY,
     LOADTEST_SAMPLES_PER_S,
     LOADTEST_SATURATED_EPS_MAX,
@@ -87,7 +88,13 @@ class Share(Struct, frozen=True):
 
 
 def check_size(plan: Plan) -> None:
-    """Raise UsageError where a plan has more than can be looked up afterwards."""
+    """Raise UsageError where requests are too large, or more than can be looked up afterwards."""
+    payload_bytes = max(map(len, plan.lines), default=plan.shape.payload_bytes)
+    if plan.batch * payload_bytes > BATCH_BODY_BYTES_MAX:
+        raise UsageError(
+            f"a request of {plan.batch:,} events of {payload_bytes:,} bytes has more than "
+            f"{BATCH_BODY_BYTES_MAX:,}, which servers refuse: give a smaller --batch"
+        )
     eps = plan.eps or min(
         LOADTEST_SATURATED_EPS_MAX, LOADTEST_SATURATED_REQUESTS_PER_S_MAX * plan.batch
     )

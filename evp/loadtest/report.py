@@ -32,6 +32,11 @@ class Storing(Struct, frozen=True):
     watched: int
     unseen: int
 
+    @property
+    def complete(self) -> bool:
+        """Whether all is stored, as far as was looked."""
+        return self.drained and not self.unseen
+
 
 class Report(Struct, frozen=True):
     """What was asked of evp, and what it did.
@@ -78,14 +83,14 @@ class Report(Struct, frozen=True):
     def exit_code(self) -> int:
         """99 if a threshold was missed, 3 if the store is away, 1 if anything was not stored once.
 
-        Late and unsent events are no finding: that is what a load above the limit is for.
+        Late events are no finding, unsent ones are: what was asked for was not done.
         """
         if not all(one.met for one in self.thresholds):
             return EXIT_THRESHOLD
         if self.unavailable:
             return EXIT_UNAVAILABLE
-        refused = bool(self.rejected or self.unanswered or self.gave_up)
-        waits = self.storing is not None and not self.storing.drained and not self.interrupted
+        refused = bool(self.rejected or self.unanswered or self.unsent or self.gave_up)
+        waits = self.storing is not None and not self.interrupted and not self.storing.complete
         wrong = self.check is not None and bool(self.check.lost or self.check.doubled)
         return EXIT_FINDING if refused or waits or wrong else EXIT_OK
 

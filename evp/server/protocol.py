@@ -85,7 +85,7 @@ class IngestProtocol(Connection):
         self._parsed = None
         super().data_received(data)
         if between and self._parsed is not None and self._heads_missed < _HEADS_MISSED_MAX:
-            self._head = head_of(data, self._parsed)
+            self._head = head_of(data, self.url, self._parsed)
 
     def _take_repeated(self, head: RepeatedHead, data: bytes) -> bool:
         """Take what came if it is one whole request with this head, which was plain before."""
@@ -94,9 +94,11 @@ class IngestProtocol(Connection):
             self._head = None
             self._heads_missed += 1
             return False
+        self.url = head.path
         if not self._is_wanted(len(body)):
             return False
         self.begin_activity()
+        self._silent_bytes = 0
         self.cycle = cycle = PlainCycle(head.media, len(body), keep_alive=True)
         cycle.more_body = False
         self._accept(cycle, body)

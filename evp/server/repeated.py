@@ -24,6 +24,7 @@ class RepeatedHead(NamedTuple):
 
     before: bytes
     after: bytes
+    path: bytes
     media: Media
 
     def body_of(self, data: bytes) -> bytes | None:
@@ -39,7 +40,7 @@ class RepeatedHead(NamedTuple):
         return body if length.isdigit() and int(length) == len(body) else None
 
 
-def head_of(data: bytes, media: Media) -> RepeatedHead | None:
+def head_of(data: bytes, path: bytes, media: Media) -> RepeatedHead | None:
     """Return the head of the one request that `data` is, which was plain; None if it is more."""
     end = data.find(_END, 0, REPEATED_HEAD_BYTES_MAX)
     if end < 0:
@@ -51,4 +52,4 @@ def head_of(data: bytes, media: Media) -> RepeatedHead | None:
     start, stop = lengths[0].span(1)
     after = head[stop:]
     # With blanks behind the number, another length could not be told from them.
-    return RepeatedHead(head[:start], after, media) if after.startswith(b"\r") else None
+    return RepeatedHead(head[:start], after, path, media) if after.startswith(b"\r") else None

@@ -83,18 +83,23 @@ class Consumer:
         self._claim_at_s = 0.0
         self._turn = asyncio.Lock()
 
-    async def read(self, frames_max: int, *, block: bool = True) -> list[Delivery]:
+    async def read(self, frames_max: int, *, ahead: bool = False) -> list[Delivery]:
         """Return up to `frames_max` entries: own pending ones, stale ones of others, new ones.
 
-        Waits up to `block_ms` for new ones if `block`. An empty list means that
-        none came. Raises LogUnavailable or GroupLost: the caller must drop
-        everything it holds; the next read dials anew.
+        Waits up to `block_ms` for new ones. `ahead`, while the caller still writes what
+        it was given before, it waits for nothing and gives new ones alone: it must not
+        get the others again, so there are none while it is time to read those.
+        An empty list means that none came. Raises LogUnavailable or GroupLost: the
+        caller must drop everything it holds; the next read dials anew.
         """
         async with self._connected() as link:
+            if ahead:
+                due = self._own_after is not None or self._is_claim_due()
+                return [] if due else await self._new(link, frames_max)
             return (
                 await self._own(link, frames_max)
                 or await self._stale(link, frames_max)
-                or await self._new(link, frames_max, block=block)
+                or await self._new(link, frames_max, self._block_ms)
             )
 
     async def stale(self, frames_max: Callable[[], int]) -> AsyncIterator[list[Delivery]]:
@@ -220,7 +225,7 @@ class Consumer:
 
     async def _stale(self, link: Link, frames_max: int) -> list[Delivery]:
         """Go on with the pass over what others have left, or begin the next one when it is time."""
-        if self._claim_cursor is None and monotonic_s() >= self._claim_at_s:
+        if self._claim_cursor is None and self._is_claim_due():
             self._claim_cursor = "0-0"
         while self._claim_cursor is not None:
             found, self._claim_cursor = await self._claim(link, frames_max, self._claim_cursor)
@@ -228,6 +233,9 @@ class Consumer:
             if found:
                 return found
         return []
+
+    def _is_claim_due(self) -> bool:
+        return self._claim_cursor is not None or monotonic_s() >= self._claim_at_s
 
     async def _claim(
         self, link: Link, frames_max: int, cursor: str
@@ -242,14 +250,16 @@ class Consumer:
         ]
         return _counted(found, portion.times), portion.last
 
-    async def _new(self, link: Link, frames_max: int, *, block: bool) -> list[Delivery]:
+    async def _new(
+        self, link: Link, frames_max: int, block_ms: int | None = None
+    ) -> list[Delivery]:
         if frames_max > 1:
             # Frames so far were small; the next ones may be as large as one request makes them.
             fit = await fitting(link, self._keys, self.group, frames_max)
             frames_max = fit or frames_max
             if self._saw_plain or not fit:
                 frames_max = min(frames_max, READ_UNSEEN_MAX)
-        found = await self._xreadgroup(link, frames_max, ">", self._block_ms if block else None)
+        found = await self._xreadgroup(link, frames_max, ">", block_ms)
         if found:
             self._saw_plain = any(one.frame is None or one.frame.external for one in found)
         return found

@@ -81,10 +81,14 @@ def render(report: Report) -> RenderableType:
 
 def _storing_rows(storing: Storing) -> list[_Row]:
     rate = _count(storing.per_s) if storing.drained else "not all in time"
-    return [
+    rows: list[_Row] = [
         ("events/s stored", rate, None if storing.drained else "red"),
         ("waiting in the log, at most", _count(storing.backlog_max), None),
     ]
+    if storing.unseen:
+        shown = f"{_count(storing.unseen)} of {_count(storing.watched + storing.unseen)}"
+        rows.append(("watched and not seen in the store", shown, "red"))
+    return rows
 
 
 def _check_rows(check: Check) -> list[_Row]:

@@ -2,7 +2,8 @@
 
 Nothing is read while a batch is carried, unless the log had all that was asked for
 and more: then one batch is read ahead (`in_flight` 2), so that the store need not
-wait for the next one. That is all the backpressure there is, and it is enough.
+wait for the next one. That is all the backpressure there is, and it is enough. What
+was delivered before, and may kill whoever writes it, is carried alone.
 After a small batch, the next one is left a moment to grow. An outage of either
 engine ends nothing and loses nothing: the batch in hand is written again until it
 is settled, or dropped unacked, and then it comes again.
@@ -73,7 +74,7 @@ class Worker:
                     self._under_way.add(asyncio.create_task(carrying))
                 elif burst and batch is not None and not self._under_way and await self._drained():
                     break
-                ahead = self._in_flight - 1 if batch and self._behind else 0
+                ahead = self._in_flight - 1 if self._behind and _is_fresh(batch) else 0
                 # The task alone holds the batch now: its memory is free once it is written.
                 del batch
                 while len(self._under_way) > ahead:
@@ -95,7 +96,7 @@ class Worker:
             if not self._group_known:
                 await self._ensure_group()
             frames_max = self._read_size.frames()
-            batch = await self._consumer.read(frames_max, block=not self._under_way)
+            batch = await self._consumer.read(frames_max, ahead=bool(self._under_way))
         except GroupLost as error:
             self._group_known = False
             self._journal.totals.groups_lost += 1
@@ -138,3 +139,8 @@ class Worker:
             return await self._consumer.drained()
         except LogUnavailable:
             return False
+
+
+def _is_fresh(batch: list[Delivery] | None) -> bool:
+    """Return whether a batch was never delivered before; False if there is none."""
+    return bool(batch) and all(one.times == 1 for one in batch or ())

@@ -67,6 +67,7 @@ async def _work(
 ) -> None:
     journal = Journal(settings.rss_log_events)
     await _prepare_store(settings, db, stop, journal, take_over=take_over)
+    settle_memory()
     while not stop.is_set():
         slot = await _take_slot(settings, stop, journal)
         if slot is None:
@@ -83,7 +84,6 @@ async def _work(
             ended,
             in_flight=in_flight,
         )
-        settle_memory()
         _log.info("working", consumer=slot.name, group=settings.consumer_group, pid=os.getpid())
         upkeep = Upkeep(settings, db, slot.incarnation)
         helpers = [

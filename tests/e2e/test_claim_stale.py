@@ -29,7 +29,7 @@ def leave(settings: Settings, count: int, *, each: int = 10, name: str = "gone-1
         await append_events(settings, count, each=each)
         gone = consumer(settings, name)
         await gone.ensure_group()
-        while await gone.read(100, block=False):
+        while await gone.read(100):
             pass
         await gone.close()
 

@@ -12,6 +12,7 @@ import pytest
 from evp.errors import CorruptFrame, EntryDeleted, GroupLost, LogUnavailable, UnknownFrameVersion
 from evp.limits import READ_BYTES_TARGET, READ_UNSEEN_MAX
 from evp.settings import Settings
+from evp.stream import consumer as stream_consumer
 from evp.stream.client import Link
 from evp.stream.consumer import Consumer, Delivery
 from evp.stream.keys import Keys
@@ -106,6 +107,24 @@ async def test_own_pending_entries_are_paged(opened: Opener, settings: Settings)
     assert pages == [3, 3, 1, 0]
 
 
+async def test_reading_ahead_gives_new_entries_alone(
+    opened: Opener, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who still writes gets nothing a second time, and stops for what was left when it is time."""
+    monkeypatch.setattr(stream_consumer, "CLAIM_EVERY_S", 3600)
+    gone, reader = opened("gone-1"), opened("c-1", claim_idle_ms=0)
+    await gone.ensure_group()
+    await append_events(settings, 2)
+    left = [one.entry_id for one in await gone.read(2)]
+    await append_events(settings, 3, first=2)
+    assert await reader.read(10, ahead=True) == []
+    assert [one.entry_id for one in await reader.read(10)] == left
+    assert [one.times for one in await reader.read(2, ahead=True)] == [1, 1]
+    monkeypatch.setattr(reader, "_claim_at_s", 0.0)
+    assert await reader.read(10, ahead=True) == []
+    assert len(await reader.read(10)) == 4
+
+
 async def test_cancelled_read_drops_the_connection(opened: Opener, settings: Settings) -> None:
     """A reply on its way to a cancelled read never becomes another command's answer."""
     reader = opened(block_ms=5000)
@@ -128,7 +147,7 @@ async def test_a_read_is_bounded_in_bytes(opened: Opener, settings: Settings) ->
     await reader.ensure_group()
     sizes: list[int] = []
     counts: list[int] = []
-    while found := await reader.read(1000, block=False):
+    while found := await reader.read(1000):
         sizes.append(sum(one.frame.size_bytes for one in found if one.frame is not None))
         counts.append(len(found))
     assert sum(counts) == 33
@@ -153,7 +172,7 @@ async def test_pending_entries_are_read_in_portions(
     gone = opened()
     await gone.ensure_group()
     taken = 0
-    while found := await gone.read(5, block=False):
+    while found := await gone.read(5):
         taken += len(found)
     await gone.reset()
     reader = gone if whose == "own" else opened("c-2", claim_idle_ms=0)
@@ -170,7 +189,7 @@ async def test_pending_entries_are_read_in_portions(
 
 async def own_pages(reader: Consumer) -> AsyncIterator[list[Delivery]]:
     """Read until nothing is given any more."""
-    while found := await reader.read(1000, block=False):
+    while found := await reader.read(1000):
         yield found
 
 
@@ -186,7 +205,7 @@ async def test_one_that_is_too_large_is_read_alone(opened: Opener, settings: Set
     await append_events(settings, 2, first=2)
     reader = opened()
     await reader.ensure_group()
-    while await reader.read(1, block=False):
+    while await reader.read(1):
         pass
     await reader.reset()
     assert [len(found) async for found in own_pages(reader)] == [2, 1, 2]

@@ -267,7 +267,7 @@ async def test_nothing_is_acked_without_its_write_concern(
                 async with fail(db, "insert", **unsure):
                     await until(lambda: len(of_level(lines, "warning")) > 0, what="it was refused")
                     await until(lambda: is_tried_again(db), what="it was written all the same")
-                    await until_pending(settings, 1)
+                    await until_pending(settings, 2)
                     assert await documents(db, schema.OUTCOMES) == []
                 await until_drained(settings)
         await exactly(db, 4)

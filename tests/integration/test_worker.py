@@ -188,6 +188,44 @@ async def test_batches_in_flight_are_bounded(
     await exactly(faulty, 10)
 
 
+async def test_what_was_delivered_before_is_carried_alone(
+    faulty: Database,
+    link: Link,
+    settings: Settings,
+    failing: Server,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Behind a backlog two batches are carried at once, but never one that may kill its writer."""
+    settings = changed(settings, mongo_url=failing.url, read_count=1)
+    before = consumer(settings, "worker-1")
+    await before.ensure_group()
+    await append_events(settings, 3)
+    assert len(await before.read(3)) == 3
+    await before.close()
+    await append_events(settings, 5, first=3)
+    under_way, most = 0, {True: 0, False: 0}
+    carry = Carrier.carry
+
+    async def counted(self: Carrier, batch: list[Delivery], stop: asyncio.Event) -> bool:
+        nonlocal under_way
+        under_way += 1
+        again = any(one.times > 1 for one in batch)
+        most[again] = max(most[again], under_way)
+        try:
+            return await carry(self, batch, stop)
+        finally:
+            under_way -= 1
+
+    monkeypatch.setattr(Carrier, "carry", counted)
+    async with (
+        fail(faulty, "insert", blockConnection=True, blockTimeMS=50),
+        working(settings),
+    ):
+        await until_drained(settings)
+    assert most == {True: 1, False: 2}
+    await exactly(faulty, 8)
+
+
 async def test_what_follows_a_small_batch_is_read_at_once(
     db: Database, link: Link, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -517,18 +555,19 @@ async def test_gives_back_while_the_store_hangs(
         await append_events(settings, 1)
         await until_drained(settings)
         with hanging(failing), heard() as lines:
-            await append_at_once(settings, 5, first=1)
-            await until_pending(settings, 3)
+            await append_at_once(settings, 8, first=1)
+            # One batch is written, and one was read ahead.
+            await until_pending(settings, 6)
             worker.tell()
             assert await worker.ended() < 2.2
             group = (settings.stream, settings.consumer_group)
             taken = await link.call("XAUTOCLAIM", *group, "other", 3_600_000, "0", "COUNT", 10)
-            assert len(taken[1]) == 3
-            assert said(lines, "given back")[0]["frames"] == 3
+            assert len(taken[1]) == 6
+            assert said(lines, "given back")[0]["frames"] == 6
             assert not await link.call("EXISTS", keys.slot(settings.consumer_group, "worker-1"))
     async with store(failing.url, settings.mongo_db) as db:
         # What the store was sent before it hung may be there; it comes again.
-        assert await stored(db) in {1, 4}
+        assert await stored(db) in {1, 4, 7}
 
 
 async def test_second_signal_ends_at_once(link: Link, settings: Settings, failing: Server) -> None:
@@ -701,7 +740,7 @@ async def test_lost_name_is_replaced(
     with heard() as lines:
         async with contextlib.AsyncExitStack() as failures:
             await failures.enter_async_context(fail(faulty, "insert", errorCode=112))
-            async with working(settings, burst=burst) as worker:
+            async with working(settings, in_flight=1, burst=burst) as worker:
                 await until_pending(settings, 1)
                 await link.call("SET", lease, b"another")
                 await until(lambda: len(said(lines, "working")) == 2, what="it has another")

@@ -61,7 +61,7 @@ def carrier_of(
 class Working:
     """A worker under way."""
 
-    def __init__(self, settings: Settings, *, in_flight: int = 1, burst: bool = False) -> None:
+    def __init__(self, settings: Settings, *, in_flight: int = 2, burst: bool = False) -> None:
         self.signals: Signals = asyncio.Queue()
         self.task = asyncio.create_task(
             work(settings, self.signals, in_flight=in_flight, burst=burst)
@@ -81,7 +81,7 @@ class Working:
 
 @contextlib.asynccontextmanager
 async def working(
-    settings: Settings, *, in_flight: int = 1, burst: bool = False
+    settings: Settings, *, in_flight: int = 2, burst: bool = False
 ) -> AsyncIterator[Working]:
     """Run a worker; it is told to stop at the end, and must end well."""
     worker = Working(settings, in_flight=in_flight, burst=burst)
@@ -107,7 +107,7 @@ def _pass_on(task: asyncio.Task[None], test: asyncio.Task[Any]) -> None:
         test.cancel()
 
 
-async def drain(settings: Settings, *, in_flight: int = 1, take_over: bool = False) -> None:
+async def drain(settings: Settings, *, in_flight: int = 2, take_over: bool = False) -> None:
     """Run a worker until the stream is drained."""
     signals: Signals = asyncio.Queue()
     async with asyncio.timeout(WAIT_S_MAX):

@@ -239,7 +239,9 @@ CHECK = Check(1_000, 1_000, 0, 0, [], [])
     ("changes", "code"),
     [
         ({"storing": STORING, "check": CHECK}, 0),
-        ({"late": 10, "unsent": 10, "retried": {"backlog_full": 3}}, 0),
+        ({"late": 10, "retried": {"backlog_full": 3}}, 0),
+        ({"unsent": 10}, 1),
+        ({"storing": msgspec.structs.replace(STORING, unseen=1)}, 1),
         ({"rejected": {"unauthenticated": 10}}, 1),
         ({"unanswered": 10}, 1),
         ({"gave_up": "401"}, 1),
