@@ -19,8 +19,6 @@ def show(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Show every setting with its value and origin; secrets are masked."""
-    import msgspec
-
     from evp.cli.context import load_settings
     from evp.cli.output import Output
     from evp.settings import ROWS, shown
@@ -38,6 +36,6 @@ def show(
     output = Output()
     if json:
         by_key = {row.pop("setting"): row for row in rows}
-        output.say(msgspec.json.format(msgspec.json.encode(by_key)).decode())
+        output.say_json(by_key)
     else:
         output.print(plain_table(rows))

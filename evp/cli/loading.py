@@ -142,6 +142,6 @@ def print_report(report: Report, *, json: bool) -> None:
     """Print a report for people, or as JSON."""
     output = Output()
     if json:
-        output.say(msgspec.json.format(msgspec.json.encode(report)).decode())
+        output.say_json(report)
     else:
         output.print(render(report))

@@ -80,7 +80,7 @@ def loadtest(
 
     Requests start when they are due, and latencies count from then: a stall shows. The events
     stay in the store, with the source evp-loadtest-RUN. Ctrl-C ends the load early; what was
-    sent is still told. Exit 1 if any event was refused, lost, doubled or left unanswered.
+    sent is still told. Exit 1 if any event was refused, unsent, unanswered, lost or doubled.
 
     Examples: evp loadtest --eps 20000 --duration 30s --verify;
     evp loadtest --saturate --batch 1 --threshold 'p99<50ms' --threshold 'unsent==0'

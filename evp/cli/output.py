@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+import msgspec
 from rich.console import Console
 
 
@@ -19,6 +20,10 @@ class Output(Console):
     def say(self, text: str) -> None:
         """Print a line as it stands."""
         self.out(text, highlight=False)
+
+    def say_json(self, value: object) -> None:
+        """Print a value as JSON that people can read as well."""
+        self.say(msgspec.json.format(msgspec.json.encode(value)).decode())
 
     def on_broken_pipe(self) -> None:
         """Go on unheard: the work of a command, and its exit code, don't depend on a reader."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from datetime import datetime
 
-import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -86,6 +85,6 @@ def print_report(report: Report, *, json: bool) -> None:
     """Print a report for people, or as JSON."""
     output = Output()
     if json:
-        output.say(msgspec.json.format(msgspec.json.encode(report)).decode())
+        output.say_json(report)
     else:
         output.print(render(report))

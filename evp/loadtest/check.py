@@ -59,7 +59,7 @@ class Checker:
         expected = self._batch * sum(sum(one.accepted) for one in self._sent)
         found = 0
         source, bounds = source_of(self._run), self._bounds()
-        async for ids in ids_of_source(self._db, source, *bounds, _PAGE_EVENTS):
+        async for ids in ids_of_source(self._db, source, *bounds):
             found += self._mark(ids)
             progress(found)
         await self._look_up_unseen()

@@ -63,7 +63,7 @@ async def present(db: Database, ids: Sequence[bytes]) -> set[bytes]:
 
 
 async def ids_of_source(
-    db: Database, source: str, first_ms: int, last_ms: int, page_events: int
+    db: Database, source: str, first_ms: int, last_ms: int
 ) -> AsyncIterator[list[str]]:
     """Give the `id` of every document of a source, a page at a time; as often as it is stored.
 
@@ -76,8 +76,8 @@ async def ids_of_source(
     )
     query = {"_id": {"$gte": low, "$lte": high}, "source": source, "id": {"$exists": True}}
     with told():
-        cursor = db[EVENTS].find(query, {"_id": 0, "id": 1}, batch_size=page_events)
-        while page := await cursor.to_list(page_events):
+        cursor = db[EVENTS].find(query, {"_id": 0, "id": 1}, batch_size=_PAGE_EVENTS)
+        while page := await cursor.to_list(_PAGE_EVENTS):
             yield [document["id"] for document in page]
 
 
@@ -87,6 +87,6 @@ async def doubled(db: Database, source: str, first_ms: int, last_ms: int) -> lis
     Bounds and errors are those of `ids_of_source`.
     """
     seen: Counter[str] = Counter()
-    async for ids in ids_of_source(db, source, first_ms, last_ms, _PAGE_EVENTS):
+    async for ids in ids_of_source(db, source, first_ms, last_ms):
         seen.update(ids)
     return [id_ for id_, count in seen.items() if count > 1]

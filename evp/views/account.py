@@ -5,13 +5,11 @@ from __future__ import annotations
 from rich.table import Table
 
 from evp.demo import DemoAccount
+from evp.views.facts import fact_table
 
 
 def account_table(account: DemoAccount) -> Table:
     """Return the account as a table of two columns."""
-    table = Table.grid(padding=(0, 2))
-    table.add_column(justify="left")
-    table.add_column(justify="right")
     rows = (
         ("sent", f"{account.sent:,}"),
         ("accepted", f"{account.accepted:,}"),
@@ -22,10 +20,10 @@ def account_table(account: DemoAccount) -> Table:
         ("accepted within, p50 / p99", _pair(account.accept_ms_p50, account.accept_ms_p99)),
         ("stored after, p50 / p99", _pair(account.stored_ms_p50, account.stored_ms_p99)),
     )
-    for name, value in rows:
-        style = "red" if name in {"lost", "doubled"} and value != "0" else None
-        table.add_row(name, value, style=style)
-    return table
+    wrong = {"lost", "doubled"}
+    return fact_table(
+        (name, value, "red" if name in wrong and value != "0" else None) for name, value in rows
+    )
 
 
 def _pair(p50_ms: float, p99_ms: float) -> str:

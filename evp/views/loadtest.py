@@ -12,6 +12,7 @@ from evp.loadtest.plan import Plan
 from evp.loadtest.report import Report, Storing
 from evp.loadtest.run import Look
 from evp.loadtest.thresholds import Verdict
+from evp.views.facts import Fact, fact_table
 
 _STAGES = {
     "starting": "starting the generators",
@@ -20,7 +21,6 @@ _STAGES = {
     "storing": "waiting until all is stored",
     "checking": "looking every event up",
 }
-_Row = tuple[str, str, str | None]
 
 
 def live(look: Look, plan: Plan) -> RenderableType:
@@ -29,7 +29,7 @@ def live(look: Look, plan: Plan) -> RenderableType:
     lasts_s = plan.warmup_s + plan.duration_s
     warming = look.stage == "sending" and look.elapsed_s < plan.warmup_s
     stage = "warming up" if warming else _STAGES[look.stage]
-    rows: list[_Row] = [(stage, f"{min(look.elapsed_s, lasts_s):,.0f} of {lasts_s:,.0f} s", "bold")]
+    rows: list[Fact] = [(stage, f"{min(look.elapsed_s, lasts_s):,.0f} of {lasts_s:,.0f} s", "bold")]
     rows += [
         ("asked", _count(counts.asked * plan.batch), None),
         ("sent", _count(counts.sent * plan.batch), None),
@@ -47,12 +47,12 @@ def live(look: Look, plan: Plan) -> RenderableType:
         rows.append(("late", _count(counts.late * plan.batch), "yellow"))
     if look.checked:
         rows.append(("looked up", _count(look.checked), None))
-    return Group(_table(rows), *_latencies(look.accept_ms, look.stored_ms))
+    return Group(fact_table(rows), *_latencies(look.accept_ms, look.stored_ms))
 
 
 def render(report: Report) -> RenderableType:
     """Return a report."""
-    rows: list[_Row] = [
+    rows: list[Fact] = [
         ("asked", _count(report.asked), None),
         ("accepted", _count(report.accepted), None),
     ]
@@ -71,17 +71,17 @@ def render(report: Report) -> RenderableType:
     if report.check is not None:
         rows += _check_rows(report.check)
     stored_ms = report.storing.stored_ms if report.storing else None
-    parts: list[RenderableType] = [_table(rows), *_latencies(report.accept_ms, stored_ms)]
+    parts: list[RenderableType] = [fact_table(rows), *_latencies(report.accept_ms, stored_ms)]
     if report.thresholds:
-        parts += [Text(), _table([_verdict_row(one) for one in report.thresholds])]
+        parts += [Text(), fact_table([_verdict_row(one) for one in report.thresholds])]
     if notes := _notes(report):
         parts += [Text(), *(Text(note, style="red") for note in notes)]
     return Group(*parts)
 
 
-def _storing_rows(storing: Storing) -> list[_Row]:
+def _storing_rows(storing: Storing) -> list[Fact]:
     rate = _count(storing.per_s) if storing.drained else "not all in time"
-    rows: list[_Row] = [
+    rows: list[Fact] = [
         ("events/s stored", rate, None if storing.drained else "red"),
         ("waiting in the log, at most", _count(storing.backlog_max), None),
     ]
@@ -91,7 +91,7 @@ def _storing_rows(storing: Storing) -> list[_Row]:
     return rows
 
 
-def _check_rows(check: Check) -> list[_Row]:
+def _check_rows(check: Check) -> list[Fact]:
     return [
         ("found in the store", f"{_count(check.found)} of {_count(check.checked)}", None),
         ("lost", _count(check.lost), "red" if check.lost else None),
@@ -115,7 +115,7 @@ def _latencies(accept_ms: Quantiles | None, stored_ms: Quantiles | None) -> list
     return [Text(), table]
 
 
-def _verdict_row(verdict: Verdict) -> _Row:
+def _verdict_row(verdict: Verdict) -> Fact:
     value = "not measured" if verdict.value is None else f"{verdict.value:,.2f}"
     shown = f"{value}, {'met' if verdict.met else 'missed'}"
     return f"threshold {verdict.threshold}", shown, "green" if verdict.met else "red"
@@ -152,15 +152,6 @@ def _check_notes(check: Check, source: str) -> list[str]:
     if check.lost:
         notes.append("`evp verify` says what became of them; `evp dlq list` what can't be stored")
     return notes
-
-
-def _table(rows: list[_Row]) -> Table:
-    table = Table.grid(padding=(0, 2))
-    table.add_column(justify="left")
-    table.add_column(justify="right")
-    for name, value, style in rows:
-        table.add_row(name, value, style=style)
-    return table
 
 
 def _count(number: float) -> str:

@@ -74,7 +74,7 @@ class Worker:
                     self._under_way.add(asyncio.create_task(carrying))
                 elif burst and batch is not None and not self._under_way and await self._drained():
                     break
-                ahead = self._in_flight - 1 if self._behind and _is_fresh(batch) else 0
+                ahead = self._in_flight - 1 if batch and self._behind and _is_fresh(batch) else 0
                 # The task alone holds the batch now: its memory is free once it is written.
                 del batch
                 while len(self._under_way) > ahead:
@@ -141,6 +141,6 @@ class Worker:
             return False
 
 
-def _is_fresh(batch: list[Delivery] | None) -> bool:
-    """Return whether a batch was never delivered before; False if there is none."""
-    return bool(batch) and all(one.times == 1 for one in batch or ())
+def _is_fresh(batch: list[Delivery]) -> bool:
+    """Return whether nothing of a batch was delivered before."""
+    return all(one.times == 1 for one in batch)

@@ -7,6 +7,7 @@ with evp's defaults. What they need is installed into `.bench/` at first use.
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,13 @@ from processes import Failed
 
 SOURCES = Path(__file__).parent / "contenders"
 BUILT = Path(__file__).parents[2] / ".bench"
+
+
+def prefer_built_store() -> None:
+    """Have the compiled store found first, where `make bench-store` has built it."""
+    store = BUILT / "store" / "bin"
+    if store.exists():
+        os.environ["PATH"] = f"{store}{os.pathsep}{os.environ['PATH']}"
 
 
 class Contender(NamedTuple):

@@ -10,21 +10,18 @@ together; only points of one run compare.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import report
 import systems
-from contenders import BUILT
+from contenders import prefer_built_store
+from load import loadtest
 from machine import machine
-from processes import Failed, cpu_s
+from processes import cpu_s, fresh_folder
 from systems import System
 
 PAGE = Path(__file__).parents[2] / "docs" / "BENCHMARKS.md"
@@ -70,10 +67,7 @@ AXES: dict[str, dict[str, tuple[list[str], list[str]]]] = {
 @contextmanager
 def evp(flags: Sequence[str]) -> Iterator[System]:
     """Run `evp up` with flags."""
-    with (
-        tempfile.TemporaryDirectory(prefix="evp-bench-") as name,
-        systems.start_evp(Path(name), flags) as system,
-    ):
+    with fresh_folder() as folder, systems.start_evp(folder, flags) as system:
         yield system
 
 
@@ -90,23 +84,6 @@ def measure(system: System, axis: str, size: str, flags: Sequence[str], seconds:
     point = Point(axis, size, found["storing"]["per_s"], found["accept_ms"]["p99"], cpu_us)
     print(f"{axis}: {size}: {point.stored_per_s:,.0f}/s", file=sys.stderr, flush=True)
     return point
-
-
-def loadtest(system: System, flags: Sequence[str]) -> dict[str, Any]:
-    """Run `evp loadtest` against a system and return its report. Raises Failed."""
-    command = [sys.executable, "-m", "evp", "loadtest", "--url", system.url, "--key", system.key]
-    environ = os.environ | {
-        "EVP_REDIS_URL": system.redis_url,
-        "EVP_MONGO_URL": system.mongo_url,
-        "EVP_MONGO_DB": system.database,
-    }
-    done = subprocess.run(
-        [*command, "--json", *flags], check=False, capture_output=True, text=True, env=environ
-    )
-    try:
-        return dict(json.loads(done.stdout))
-    except ValueError:
-        raise Failed(f"evp loadtest ended with {done.returncode}: {done.stderr[-500:]}") from None
 
 
 def stored(most: int, seconds: float) -> Iterator[Point]:
@@ -153,9 +130,7 @@ def main() -> None:
     )
     parser.add_argument("--write", action="store_true", help=f"write the tables to {PAGE.name}")
     flags = parser.parse_args()
-    store = BUILT / "store" / "bin"
-    if store.exists():
-        os.environ["PATH"] = f"{store}{os.pathsep}{os.environ['PATH']}"
+    prefer_built_store()
     points = list(stored(flags.stored_max, flags.seconds))
     for axis, sizes in AXES.items():
         for size, (up_flags, load_flags) in sizes.items():

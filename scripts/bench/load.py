@@ -8,6 +8,7 @@ import secrets
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -95,18 +96,31 @@ def drain(system: System, log: Any) -> None:
 
 
 def accepting_ms(system: System, eps: float, seconds: int) -> dict[str, float]:
-    """Return p50 and p99 of accepting at a steady pace; nothing if evp has no `loadtest`.
+    """Return p50 and p99 of accepting at a steady pace. Raises Failed.
 
     Times count from the moment a request was due, so that a stall does not hide.
     """
-    command = [sys.executable, "-m", "evp", "loadtest", "--url", system.url, "--key", system.key]
     pace = ["--eps", str(round(eps)), "--batch", str(PACED_BATCH_EVENTS)]
-    rest = ["--duration", f"{seconds}s", "--accept-only", "--json"]
-    done = subprocess.run([*command, *pace, *rest], check=False, capture_output=True, text=True)
-    if done.returncode == 2 and "No such command" in done.stderr:
-        return {}
-    try:
-        found = json.loads(done.stdout)["accept_ms"]
-        return {"p50_ms": found["p50"], "p99_ms": found["p99"]}
-    except (ValueError, KeyError, TypeError):
-        raise Failed(f"evp loadtest ended with {done.returncode}: {done.stderr[-500:]}") from None
+    found = loadtest(system, [*pace, "--duration", f"{seconds}s", "--accept-only"])["accept_ms"]
+    return {"p50_ms": found["p50"], "p99_ms": found["p99"]}
+
+
+def loadtest(system: System, flags: Sequence[str]) -> dict[str, Any]:
+    """Run `evp loadtest` against a system and return its report. Raises Failed."""
+    command = [sys.executable, "-m", "evp", "loadtest", "--url", system.url, "--key", system.key]
+    environ = {
+        "EVP_REDIS_URL": system.redis_url,
+        "EVP_MONGO_URL": system.mongo_url,
+        "EVP_MONGO_DB": system.database,
+    }
+    done = subprocess.run(
+        [*command, "--json", *flags],
+        env=os.environ | environ,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    report = json.loads(done.stdout) if done.stdout else {}
+    if not report.get("accept_ms"):
+        raise Failed(f"evp loadtest ended with {done.returncode}: {done.stderr[-500:]}")
+    return dict(report)

@@ -7,8 +7,10 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -76,6 +78,13 @@ class Processes:
                 raise Failed(f"{what} took more than {s_max:g} s")
             time.sleep(0.02)
         return found
+
+
+@contextmanager
+def fresh_folder() -> Iterator[Path]:
+    """Give a folder that is removed afterwards."""
+    with tempfile.TemporaryDirectory(prefix="evp-bench-") as name:
+        yield Path(name)
 
 
 def cpu_s(pids: Mapping[str, int]) -> dict[str, float]:

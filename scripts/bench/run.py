@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -29,22 +27,15 @@ import contenders
 import report
 import systems
 from bare import bare_store, sample
-from contenders import BUILT, OTHERS
+from contenders import OTHERS, prefer_built_store
 from load import Load, accepting_ms, saturate
-from processes import Failed, peak_mib
+from processes import Failed, fresh_folder, peak_mib
 from systems import System
 
 BATCH, SINGLE = 100, 1
 WARM_S = 1
 PACE_SHARE = 0.5
 PAGE = Path(__file__).parents[2] / "docs" / "BENCHMARKS.md"
-
-
-@contextmanager
-def fresh_folder() -> Iterator[Path]:
-    """Give a folder that is removed afterwards."""
-    with tempfile.TemporaryDirectory(prefix="evp-bench-") as name:
-        yield Path(name)
 
 
 def start(name: str, folder: Path) -> AbstractContextManager[System]:
@@ -148,9 +139,7 @@ def main() -> None:
     flags = parser.parse_args()
     if shutil.which("wrk") is None:
         raise SystemExit("wrk was not found; install it (Debian: apt-get install wrk)")
-    store = BUILT / "store" / "bin"
-    if store.exists():
-        os.environ["PATH"] = f"{store}{os.pathsep}{os.environ['PATH']}"
+    prefer_built_store()
     names, skipped = install(flags.only)
     rounds = measure(names, flags.rounds, flags.seconds)
     if flags.json:
