@@ -64,8 +64,10 @@ bench: $(READY) ## compare evp with its store alone and with other stacks, for d
 bench-quick: $(READY) ## one short round of it: evp, its store alone, FastAPI (wrk; two minutes)
 	@$(BIN)/python scripts/bench/run.py --rounds 1 --seconds 1 --only fastapi
 
-bench-growth: $(READY) ## what an event costs as stored events, workers, payloads and connections grow (three minutes)
-	@$(BIN)/python scripts/bench/growth.py --write
+STORED ?= 1000000
+
+bench-growth: $(READY) ## what an event costs as things grow (three minutes; STORED=10000000: ten more)
+	@$(BIN)/python scripts/bench/growth.py --write --stored-max $(STORED)
 
 STORE_VERSION := 0.5.3-beta.193
 

@@ -79,7 +79,7 @@ def build(  # noqa: C901, PLR0912 - one pass over the events; each branch is a r
                 diagnosis.check_id(id_, index if batch else None)
             _id = event_id(source, id_, 0 if time is None or not admission.time_in_id else time_ms)
         data = event.data
-        if data.__class__ in _CONTAINERS:
+        if data.__class__ in _CONTAINERS and not _is_flat(data):
             _check_shape(data, index if batch else None)
         document: dict[str, Any] = {
             "_id": Binary(_id, UUID_SUBTYPE),
@@ -140,6 +140,18 @@ def _add_rare(document: dict[str, Any], event: Event) -> None:
         value = getattr(event, name)
         if value is not None:
             document[name] = value
+
+
+def _is_flat(data: Any) -> bool:
+    """Return True if `data` is an object without others in it and with few, short keys."""
+    if data.__class__ is not dict:
+        return False
+    keys = "".join(data)
+    return (
+        len(keys) <= KEY_BYTES_MAX
+        and keys.isascii()
+        and _CONTAINERS.isdisjoint(map(type, data.values()))
+    )
 
 
 def _check_shape(data: Any, index: int | None) -> None:

@@ -47,8 +47,6 @@ SOURCE_OTHER = "other"
 MINUTE_MS = 60_000
 
 _ID_PREFIX = b"\x05_id\x00\x10\x00\x00\x00\x04"
-_ID_START = 4 + len(_ID_PREFIX)
-_ID_END = _ID_START + 16
 _CARRIER_PREFIX = b"\x04d\x00"
 _CHECKED = (b"id", b"srv", b"seq", b"n", b"sum", b"docs")
 _DOCUMENT = 0x03
@@ -57,6 +55,8 @@ NOT_CARRIERS = (ValueError, IndexError, struct.error, BSONError)
 """What reading bytes that are no carriers can raise."""
 
 _int32_at = struct.Struct("<i").unpack_from
+#: A document's size, the head of its `_id`, the `_id`.
+_document_at = struct.Struct("<i10s16s").unpack_from
 
 
 #: What both a double and the store can hold.
@@ -240,12 +240,12 @@ def split(docs: bytes) -> tuple[list[bytes], list[RawBSONDocument]]:
             if docs[place] != _DOCUMENT:
                 raise ValueError("an element is no document")
             place = end_of(b"\0", place + 1) + 1
-            document = docs[place : place + _int32_at(docs, place)[0]]
-            if document[4:_ID_START] != _ID_PREFIX:
+            size, prefix, id_ = _document_at(docs, place)
+            if prefix != _ID_PREFIX:
                 raise ValueError("a document does not start with its _id")
-            ids.append(document[_ID_START:_ID_END])
-            documents.append(RawBSONDocument(document))
-            place += len(document)
+            ids.append(id_)
+            documents.append(RawBSONDocument(docs[place : place + size]))
+            place += size
         if place != array_end or array_end + 1 != carrier_end:
             raise ValueError("lengths of a carrier don't fit")
         start = carrier_end + 1

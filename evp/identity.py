@@ -25,6 +25,13 @@ from hashlib import blake2b
 ID_BYTES = 16
 TIME_MS_MAX = (1 << 48) - 1
 
+_HASH_BITS = 80
+#: Where version and variant stand in the last 80 bits, and what they are.
+_FIXED_MASK = 0xF0 << 72 | 0xC0 << 56
+_FIXED_V8 = 0x80 << 72 | 0x80 << 56
+_FIXED_V7 = 0x70 << 72 | 0x80 << 56
+_FREE_MASK = (1 << _HASH_BITS) - 1 & ~_FIXED_MASK
+
 
 def event_id(source: str, id_: str, time_ms: int) -> bytes:
     """Return the 16 bytes of `_id` for an event that has an `id`.
@@ -35,12 +42,9 @@ def event_id(source: str, id_: str, time_ms: int) -> bytes:
     text = id_.encode()
     state = _hashed_source(source).copy()
     state.update(b"%d:%b" % (len(text), text))
-    digest = state.digest()
-    return (
-        time_ms.to_bytes(6, "big")
-        + bytes((0x80 | digest[0] & 0x0F, digest[1], 0x80 | digest[2] & 0x3F))
-        + digest[3:]
-    )
+    # One number is put together faster than sixteen bytes.
+    free = int.from_bytes(state.digest()) & _FREE_MASK
+    return (time_ms << _HASH_BITS | _FIXED_V8 | free).to_bytes(ID_BYTES)
 
 
 @lru_cache(maxsize=1024)
@@ -52,12 +56,8 @@ def _hashed_source(source: str) -> blake2b:
 
 def random_event_id(time_ms: int) -> bytes:
     """Return the 16 bytes of a new version 7 UUID for an event without an `id`."""
-    noise = os.urandom(10)
-    return (
-        time_ms.to_bytes(6, "big")
-        + bytes((0x70 | noise[0] & 0x0F, noise[1], 0x80 | noise[2] & 0x3F))
-        + noise[3:]
-    )
+    free = int.from_bytes(os.urandom(10)) & _FREE_MASK
+    return (time_ms << _HASH_BITS | _FIXED_V7 | free).to_bytes(ID_BYTES)
 
 
 def canonical(event_id_: bytes) -> str:

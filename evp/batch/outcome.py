@@ -64,6 +64,19 @@ class Held(Struct, frozen=True):
     external: bool = False
 
 
+def stored_whole(frame: Frame) -> Outcome:
+    """Return the outcome of a frame whose every event is stored as its own."""
+    return Outcome(
+        frame_id=frame.frame_id,
+        stored=frame.count,
+        duplicate=0,
+        dead=[],
+        summary=frame.summary,
+        accepted_ms=frame.accepted_ms,
+        external=frame.external,
+    )
+
+
 def judge(frame: Frame, inserted: Container[int], found: Mapping[bytes, Any]) -> Outcome:
     """Return the outcome of a frame.
 
@@ -81,17 +94,14 @@ def judge(frame: Frame, inserted: Container[int], found: Mapping[bytes, Any]) ->
             dead.append(index)
         elif member(stored, "frame_id") == frame.frame_id:
             mine.setdefault(id_, index)
-    complete = len(mine) == frame.count
+    if len(mine) == frame.count:
+        return stored_whole(frame)
     return Outcome(
         frame_id=frame.frame_id,
         stored=len(mine),
         duplicate=frame.count - len(mine) - len(dead),
         dead=dead,
-        summary=(
-            frame.summary
-            if complete
-            else summary_of([frame.documents[index] for index in mine.values()], frame.accepted_ms)
-        ),
+        summary=summary_of([frame.documents[index] for index in mine.values()], frame.accepted_ms),
         accepted_ms=frame.accepted_ms,
         external=frame.external,
     )

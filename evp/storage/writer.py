@@ -9,6 +9,7 @@ insert of the events; its outcome comes last and says that it is settled.
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ from bson.raw_bson import RawBSONDocument
 from msgspec import Struct
 from pymongo.errors import BulkWriteError
 
-from evp.batch.outcome import ID_CONFLICT, Outcome, judge
+from evp.batch.outcome import ID_CONFLICT, Outcome, judge, stored_whole
 from evp.batch.raw import AS_IT_IS
 from evp.clock import now
 from evp.errors import FrameError, StoreUnavailable
@@ -33,9 +34,6 @@ from evp.storage.ledger import record_deleted
 from evp.storage.lookup import portions
 from evp.storage.schema import EVENTS, FRAMES
 from evp.storage.settle import settle, settled_among
-
-Place = tuple[int, int]
-"""Frame's place in the batch, event's index in the frame."""
 
 
 class Written(Struct):
@@ -144,15 +142,15 @@ class Writer:
 
     async def _write_events(self, frames: Sequence[Frame]) -> dict[int, dict[int, Failure]]:
         """Insert all events; return by frame's place and event's index those that were not."""
-        places: list[Place] = []
+        starts: list[int] = []
         documents: list[RawBSONDocument] = []
-        for place, frame in enumerate(frames):
-            places += [(place, index) for index in range(frame.count)]
+        for frame in frames:
+            starts.append(len(documents))
             documents += frame.documents
         failures: dict[int, dict[int, Failure]] = {}
         for position, failure in (await self._insert(documents)).items():
-            place, index = places[position]
-            failures.setdefault(place, {})[index] = failure
+            place = bisect_right(starts, position) - 1
+            failures.setdefault(place, {})[position - starts[place]] = failure
         return failures
 
     async def _insert(self, documents: list[RawBSONDocument]) -> dict[int, Failure]:
@@ -182,7 +180,7 @@ class Writer:
     async def _judge(self, frame: Frame, failures: dict[int, Failure]) -> Outcome:
         """Return the outcome of a frame, its dead letters written."""
         if not failures:
-            return judge(frame, range(frame.count), {})
+            return stored_whole(frame)
         inserted = set(range(frame.count)) - failures.keys()
         lettered: set[int] = set()
         while True:

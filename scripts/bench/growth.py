@@ -21,7 +21,7 @@ import systems
 from contenders import prefer_built_store
 from load import loadtest
 from machine import machine
-from processes import cpu_s, fresh_folder
+from processes import cpu_s, fresh_folder, rss_mib
 from systems import System
 
 PAGE = Path(__file__).parents[2] / "docs" / "BENCHMARKS.md"
@@ -30,6 +30,7 @@ END = "<!-- growth: to here -->"
 ROLES = ("serve", "work", "log", "store")
 BARS = 30
 FILL_EPS = 30_000
+LEVELS = (10_000, 100_000, 1_000_000, 2_000_000, 4_000_000, 7_000_000, 10_000_000)
 
 
 class Point(NamedTuple):
@@ -40,6 +41,8 @@ class Point(NamedTuple):
     stored_per_s: float
     accept_p99_ms: float
     cpu_us: dict[str, float]
+    work_mib: float
+    """What the workers held in memory at its end."""
 
 
 #: By axis and size: flags of `evp up`, and of `evp loadtest`.
@@ -81,7 +84,10 @@ def measure(system: System, axis: str, size: str, flags: Sequence[str], seconds:
     for name, used_s in after.items():
         if (role := name.partition("-")[0]) in cpu_us:
             cpu_us[role] += 1e6 * (used_s - before[name]) / events
-    point = Point(axis, size, found["storing"]["per_s"], found["accept_ms"]["p99"], cpu_us)
+    held_mib = rss_mib({name: pid for name, pid in system.pids.items() if name.startswith("work")})
+    point = Point(
+        axis, size, found["storing"]["per_s"], found["accept_ms"]["p99"], cpu_us, held_mib
+    )
     print(f"{axis}: {size}: {point.stored_per_s:,.0f}/s", file=sys.stderr, flush=True)
     return point
 
@@ -90,32 +96,30 @@ def stored(most: int, seconds: float) -> Iterator[Point]:
     """Give the cost of an event with ever more of them in the store."""
     axis = "events in the store, batches of 100"
     with evp([]) as system:
-        level = 10_000
-        while level <= most:
+        for level in (one for one in LEVELS if one <= most):
             if (missing := level - system.stored()) > 0:
                 eps = min(FILL_EPS, missing)
                 loadtest(system, ["--eps", str(eps), "--duration", f"{missing / eps:.3f}s"])
             yield measure(system, axis, f"{system.stored():,}", [], seconds)
-            level *= 10
 
 
 def table(points: Sequence[Point]) -> str:
     """Return the points as Markdown, each with a bar as long as its rate, within its axis."""
-    parts = []
+    parts, costs = [], " + ".join(ROLES)
     for axis in dict.fromkeys(one.axis for one in points):
         mine = [one for one in points if one.axis == axis]
         most = max(one.stored_per_s for one in mine) or 1.0
         rows = [
-            f"| {axis} | stored/s | | accept p99, ms | serve + work + log + store, µs an event |",
-            "| ---: | ---: | :--- | ---: | ---: |",
+            f"| {axis} | stored/s | | accept p99, ms | {costs}, µs an event | work, MiB |",
+            "| ---: | ---: | :--- | ---: | ---: | ---: |",
         ]
         for one in mine:
             bar = "█" * max(1, round(BARS * one.stored_per_s / most))
-            costs = " + ".join(f"{one.cpu_us[role]:.1f}" for role in ROLES)
+            spent = " + ".join(f"{one.cpu_us[role]:.1f}" for role in ROLES)
             total = sum(one.cpu_us.values())
             rows.append(
                 f"| {one.size} | {one.stored_per_s:,.0f} | {bar} | {one.accept_p99_ms:,.1f} "
-                f"| {costs} = {total:.1f} |"
+                f"| {spent} = {total:.1f} | {one.work_mib:.0f} |"
             )
         parts.append("\n".join(rows))
     return "\n\n".join(parts)
@@ -137,7 +141,8 @@ def main() -> None:
             with evp(up_flags) as system:
                 loadtest(system, ["--saturate", "--duration", "1s", *load_flags])
                 points.append(measure(system, axis, size, load_flags, flags.seconds))
-    text = f"{report.today()}; {machine()}; `--seconds {flags.seconds:g}`\n\n{table(points)}"
+    how = f"`--seconds {flags.seconds:g} --stored-max {flags.stored_max}`"
+    text = f"{report.today()}; {machine()}; {how}\n\n{table(points)}"
     print(text)
     if flags.write:
         report.write(PAGE, text, BEGIN, END)

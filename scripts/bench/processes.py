@@ -116,6 +116,11 @@ def peak_mib(pids: Mapping[str, int]) -> dict[str, float]:
     return found
 
 
+def rss_mib(pids: Mapping[str, int]) -> float:
+    """Return what these processes and their children hold in memory now, in MiB."""
+    return sum(one.memory_info().rss for pid in pids.values() for one in _tree(pid)) / 2**20
+
+
 def _tree(pid: int) -> list[psutil.Process]:
     top = psutil.Process(pid)
     return [top, *top.children(recursive=True)]
