@@ -25,6 +25,7 @@ from evp.server.connection import Connection, sweep
 from evp.server.health import HealthCheck
 from evp.server.keys import Keys
 from evp.server.ledger import Ledger
+from evp.server.parts import Parts
 from evp.server.protocol import protocol_class
 from evp.server.request import Bodies
 from evp.settings import Settings
@@ -59,7 +60,7 @@ async def serve(settings: Settings, listener: socket.socket, signals: Signals) -
     check = HealthCheck(acceptor, lambda: ping(db), lambda: look_once(settings, db))
     server = Server(
         uvicorn.Config(
-            build_app(acceptor, keys, bodies, check, draining),
+            build_app(Parts(settings, acceptor, keys, bodies, check, db, draining)),
             http=protocol_class(acceptor, keys, bodies),
             ws="none",
             lifespan="off",

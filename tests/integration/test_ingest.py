@@ -22,8 +22,8 @@ from evp.limits import (
     FRAME_EVENTS_CLOSE,
     HEADER_BYTES_MAX,
 )
-from evp.server import app
 from evp.server.protocol import IngestProtocol
+from evp.server.routes import ingest
 from evp.settings import Settings
 from tests.support.make import event, ndjson
 from tests.support.server import (
@@ -64,7 +64,7 @@ async def held(log_settings: Settings) -> AsyncIterator[InProcess]:
 def layers(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Counts the requests that each of the two ways took."""
     taken: Counter[str] = Counter()
-    respond, read = IngestProtocol._respond, app._read
+    respond, read = IngestProtocol._respond, ingest._read
 
     def counted_respond(self: IngestProtocol, *arguments: Any) -> None:
         taken["plain"] += 1
@@ -75,7 +75,7 @@ def layers(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         return await read(*arguments)
 
     monkeypatch.setattr(IngestProtocol, "_respond", counted_respond)
-    monkeypatch.setattr(app, "_read", counted_read)
+    monkeypatch.setattr(ingest, "_read", counted_read)
     return taken
 
 

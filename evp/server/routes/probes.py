@@ -1,0 +1,40 @@
+"""Whether this server lives, is ready, and is well: for balancers, and for people."""
+
+from __future__ import annotations
+
+from litestar import Response, get
+from litestar.status_codes import HTTP_200_OK, HTTP_503_SERVICE_UNAVAILABLE
+
+from evp.errors import Refusal
+from evp.server.health import Health
+from evp.server.parts import AnyRequest, parts_of, response
+from evp.server.problem import problem
+
+
+@get("/api/live", sync_to_thread=False)
+def live() -> dict[str, str]:
+    """Tell that the process runs."""
+    return {"status": "live"}
+
+
+@get("/api/ready", sync_to_thread=False)
+def ready(request: AnyRequest) -> Response[bytes] | Response[dict[str, str]]:
+    """Tell whether events are accepted now, and if not, why."""
+    parts = parts_of(request)
+    refusal = parts.acceptor.refusal
+    if parts.draining.is_set():
+        refusal = Refusal("shutting_down", "this server is stopping")
+    if refusal is not None:
+        return response(problem(refusal))
+    return Response({"status": "ready"})
+
+
+@get("/api/health")
+async def health(request: AnyRequest) -> Response[Health]:
+    """Tell how the server and the engines are."""
+    found = await parts_of(request).health.look()
+    down = found.status == "down"
+    return Response(found, status_code=HTTP_503_SERVICE_UNAVAILABLE if down else HTTP_200_OK)
+
+
+ROUTES = (live, ready, health)
