@@ -43,7 +43,7 @@ def parse(text: bytes, index: int | None) -> Any:
     try:
         return _parse_any(text)
     except UnicodeDecodeError:
-        raise Refusal("invalid_utf8", "the body is not UTF-8", index=index) from None
+        raise _not_utf8(index) from None
     except RecursionError:
         raise too_deep(index) from None
     except msgspec.ValidationError:
@@ -101,12 +101,18 @@ def too_deep(index: int | None) -> Refusal:
     return Refusal("too_deep", f"nested deeper than {NESTING_MAX} levels", index=index)
 
 
+def _not_utf8(index: int | None) -> Refusal:
+    return Refusal("invalid_utf8", "the body is not UTF-8", index=index)
+
+
 def _too_large_a_number(text: bytes, index: int | None) -> Refusal:
     """Return the refusal of a number that no float can hold, with its path if it has one."""
     try:
         found = _find_unstorable(_parse_any_float(text), "$")
     except RecursionError:
         return too_deep(index)
+    except UnicodeDecodeError:
+        return _not_utf8(index)  # Behind the number.
     except msgspec.MsgspecError:
         found = None  # An integer of thousands of digits: no parser gives it back.
     path = _at(index, found[2]) if found else None

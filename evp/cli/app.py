@@ -15,6 +15,7 @@ from evp.cli.dlq import dlq
 from evp.cli.groups import groups
 from evp.cli.health import health
 from evp.cli.loadtest import loadtest
+from evp.cli.openapi import openapi
 from evp.cli.send import send
 from evp.cli.serve import serve
 from evp.cli.stats import stats
@@ -40,6 +41,7 @@ app.command()(stats)
 app.command()(verify)
 app.command()(loadtest)
 app.command()(health)
+app.command()(openapi)
 app.command("claim-stale")(claim_stale)
 app.add_typer(groups)
 app.add_typer(dlq)

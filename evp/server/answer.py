@@ -6,11 +6,39 @@ from functools import lru_cache
 from http import HTTPStatus
 from typing import NamedTuple
 
+from msgspec import Struct
+
 Headers = tuple[tuple[bytes, bytes], ...]
 
 _STATUS_LINES = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
 }
+
+
+class Accepted(Struct):
+    """The body of a 202 to one event. `evp.server.accept` writes it by hand, for speed."""
+
+    event_id: str
+    receipt: str
+    """Where it stands in the log; opaque, for `GET /events/{event_id}?receipt=`."""
+    durability: str
+
+
+class Rejected(Struct):
+    """An event of a batch that was left out."""
+
+    index: int
+    code: str
+    detail: str
+
+
+class AcceptedBatch(Struct):
+    """The body of a 202 to a batch."""
+
+    accepted: int
+    rejected: list[Rejected]
+    receipt: str
+    durability: str
 
 
 class Answer(NamedTuple):

@@ -16,7 +16,9 @@ from evp.errors import Refusal
 from evp.logs import get
 from evp.server.answer import Answer
 
+PROBLEM_JSON = "application/problem+json"
 _TYPE = "urn:evp:problem:"
+_HEADER = (b"content-type", PROBLEM_JSON.encode())
 _RETRY_AFTER_S = 1
 _log = get("evp.server")
 
@@ -36,10 +38,15 @@ class Problem(Struct, frozen=True):
 _encode = msgspec.json.Encoder().encode
 
 
+def type_of(code: str) -> str:
+    """Return the URI that names a kind of problem."""
+    return _TYPE + code
+
+
 def problem(refusal: Refusal) -> Answer:
     """Return the answer that tells a refusal."""
     body = Problem(
-        type=_TYPE + refusal.code,
+        type=type_of(refusal.code),
         title=HTTPStatus(refusal.status).phrase,
         status=refusal.status,
         code=refusal.code,
@@ -47,7 +54,7 @@ def problem(refusal: Refusal) -> Answer:
         path=UNSET if refusal.path is None else refusal.path,
         index=UNSET if refusal.index is None else refusal.index,
     )
-    headers = [(b"content-type", b"application/problem+json")]
+    headers = [_HEADER]
     if refusal.status == HTTPStatus.SERVICE_UNAVAILABLE:
         retry_after_s = refusal.retry_after_s or _RETRY_AFTER_S
         headers.append((b"retry-after", b"%d" % retry_after_s))

@@ -1,0 +1,177 @@
+"""The OpenAPI 3.1 document, made of `OPERATIONS` and the types that decode and encode.
+
+Schemas are msgspec's own of those types, so what a route takes and what its
+document says can't differ. A test holds that every route of the app stands in
+the table, and sends what the document allows and what it does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cache
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+
+import evp
+from evp.errors import STATUS_BY_CODE
+from evp.limits import ATTRIBUTE_CHARS_MAX, ATTRIBUTE_NAME_CHARS_MAX
+from evp.server.operations import OPERATIONS, TAGS, Operation, Said
+from evp.server.problem import PROBLEM_JSON, Problem, type_of
+
+TITLE = "Event Processing API"
+
+_REF = "#/components/schemas/{name}"
+_SECURITY: dict[str, Any] = {
+    "apiKey": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "x-api-key",
+        "description": "A key from `evp keys create`, or one of `EVP_API_KEYS`.",
+    },
+    "bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "JWT",
+        "description": "An access token from `POST /auth/login`.",
+    },
+}
+_ABOUT = """\
+POST events; each is on disk before it is answered with 202, and is stored once.
+
+Send `id` and `time` with each event, and send a request again with the same ones after a \
+503, a time-out or a lost connection: an event that was kept after all is recognised.
+
+Every answer that is no success is `application/problem+json` (RFC 9457); its `code` is stable."""
+
+
+@cache
+def document() -> dict[str, Any]:
+    """Return the document as JSON values. Takes some milliseconds the first time."""
+    types = list(dict.fromkeys([Problem, *_types()]))
+    schemas, components = msgspec.json.schema_components(types, ref_template=_REF)
+    by_type = dict(zip(types, schemas, strict=True))
+    _allow_extensions(components["Event"])
+    paths: dict[str, Any] = {}
+    for route, operation in OPERATIONS.items():
+        method, path = route.split(" ")
+        paths.setdefault(path, {})[method.lower()] = _operation(route, operation, by_type)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": TITLE, "version": evp.__version__, "description": _ABOUT},
+        "tags": [{"name": name, "description": text} for name, text in TAGS.items()],
+        "paths": paths,
+        "components": {"schemas": components, "securitySchemes": _SECURITY},
+    }
+
+
+def _types() -> Iterator[Any]:
+    for operation in OPERATIONS.values():
+        yield from (said.type for said in operation.said() if said.type is not None)
+
+
+def _allow_extensions(event: dict[str, Any]) -> None:
+    """Say which members an event may have besides those that its type names."""
+    event["propertyNames"] = {"pattern": f"^[a-z0-9]{{1,{ATTRIBUTE_NAME_CHARS_MAX}}}$"}
+    event["additionalProperties"] = {
+        "description": "an extension attribute of CloudEvents",
+        "anyOf": [
+            {"type": "string", "maxLength": ATTRIBUTE_CHARS_MAX},
+            {"type": "boolean"},
+            {"type": "integer", "minimum": -(2**31), "maximum": 2**31 - 1},
+            {"type": "null"},
+        ],
+    }
+
+
+def _operation(route: str, operation: Operation, by_type: Mapping[Any, Any]) -> dict[str, Any]:
+    method, path = route.split(" ")
+    words = [word.strip("{}") for word in path.split("/") if word] or ["page"]
+    found: dict[str, Any] = {
+        "operationId": "_".join([method.lower(), *words]).replace(".", "_"),
+        "tags": [operation.tag],
+        "summary": operation.summary,
+        "security": [{name: []} for name in operation.security],
+        "parameters": [*_in_path(path), *_headers(operation), *_in_query(operation)],
+        "responses": _responses(operation, by_type),
+    }
+    if operation.description:
+        found["description"] = operation.description
+    if operation.body:
+        found["requestBody"] = {"required": True, "content": _content(operation.body, by_type)}
+    return found
+
+
+def _in_path(path: str) -> Iterator[dict[str, Any]]:
+    for word in path.split("/"):
+        if word.startswith("{"):
+            name = word.strip("{}")
+            yield {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+
+
+def _headers(operation: Operation) -> Iterator[dict[str, Any]]:
+    for name, text in operation.headers.items():
+        yield {"name": name, "in": "header", "description": text, "schema": {"type": "string"}}
+
+
+def _in_query(operation: Operation) -> Iterator[dict[str, Any]]:
+    """Give the parameters in the query, each a member of the type that decodes them."""
+    if operation.query is None:
+        return
+    whole = msgspec.json.schema(operation.query)["$defs"][operation.query.__name__]
+    for name, schema in whole["properties"].items():
+        told = dict(schema)
+        parameter = {"name": name, "in": "query", "required": name in whole.get("required", ())}
+        if text := told.pop("description", None):
+            parameter["description"] = text
+        yield parameter | {"schema": told}
+
+
+def _responses(operation: Operation, by_type: Mapping[Any, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for status, answer in operation.answers.items():
+        found[str(status)] = {"description": answer.description} | (
+            {"content": _content((answer.said,), by_type)} if answer.said else {}
+        )
+    by_status: dict[int, list[str]] = {}
+    for code in operation.refusals:
+        by_status.setdefault(STATUS_BY_CODE[code], []).append(code)
+    for status, codes in sorted(by_status.items()):
+        refused = _refused(status, codes, by_type)
+        if str(status) in found:
+            # One status may be an answer as well: /api/health is 503 with a body of its own.
+            found[str(status)]["content"] |= refused["content"]
+        else:
+            found[str(status)] = refused
+    return found
+
+
+def _refused(status: int, codes: list[str], by_type: Mapping[Any, Any]) -> dict[str, Any]:
+    examples = {
+        code: {
+            "value": {
+                "type": type_of(code),
+                "title": HTTPStatus(status).phrase,
+                "status": status,
+                "code": code,
+                "detail": "what is wrong, for people",
+            }
+        }
+        for code in codes
+    }
+    return {
+        "description": " or ".join(f"`{code}`" for code in codes),
+        "content": {PROBLEM_JSON: {"schema": by_type[Problem], "examples": examples}},
+    }
+
+
+def _content(said: tuple[Said, ...], by_type: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return bodies by media type."""
+    found: dict[str, Any] = {}
+    for one in said:
+        schema = {"type": "string"} if one.type is None else by_type[one.type]
+        found[one.media_type] = {"schema": schema}
+        if one.example is not None:
+            found[one.media_type]["example"] = one.example
+    return found

@@ -1,0 +1,169 @@
+"""What every route takes and answers, in one table: the source of the OpenAPI document.
+
+Types are those that decode and encode; examples are values of them. The order
+is that of the document.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, NamedTuple
+
+from msgspec import Meta
+
+from evp.events import Event
+from evp.limits import BATCH_EVENTS_MAX
+from evp.server.answer import Accepted, AcceptedBatch
+from evp.server.health import Health
+
+_JSON = "application/json"
+_EXAMPLE_ID = "0190c2a4-5f00-8b3a-9d1e-6f2a7c4b8e01"
+
+_Batch = Annotated[list[Event], Meta(min_length=1, max_length=BATCH_EVENTS_MAX)]
+
+_KEY = ("apiKey",)
+_OPEN: tuple[str, ...] = ()
+
+TAGS = {
+    "events": "Sending events, and reading what is stored.",
+    "health": "For balancers, and for people.",
+    "documentation": "This document.",
+}
+
+
+class Said(NamedTuple):
+    """A body: its media type, the type that decodes or encodes it (None: text), an example."""
+
+    media_type: str
+    type: Any = None
+    example: Any = None
+
+
+class Answered(NamedTuple):
+    """A success."""
+
+    description: str
+    said: Said | None = None
+
+
+class Operation(NamedTuple):
+    """One method of one path. `refusals` are codes of `evp.errors.STATUS_BY_CODE`."""
+
+    tag: str
+    summary: str
+    answers: Mapping[int, Answered]
+    refusals: tuple[str, ...] = ()
+    security: tuple[str, ...] = _OPEN
+    description: str = ""
+    body: tuple[Said, ...] = ()
+    query: Any = None
+    headers: Mapping[str, str] = {}
+
+    def said(self) -> Iterator[Said]:
+        """Give every body that goes in or out."""
+        yield from self.body
+        yield from (answer.said for answer in self.answers.values() if answer.said)
+
+
+_ALWAYS = ("invalid_request", "headers_too_large", "internal_error", "server_busy")
+_LOG = ("ack_unknown", "backlog_full", "log_not_durable", "log_unavailable", "shutting_down")
+_BODY = (
+    "invalid_json",
+    "invalid_utf8",
+    "request_timeout",
+    "body_too_large",
+    "unsupported_media_type",
+    "unsupported_encoding",
+)
+_EVENT_RULES = (
+    "event_too_large",
+    "invalid_event",
+    "invalid_attribute",
+    "invalid_id",
+    "invalid_key",
+    "invalid_timestamp",
+    "timestamp_out_of_range",
+    "number_out_of_range",
+    "too_deep",
+    "too_many_fields",
+    "empty_batch",
+)
+
+_EVENT_EXAMPLE = {
+    "type": "order.placed",
+    "source": "shop",
+    "id": "order-7",
+    "time": "2026-01-02T03:04:05Z",
+    "subject": "customer-42",
+    "data": {"total": 19.9, "currency": "EUR"},
+}
+_ACCEPTED = {
+    "event_id": _EXAMPLE_ID,
+    "receipt": "0.1767323045000-0.0",
+    "durability": "fsync",
+}
+_ACCEPTED_BATCH = {
+    "accepted": 2,
+    "rejected": [],
+    "receipt": "0.1767323045000-0.0",
+    "durability": "fsync",
+}
+
+OPERATIONS: dict[str, Operation] = {
+    "POST /events": Operation(
+        "events",
+        "Send one event",
+        {202: Answered("The event is on disk.", Said(_JSON, Accepted, _ACCEPTED))},
+        ("unauthenticated", *_BODY, *_EVENT_RULES, *_LOG, *_ALWAYS),
+        security=_KEY,
+        body=(Said(_JSON, Event, _EVENT_EXAMPLE),),
+    ),
+    "POST /events/batch": Operation(
+        "events",
+        "Send events",
+        {202: Answered("All are on disk.", Said(_JSON, AcceptedBatch, _ACCEPTED_BATCH))},
+        (
+            "unauthenticated",
+            *_BODY,
+            "too_many_events",
+            *_EVENT_RULES,
+            "duplicate_id",
+            *_LOG,
+            *_ALWAYS,
+        ),
+        security=_KEY,
+        description="A batch is kept whole or not at all.",
+        body=(
+            Said(_JSON, _Batch, [_EVENT_EXAMPLE, {"type": "page_view"}]),
+            Said("application/x-ndjson"),
+        ),
+    ),
+    "GET /api/live": Operation(
+        "health",
+        "Whether the process runs",
+        {200: Answered("It runs.", Said(_JSON, dict[str, str], {"status": "live"}))},
+        _ALWAYS,
+    ),
+    "GET /api/ready": Operation(
+        "health",
+        "Whether events are accepted now",
+        {200: Answered("They are.", Said(_JSON, dict[str, str], {"status": "ready"}))},
+        ("log_not_durable", "log_unavailable", "shutting_down", *_ALWAYS),
+    ),
+    "GET /api/health": Operation(
+        "health",
+        "How the server and its engines are",
+        {
+            200: Answered("It accepts; `degraded` if something is wrong.", Said(_JSON, Health)),
+            503: Answered("It can't accept.", Said(_JSON, Health)),
+        },
+        _ALWAYS,
+    ),
+    "GET /openapi.json": Operation(
+        "documentation",
+        "This document",
+        {200: Answered("OpenAPI 3.1.", Said(_JSON, dict[str, Any]))},
+        _ALWAYS,
+    ),
+}
+"""By method and path."""
