@@ -18,6 +18,7 @@ from evp.server.answer import Answer
 
 _TYPE = "urn:evp:problem:"
 _RETRY_AFTER_S = 1
+_COME_BACK = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 _log = get("evp.server")
 
 
@@ -48,7 +49,7 @@ def problem(refusal: Refusal) -> Answer:
         index=UNSET if refusal.index is None else refusal.index,
     )
     headers = [(b"content-type", b"application/problem+json")]
-    if refusal.status == HTTPStatus.SERVICE_UNAVAILABLE:
+    if refusal.status in _COME_BACK:
         retry_after_s = refusal.retry_after_s or _RETRY_AFTER_S
         headers.append((b"retry-after", b"%d" % retry_after_s))
     if refusal.status == HTTPStatus.UNAUTHORIZED:
