@@ -21,7 +21,7 @@ FILE_NAME = "evp.toml"
 API_KEY_FILE = "api_key"
 
 _OPTIONAL = {"read_count", "jwt_secret", "backlog_max"}
-_REQUIRED_IN_PRODUCTION = ("redis_url", "mongo_url", "jwt_secret", "api_keys")
+_REQUIRED_IN_PRODUCTION = ("redis_url", "mongo_url", "jwt_secret")
 
 
 class Loaded(NamedTuple):

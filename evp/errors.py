@@ -42,6 +42,7 @@ STATUS_BY_CODE: dict[str, int] = {
     "invalid_utf8": 400,
     "invalid_request": 400,
     "unauthenticated": 401,
+    "forbidden": 403,
     "not_found": 404,
     "method_not_allowed": 405,
     "request_timeout": 408,
@@ -61,10 +62,12 @@ STATUS_BY_CODE: dict[str, int] = {
     "too_deep": 422,
     "too_many_fields": 422,
     "duplicate_id": 422,
+    "rate_limited": 429,
     "headers_too_large": 431,
     "internal_error": 500,
     "ack_unknown": 503,
     "backlog_full": 503,
+    "keys_unavailable": 503,
     "log_not_durable": 503,
     "log_unavailable": 503,
     "server_busy": 503,
@@ -118,7 +121,7 @@ class Refusal(EvpError):
     """Raised when a request can't be accepted; nothing of it was kept.
 
     `code` is a key of STATUS_BY_CODE, `path` points at the culprit (`$[3].data.a`),
-    `index` is the place of the event in its batch, `retry_after_s` a hint for a 503.
+    `index` is the place of the event in its batch, `retry_after_s` a hint for a 429 or a 503.
     """
 
     def __init__(

@@ -31,6 +31,20 @@ PATH_CHARS_MAX = 300
 TIME_AHEAD_MS_MAX = 24 * 3600 * 1000
 #: `x-api-key`; a longer one is unknown without being hashed.
 API_KEY_BYTES_MAX = 256
+#: Keys that are remembered: live ones, and ended ones for so long after their end.
+API_KEYS_MAX = 2_000
+API_KEYS_ENDED_MS_KEPT = 90 * 24 * 3600 * 1000
+#: How often a server looks whether keys have changed, how long the log and then the store may take
+#: for an answer: together less than the 5 seconds within which a revoked key is refused.
+API_KEYS_LOOK_S = 2.0
+API_KEYS_ANSWER_S_MAX = 1.0
+#: How often it compares the store's keys with the log's copy, and how long the store may take then.
+API_KEYS_COMPARE_S = 15.0
+API_KEYS_COMPARE_S_MAX = 5.0
+#: A change of that copy is tried so often while others change it too.
+API_KEYS_CHANGE_TRIES_MAX = 10
+#: Events a second that a key may be limited to.
+API_KEY_RATE_PER_S_MAX = 1_000_000
 #: Request line and headers of one HTTP request.
 HEADER_BYTES_MAX = 32 * KIB
 #: The head of a request that is kept to compare the next one with.
@@ -168,8 +182,9 @@ DEAD_LETTER_SHOWN_BYTES_MAX = 4 * KIB
 #: A look whether the store is there, and how long its answer is kept.
 STORE_PING_S_MAX = 1.0
 STORE_PING_KEEP_S = 3.0
-#: A server process needs the store for its ledger, its balance, and to look whether it is there.
-SERVER_STORE_CONNECTIONS_MAX = 3
+#: A server process needs the store for its ledger, its balance, its keys, and to look whether it
+#: is there.
+SERVER_STORE_CONNECTIONS_MAX = 4
 #: Server selection and waiting for a pooled connection, milliseconds.
 STORE_SELECT_MS_MAX = 5_000
 STORE_QUEUE_MS_MAX = 2_000

@@ -145,7 +145,7 @@ def parse_api_keys(text: str) -> dict[str, str]:
 _MINUTE_MS = 60_000
 
 ROWS: tuple[Row, ...] = (
-    Row("env", "development", "production requires addresses, keys and secrets to be set",
+    Row("env", "development", "production requires addresses and secrets to be set",
         "development or production", _one_of("development", PRODUCTION)),
     Row("host", "127.0.0.1", "address to listen on (0.0.0.0 in production)", "an address", _name),
     Row("port", "3001", "port to listen on; 0 takes any free one", "0 to 65535",
@@ -204,8 +204,9 @@ ROWS: tuple[Row, ...] = (
     Row("id_from", ID_FROM_TIME_TOO, "what makes two events the same",
         "source+id+time or source+id", _one_of(ID_FROM_TIME_TOO, "source+id")),
     Row("default_source", "evp", "source of events that name none", "a name", _name),
-    Row("api_keys", "", "keys that may send: name:secret,… (development: made once)",
-        "name:secret,…", parse_api_keys, ("API_KEYS",), secret=True, empty={}),
+    Row("api_keys", "", "keys that may do everything, for the start; `evp keys` makes others "
+        "(development: one is made once)", "name:secret,…", parse_api_keys, ("API_KEYS",),
+        secret=True, empty={}),
     Row("jwt_secret", "", "signs people's tokens; required in production",
         f"{JWT_SECRET_BYTES_MIN} bytes or more", str, ("JWT_SECRET",), secret=True),
     Row("data_dir", ".evp", "where evp keeps what it makes on this machine", "a path", Path),

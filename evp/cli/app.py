@@ -14,6 +14,7 @@ from evp.cli.config import config
 from evp.cli.dlq import dlq
 from evp.cli.groups import groups
 from evp.cli.health import health
+from evp.cli.keys import keys
 from evp.cli.loadtest import loadtest
 from evp.cli.openapi import openapi
 from evp.cli.send import send
@@ -45,6 +46,7 @@ app.command()(openapi)
 app.command("claim-stale")(claim_stale)
 app.add_typer(groups)
 app.add_typer(dlq)
+app.add_typer(keys)
 app.add_typer(config)
 
 

@@ -93,4 +93,7 @@ def sending_key(settings: Settings, key: str | None) -> str:
         return key
     if settings.api_keys:
         return next(iter(settings.api_keys.values()))
-    raise UsageError("no API key: give --key, or set EVP_API_KEYS, or start `evp up`")
+    raise UsageError(
+        "no API key: give --key, or set EVP_API_KEYS, or start `evp up`; "
+        "`evp keys create NAME` makes one"
+    )

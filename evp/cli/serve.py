@@ -27,8 +27,11 @@ def serve(
     from evp import supervise
     from evp.cli.context import child_environ, run, run_until_told, start, with_api_key
     from evp.server.run import serve as serve_one
+    from evp.settings import PRODUCTION
 
-    settings = with_api_key(start(host=host, port=port))
+    settings = start(host=host, port=port)
+    if settings.env != PRODUCTION:
+        settings = with_api_key(settings)
     if socket_fd is not None:
         inherited = socket.socket(fileno=socket_fd)
         run_until_told(lambda signals: serve_one(settings, inherited, signals))

@@ -76,26 +76,26 @@ class Acceptor:
         """What a 202 is worth: fsync, declared or memory; empty before the first connection."""
         return self._label.decode()
 
-    def accept(self, body: bytes, media: Media, respond: Respond) -> None:
+    def accept(self, body: bytes, media: Media, respond: Respond) -> int:
         """Take one request; `respond` is called exactly once, now or when the log has it.
 
-        Never raises. `respond` must not raise either; whoever has gone by then
-        ignores the answer.
+        Returns how many events were taken. Never raises. `respond` must not raise
+        either; whoever has gone by then ignores the answer.
         """
         if self._refusal is not None or len(body) > self._flusher.room_bytes:
             respond(problem(self._refusal or self._backpressure.refusal(len(body))))
-            return
+            return 0
         try:
             if media is _EVENT:
-                self._accept_event(body, respond)
-            else:
-                self._accept_batch(body, media, respond)
+                return self._accept_event(body, respond)
+            return self._accept_batch(body, media, respond)
         except Refusal as refusal:
             respond(problem(refusal))
         except Exception as error:  # noqa: BLE001 - a fault of ours ends one request, not a connection
             respond(fault(error))
+        return 0
 
-    def _accept_event(self, body: bytes, respond: Respond) -> None:
+    def _accept_event(self, body: bytes, respond: Respond) -> int:
         def done(result: str | LogUnavailable) -> None:
             if isinstance(result, LogUnavailable):
                 respond(self._failed(result))
@@ -109,8 +109,9 @@ class Acceptor:
             respond(Answer(202, answer, _JSON))
 
         made, first = self._flusher.add(decode(body, _EVENT), done, batch=False)
+        return 1
 
-    def _accept_batch(self, body: bytes, media: Media, respond: Respond) -> None:
+    def _accept_batch(self, body: bytes, media: Media, respond: Respond) -> int:
         def done(result: str | LogUnavailable) -> None:
             if isinstance(result, LogUnavailable):
                 respond(self._failed(result))
@@ -125,6 +126,7 @@ class Acceptor:
 
         made, first = self._flusher.add(decode(body, media), done, batch=True)
         count = len(made.ids)
+        return count
 
     def _failed(self, error: LogUnavailable) -> Answer:
         """Return the answer to a request whose frame the log did not acknowledge."""

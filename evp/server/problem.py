@@ -20,6 +20,7 @@ PROBLEM_JSON = "application/problem+json"
 _TYPE = "urn:evp:problem:"
 _HEADER = (b"content-type", PROBLEM_JSON.encode())
 _RETRY_AFTER_S = 1
+_COME_BACK = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 _log = get("evp.server")
 
 
@@ -55,7 +56,7 @@ def problem(refusal: Refusal) -> Answer:
         index=UNSET if refusal.index is None else refusal.index,
     )
     headers = [_HEADER]
-    if refusal.status == HTTPStatus.SERVICE_UNAVAILABLE:
+    if refusal.status in _COME_BACK:
         retry_after_s = refusal.retry_after_s or _RETRY_AFTER_S
         headers.append((b"retry-after", b"%d" % retry_after_s))
     if refusal.status == HTTPStatus.UNAUTHORIZED:

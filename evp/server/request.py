@@ -5,6 +5,8 @@ Both HTTP layers ask here, so that a request is treated alike by either.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from evp.codec import Media
 from evp.errors import Refusal
 from evp.limits import BATCH_BODY_BYTES_MAX, BODIES_BYTES_MAX, SINGLE_BODY_BYTES_MAX
@@ -36,6 +38,17 @@ def media_of(path: bytes, content_type: bytes | None) -> Media:
         "application/json" if path == EVENT_PATH else "application/json or application/x-ndjson"
     )
     raise Refusal("unsupported_media_type", f"send content-type {wanted}")
+
+
+def only(name: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
+    """Return the value of a header. Raises Refusal `invalid_request` if it is there twice.
+
+    Of two that differ, a proxy in front may have looked at the other one.
+    """
+    values = [value for one, value in headers if one == name]
+    if len(values) > 1:
+        raise Refusal("invalid_request", f"the header {name.decode()} is there twice")
+    return values[0] if values else None
 
 
 def body_bytes_max(path: bytes) -> int:

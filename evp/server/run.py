@@ -24,6 +24,7 @@ from evp.server.app import build_app
 from evp.server.connection import Connection, sweep
 from evp.server.health import HealthCheck
 from evp.server.keys import Keys
+from evp.server.keywatch import KeyWatch
 from evp.server.ledger import Ledger
 from evp.server.parts import Parts
 from evp.server.protocol import protocol_class
@@ -54,7 +55,8 @@ async def serve(settings: Settings, listener: socket.socket, signals: Signals) -
     db = database(client, settings.mongo_db)
     acceptor = Acceptor(settings)
     ledger = Ledger(settings, db, acceptor)
-    keys = Keys(settings.api_keys)
+    keys = Keys(settings.api_keys, complete=False)
+    key_watch = KeyWatch(settings, db, keys)
     bodies = Bodies()
     draining = asyncio.Event()
     check = HealthCheck(acceptor, lambda: ping(db), lambda: look_once(settings, db))
@@ -74,7 +76,7 @@ async def serve(settings: Settings, listener: socket.socket, signals: Signals) -
     )
     stopping = asyncio.create_task(_stop(signals, server, acceptor, draining, settings))
     sweeping = asyncio.create_task(sweep(server.server_state))
-    await acceptor.start()
+    await asyncio.gather(acceptor.start(), key_watch.start())
     ledger.start()
     settle_memory()
     host, port = listener.getsockname()[:2]
@@ -88,6 +90,7 @@ async def serve(settings: Settings, listener: socket.socket, signals: Signals) -
         await asyncio.wait({ending, stopping}, return_when=asyncio.FIRST_COMPLETED)
         await end(ending, stopping, sweeping)
         await ledger.stop()
+        await key_watch.stop()
         await check.close()
         for task in (ending, stopping, sweeping):
             if not task.cancelled() and task.exception() is not None:

@@ -14,6 +14,7 @@
 | `groups` | group | the consumer groups there may be; a group is written here before it is made in the log, and leaves by `evp groups delete` alone | |
 | `attempts` | `<frame id>:<first>:<last>` | `incarnations`: the workers that began to write these events of a frame | |
 | `acknowledged` | key of a finding | losses that were taken note of (`evp verify --acknowledge`): `kind`, `reason`, `at` | |
+| `api_keys` | id of the key | `name`, `digest` (SHA-256), `scopes`, `rate_per_s`, `created_at`; `expires_at`, `revoked_at`, which only come sooner (`evp.api_keys`) | |
 | `meta` | what it is | `writing_group`: the one group that writes to this database; `lease:<job>`: who does a job; `buckets`: which are closed, and from when on minutes are kept, and how far old ones have a `prune_at`; `acknowledged`: how many `events` are acknowledged as lost; `deleted_entries`: how many entries were deleted from the log before they were acked | |
 
 The one index that every event pays for is `_id`; it deduplicates as well.
@@ -42,6 +43,7 @@ BUCKETS = "buckets"
 GROUPS = "groups"
 ATTEMPTS = "attempts"
 ACKNOWLEDGED = "acknowledged"
+API_KEYS = "api_keys"
 META = "meta"
 
 ALL = (
@@ -57,6 +59,7 @@ ALL = (
     GROUPS,
     ATTEMPTS,
     ACKNOWLEDGED,
+    API_KEYS,
     META,
 )
 

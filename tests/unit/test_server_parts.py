@@ -10,7 +10,7 @@ from evp.errors import STATUS_BY_CODE, Refusal
 from evp.server.answer import Answer, on_the_wire
 from evp.server.keys import Keys
 from evp.server.problem import problem
-from evp.server.request import media_of
+from evp.server.request import media_of, only
 
 
 @pytest.mark.parametrize("key", [None, b"", b"wrong", "schlüssel".encode(), b"k" * 10_000])
@@ -18,7 +18,7 @@ def test_wrong_keys_are_all_answered_alike(key: bytes | None) -> None:
     """Missing, wrong, non-ASCII and huge keys can't be told apart."""
     keys = Keys({"app": "secret", "other": "geheim"})
     with pytest.raises(Refusal) as caught:
-        keys.name_of(key)
+        keys.grant_of(key)
     assert caught.value.code == "unauthenticated"
     assert caught.value.detail == "send a valid key in the x-api-key header"
 
@@ -26,8 +26,8 @@ def test_wrong_keys_are_all_answered_alike(key: bytes | None) -> None:
 def test_keys_have_names() -> None:
     """A key that is right tells who sends."""
     keys = Keys({"app": "secret", "other": "schlüssel"})
-    assert keys.name_of(b"secret") == "app"
-    assert keys.name_of("schlüssel".encode()) == "other"
+    assert keys.grant_of(b"secret").name == "app"
+    assert keys.grant_of("schlüssel".encode()).name == "other"
 
 
 @pytest.mark.parametrize(
@@ -65,9 +65,19 @@ def test_other_media_types_are_refused(path: bytes, content_type: bytes | None) 
     assert caught.value.status == 415
 
 
+def test_header_that_is_there_twice() -> None:
+    """A header is taken where it is there once; twice, even if alike, is a bad request."""
+    headers = [(b"x-api-key", b"a"), (b"host", b"h"), (b"accept", b"1"), (b"accept", b"1")]
+    assert only(b"x-api-key", headers) == b"a"
+    assert only(b"x-other", headers) is None
+    with pytest.raises(Refusal) as caught:
+        only(b"accept", headers)
+    assert (caught.value.status, caught.value.code) == (400, "invalid_request")
+
+
 @pytest.mark.parametrize("code", STATUS_BY_CODE)
 def test_problems(code: str) -> None:
-    """Each code becomes problem details with its status; a 503 says when to come back."""
+    """Each code becomes problem details with its status; 429 and 503 say when to come back."""
     answer = problem(Refusal(code, "why", path="$.data.a", index=3, retry_after_s=7))
     body = msgspec.json.decode(answer.body)
     headers = dict(answer.headers)
@@ -75,7 +85,7 @@ def test_problems(code: str) -> None:
     assert body["status"] == answer.status == STATUS_BY_CODE[code]
     assert (body["path"], body["index"]) == ("$.data.a", 3)
     assert headers[b"content-type"] == b"application/problem+json"
-    assert (b"retry-after" in headers) is (answer.status == 503)
+    assert (b"retry-after" in headers) is (answer.status in {429, 503})
 
 
 def test_answer_on_the_wire() -> None:

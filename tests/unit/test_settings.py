@@ -143,9 +143,9 @@ def test_relations(tmp_path: Path, environ: dict[str, str], key: str) -> None:
     assert list(problems(tmp_path, environ)) == [key]
 
 
-def test_production_requires_addresses_keys_and_secrets(tmp_path: Path) -> None:
+def test_production_requires_addresses_and_secrets(tmp_path: Path) -> None:
     """Production starts on nothing that was made up."""
-    required = {"EVP_REDIS_URL", "EVP_MONGO_URL", "EVP_JWT_SECRET", "EVP_API_KEYS"}
+    required = {"EVP_REDIS_URL", "EVP_MONGO_URL", "EVP_JWT_SECRET"}
     assert set(problems(tmp_path, {"EVP_ENV": "production"})) == required
     load(tmp_path, PRODUCTION)
 

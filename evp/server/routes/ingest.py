@@ -10,6 +10,7 @@ import asyncio
 from litestar import Response, post
 
 from evp.errors import Refusal
+from evp.server.access import INGEST, require_key
 from evp.server.answer import Answer
 from evp.server.parts import AnyRequest, parts_of, response
 from evp.server.problem import problem
@@ -33,11 +34,11 @@ class _ClientGone(Exception):
 async def ingest(request: AnyRequest) -> Response[bytes]:
     """Take one event, or a batch."""
     parts = parts_of(request)
-    acceptor, keys = parts.acceptor, parts.keys
+    acceptor = parts.acceptor
     path = request.scope["path"].encode()
     headers = dict(request.scope["headers"])
     try:
-        keys.name_of(headers.get(b"x-api-key"))
+        grant = require_key(request, INGEST)
         _refuse_encoding(headers.get(b"content-encoding"))
         media = media_of(path, headers.get(b"content-type"))
         length = headers.get(b"content-length", b"0")
@@ -59,7 +60,7 @@ async def ingest(request: AnyRequest) -> Response[bytes]:
         if not answered.done():
             answered.set_result(answer)
 
-    acceptor.accept(body, media, respond)
+    grant.spend(acceptor.accept(body, media, respond))
     return response(await answered)
 
 
