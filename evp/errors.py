@@ -42,6 +42,9 @@ STATUS_BY_CODE: dict[str, int] = {
     "invalid_utf8": 400,
     "invalid_request": 400,
     "unauthenticated": 401,
+    "invalid_credentials": 401,
+    "invalid_token": 401,
+    "forbidden": 403,
     "not_found": 404,
     "method_not_allowed": 405,
     "request_timeout": 408,
@@ -51,6 +54,7 @@ STATUS_BY_CODE: dict[str, int] = {
     "unsupported_media_type": 415,
     "unsupported_encoding": 415,
     "empty_batch": 422,
+    "invalid_body": 422,
     "invalid_event": 422,
     "invalid_attribute": 422,
     "invalid_id": 422,
@@ -61,6 +65,7 @@ STATUS_BY_CODE: dict[str, int] = {
     "too_deep": 422,
     "too_many_fields": 422,
     "duplicate_id": 422,
+    "too_many_logins": 429,
     "headers_too_large": 431,
     "internal_error": 500,
     "ack_unknown": 503,
@@ -69,6 +74,7 @@ STATUS_BY_CODE: dict[str, int] = {
     "log_unavailable": 503,
     "server_busy": 503,
     "shutting_down": 503,
+    "store_unavailable": 503,
 }
 """The stable `code` of every problem+json answer, and its HTTP status."""
 
@@ -118,7 +124,7 @@ class Refusal(EvpError):
     """Raised when a request can't be accepted; nothing of it was kept.
 
     `code` is a key of STATUS_BY_CODE, `path` points at the culprit (`$[3].data.a`),
-    `index` is the place of the event in its batch, `retry_after_s` a hint for a 503.
+    `index` is the place of the event in its batch, `retry_after_s` a hint for a 429 or 503.
     """
 
     def __init__(

@@ -58,6 +58,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     default_source: str
     api_keys: dict[str, str]
     jwt_secret: str | None
+    trusted_proxies: int
     data_dir: Path
     log_level: str
 
@@ -206,8 +207,10 @@ ROWS: tuple[Row, ...] = (
     Row("default_source", "evp", "source of events that name none", "a name", _name),
     Row("api_keys", "", "keys that may send: name:secret,… (development: made once)",
         "name:secret,…", parse_api_keys, ("API_KEYS",), secret=True, empty={}),
-    Row("jwt_secret", "", "signs people's tokens; required in production",
+    Row("jwt_secret", "", "signs people's tokens; required in production (development: made once)",
         f"{JWT_SECRET_BYTES_MIN} bytes or more", str, ("JWT_SECRET",), secret=True),
+    Row("trusted_proxies", "0", "proxies before the server that add to X-Forwarded-For: logins "
+        "are limited by the address that the outermost one saw", "0 to 10", _number(0, 10)),
     Row("data_dir", ".evp", "where evp keeps what it makes on this machine", "a path", Path),
     Row("log_level", "info", "least severity that is logged",
         "debug, info, warning, error or critical",

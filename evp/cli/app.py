@@ -19,6 +19,7 @@ from evp.cli.send import send
 from evp.cli.serve import serve
 from evp.cli.stats import stats
 from evp.cli.up import up
+from evp.cli.users import users
 from evp.cli.verify import verify
 from evp.cli.work import work
 from evp.errors import EvpError
@@ -43,6 +44,7 @@ app.command()(health)
 app.command("claim-stale")(claim_stale)
 app.add_typer(groups)
 app.add_typer(dlq)
+app.add_typer(users)
 app.add_typer(config)
 
 

@@ -25,10 +25,10 @@ def serve(
     import sys
 
     from evp import supervise
-    from evp.cli.context import child_environ, run, run_until_told, start, with_api_key
+    from evp.cli.context import child_environ, run, run_until_told, start, with_secrets
     from evp.server.run import serve as serve_one
 
-    settings = with_api_key(start(host=host, port=port))
+    settings = with_secrets(start(host=host, port=port))
     if socket_fd is not None:
         inherited = socket.socket(fileno=socket_fd)
         run_until_told(lambda signals: serve_one(settings, inherited, signals))

@@ -18,6 +18,9 @@ from evp.server.answer import Answer
 
 _TYPE = "urn:evp:problem:"
 _RETRY_AFTER_S = 1
+_COME_BACK = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}
+_WANTED = b'ApiKey realm="evp", Bearer realm="evp"'
+_INVALID_TOKEN = b'Bearer realm="evp", error="invalid_token"'
 _log = get("evp.server")
 
 
@@ -47,12 +50,16 @@ def problem(refusal: Refusal) -> Answer:
         path=UNSET if refusal.path is None else refusal.path,
         index=UNSET if refusal.index is None else refusal.index,
     )
-    headers = [(b"content-type", b"application/problem+json")]
-    if refusal.status == HTTPStatus.SERVICE_UNAVAILABLE:
+    headers = [
+        (b"content-type", b"application/problem+json"),
+        (b"cache-control", b"no-store"),
+    ]
+    if refusal.status in _COME_BACK:
         retry_after_s = refusal.retry_after_s or _RETRY_AFTER_S
         headers.append((b"retry-after", b"%d" % retry_after_s))
     if refusal.status == HTTPStatus.UNAUTHORIZED:
-        headers.append((b"www-authenticate", b'ApiKey realm="evp"'))
+        is_token = refusal.code == "invalid_token"
+        headers.append((b"www-authenticate", _INVALID_TOKEN if is_token else _WANTED))
     return Answer(refusal.status, _encode(body), tuple(headers))
 
 

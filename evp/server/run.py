@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import socket
 from collections.abc import Generator
 
@@ -26,6 +27,7 @@ from evp.server.health import HealthCheck
 from evp.server.keys import Keys
 from evp.server.ledger import Ledger
 from evp.server.parts import Parts
+from evp.server.people import People
 from evp.server.protocol import protocol_class
 from evp.server.request import Bodies
 from evp.settings import Settings
@@ -56,11 +58,13 @@ async def serve(settings: Settings, listener: socket.socket, signals: Signals) -
     ledger = Ledger(settings, db, acceptor)
     keys = Keys(settings.api_keys)
     bodies = Bodies()
+    # Every command sets a secret; without one, tokens are good in this process only.
+    people = People(db, settings.jwt_secret or secrets.token_urlsafe())
     draining = asyncio.Event()
     check = HealthCheck(acceptor, lambda: ping(db), lambda: look_once(settings, db))
     server = Server(
         uvicorn.Config(
-            build_app(Parts(settings, acceptor, keys, bodies, check, db, draining)),
+            build_app(Parts(settings, acceptor, keys, bodies, check, db, people, draining)),
             http=protocol_class(acceptor, keys, bodies),
             ws="none",
             lifespan="off",
@@ -89,6 +93,7 @@ async def serve(settings: Settings, listener: socket.socket, signals: Signals) -
         await end(ending, stopping, sweeping)
         await ledger.stop()
         await check.close()
+        people.close()
         for task in (ending, stopping, sweeping):
             if not task.cancelled() and task.exception() is not None:
                 _log.error("unexpected error", exc_info=task.exception())

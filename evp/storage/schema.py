@@ -14,6 +14,8 @@
 | `groups` | group | the consumer groups there may be; a group is written here before it is made in the log, and leaves by `evp groups delete` alone | |
 | `attempts` | `<frame id>:<first>:<last>` | `incarnations`: the workers that began to write these events of a frame | |
 | `acknowledged` | key of a finding | losses that were taken note of (`evp verify --acknowledge`): `kind`, `reason`, `at` | |
+| `users` | name | the people who may look (`evp.storage.users`): `password` (its argon2id hash), `scopes`, `version`, `disabled`, `created_at`, `password_at` | |
+| `refresh_tokens` | family | a login that goes on (`evp.storage.sessions`): `user`, `version`, `current` and `former` (SHA-256 of its tokens), `started_at`, `rotated_at`, `expires_at` | `user` and `started_at`, `expires_at` (removes what has expired) |
 | `meta` | what it is | `writing_group`: the one group that writes to this database; `lease:<job>`: who does a job; `buckets`: which are closed, and from when on minutes are kept, and how far old ones have a `prune_at`; `acknowledged`: how many `events` are acknowledged as lost; `deleted_entries`: how many entries were deleted from the log before they were acked | |
 
 The one index that every event pays for is `_id`; it deduplicates as well.
@@ -42,6 +44,8 @@ BUCKETS = "buckets"
 GROUPS = "groups"
 ATTEMPTS = "attempts"
 ACKNOWLEDGED = "acknowledged"
+USERS = "users"
+REFRESH_TOKENS = "refresh_tokens"
 META = "meta"
 
 ALL = (
@@ -57,6 +61,8 @@ ALL = (
     GROUPS,
     ATTEMPTS,
     ACKNOWLEDGED,
+    USERS,
+    REFRESH_TOKENS,
     META,
 )
 
@@ -71,6 +77,10 @@ INDEXES = {
         IndexModel(["level", "start"]),
     ),
     DEAD_LETTERS: (IndexModel("last_at"), IndexModel("frame_id", sparse=True)),
+    REFRESH_TOKENS: (
+        IndexModel(["user", "started_at"]),
+        IndexModel("expires_at", expireAfterSeconds=0),
+    ),
 }
 """Indexes by collection. One for each frame costs little; sparse ones, nothing where absent."""
 

@@ -67,7 +67,7 @@ def test_other_media_types_are_refused(path: bytes, content_type: bytes | None) 
 
 @pytest.mark.parametrize("code", STATUS_BY_CODE)
 def test_problems(code: str) -> None:
-    """Each code becomes problem details with its status; a 503 says when to come back."""
+    """Each code becomes problem details with its status; a 429 or 503 says when to come back."""
     answer = problem(Refusal(code, "why", path="$.data.a", index=3, retry_after_s=7))
     body = msgspec.json.decode(answer.body)
     headers = dict(answer.headers)
@@ -75,7 +75,8 @@ def test_problems(code: str) -> None:
     assert body["status"] == answer.status == STATUS_BY_CODE[code]
     assert (body["path"], body["index"]) == ("$.data.a", 3)
     assert headers[b"content-type"] == b"application/problem+json"
-    assert (b"retry-after" in headers) is (answer.status == 503)
+    assert headers[b"cache-control"] == b"no-store"
+    assert (b"retry-after" in headers) is (answer.status in {429, 503})
 
 
 def test_answer_on_the_wire() -> None:
