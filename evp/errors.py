@@ -42,6 +42,8 @@ STATUS_BY_CODE: dict[str, int] = {
     "invalid_utf8": 400,
     "invalid_request": 400,
     "unauthenticated": 401,
+    "invalid_credentials": 401,
+    "invalid_token": 401,
     "forbidden": 403,
     "not_found": 404,
     "method_not_allowed": 405,
@@ -52,6 +54,7 @@ STATUS_BY_CODE: dict[str, int] = {
     "unsupported_media_type": 415,
     "unsupported_encoding": 415,
     "empty_batch": 422,
+    "invalid_body": 422,
     "invalid_event": 422,
     "invalid_attribute": 422,
     "invalid_id": 422,
@@ -63,6 +66,7 @@ STATUS_BY_CODE: dict[str, int] = {
     "too_many_fields": 422,
     "duplicate_id": 422,
     "rate_limited": 429,
+    "too_many_logins": 429,
     "headers_too_large": 431,
     "internal_error": 500,
     "ack_unknown": 503,
@@ -72,6 +76,7 @@ STATUS_BY_CODE: dict[str, int] = {
     "log_unavailable": 503,
     "server_busy": 503,
     "shutting_down": 503,
+    "store_unavailable": 503,
 }
 """The stable `code` of every problem+json answer, and its HTTP status."""
 

@@ -183,11 +183,47 @@ DEAD_LETTER_SHOWN_BYTES_MAX = 4 * KIB
 STORE_PING_S_MAX = 1.0
 STORE_PING_KEEP_S = 3.0
 #: A server process needs the store for its ledger, its balance, its keys, and to look whether it
-#: is there.
-SERVER_STORE_CONNECTIONS_MAX = 4
+#: is there; for LOGINS_AT_ONCE; and to see whether a token still holds.
+SERVER_STORE_CONNECTIONS_MAX = 7
 #: Server selection and waiting for a pooled connection, milliseconds.
 STORE_SELECT_MS_MAX = 5_000
 STORE_QUEUE_MS_MAX = 2_000
+
+#: What people ask of the store must be answered within this, seconds.
+PEOPLE_STORE_S_MAX = 3.0
+#: Users of a deployment, and the name of one.
+USERS_MAX = 10_000
+USER_NAME_CHARS_MAX = 64
+#: A password, in characters and in UTF-8.
+PASSWORD_CHARS_MIN = 12
+PASSWORD_BYTES_MAX = 512
+#: The body of a request below /auth.
+AUTH_BODY_BYTES_MAX = 4 * KIB
+#: Tries to log in, by account and by address, within so many seconds, a server process; and the
+#: accounts and addresses of which it counts them.
+LOGIN_TRIES_MAX = 10
+LOGIN_WINDOW_S = 60
+LOGIN_NAMES_MAX = 10_000
+#: Logins, refreshes and logouts that a server process does at a time, and those that wait or are
+#: being done.
+LOGINS_AT_ONCE = 2
+LOGINS_WAITING_MAX = 20
+#: An access token is good for so many seconds; a longer one is none. Clocks may differ by this.
+ACCESS_TOKEN_S = 15 * 60
+ACCESS_TOKEN_SKEW_S_MAX = 5
+TOKEN_BYTES_MAX = 4 * KIB
+#: Whether a user still may is asked again after this, of so many who were here last; and after
+#: the second one where the store did not answer.
+STANDING_KEEP_S = 30.0
+STANDING_AGAIN_S = 10.0
+PEOPLE_KNOWN_MAX = 1_000
+#: A session ends when it was not refreshed for so long, and after the second one in any case.
+REFRESH_IDLE_S = 7 * 24 * 3600
+SESSION_S_MAX = 30 * 24 * 3600
+#: The refresh token that was good last is taken once more within this: its answer may be lost.
+REFRESH_AGAIN_S = 10
+#: Sessions of a user; of more the oldest end.
+SESSIONS_MAX = 50
 
 #: First and longest wait between attempts; each wait is drawn evenly from 0 to the bound.
 BACKOFF_FIRST_S = 0.1

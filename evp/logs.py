@@ -16,7 +16,10 @@ from structlog.typing import EventDict, FilteringBoundLogger, Processor
 from evp.errors import redact_url
 
 MASK = "***"
-_SECRET_NAMES = ("secret", "password", "api_key", "api_keys", "token", "authorization", "x-api-key")
+_SECRET_NAMES = (
+    *("secret", "password", "api_key", "api_keys", "token", "authorization", "x-api-key"),
+    *("jwt_secret", "access_token", "refresh_token", "cookie", "set-cookie"),
+)
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 
 

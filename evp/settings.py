@@ -58,6 +58,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     default_source: str
     api_keys: dict[str, str]
     jwt_secret: str | None
+    trusted_proxies: int
     data_dir: Path
     log_level: str
 
@@ -207,8 +208,10 @@ ROWS: tuple[Row, ...] = (
     Row("api_keys", "", "keys that may do everything, for the start; `evp keys` makes others "
         "(development: one is made once)", "name:secret,…", parse_api_keys, ("API_KEYS",),
         secret=True, empty={}),
-    Row("jwt_secret", "", "signs people's tokens; required in production",
+    Row("jwt_secret", "", "signs people's tokens; required in production (development: made once)",
         f"{JWT_SECRET_BYTES_MIN} bytes or more", str, ("JWT_SECRET",), secret=True),
+    Row("trusted_proxies", "0", "proxies before the server that add to X-Forwarded-For: logins "
+        "are limited by the address that the outermost one saw", "0 to 10", _number(0, 10)),
     Row("data_dir", ".evp", "where evp keeps what it makes on this machine", "a path", Path),
     Row("log_level", "info", "least severity that is logged",
         "debug, info, warning, error or critical",

@@ -21,6 +21,7 @@ from evp.cli.send import send
 from evp.cli.serve import serve
 from evp.cli.stats import stats
 from evp.cli.up import up
+from evp.cli.users import users
 from evp.cli.verify import verify
 from evp.cli.work import work
 from evp.errors import EvpError
@@ -47,6 +48,7 @@ app.command("claim-stale")(claim_stale)
 app.add_typer(groups)
 app.add_typer(dlq)
 app.add_typer(keys)
+app.add_typer(users)
 app.add_typer(config)
 
 

@@ -25,13 +25,13 @@ def serve(
     import sys
 
     from evp import supervise
-    from evp.cli.context import child_environ, run, run_until_told, start, with_api_key
+    from evp.cli.context import child_environ, run, run_until_told, start, with_secrets
     from evp.server.run import serve as serve_one
     from evp.settings import PRODUCTION
 
     settings = start(host=host, port=port)
     if settings.env != PRODUCTION:
-        settings = with_api_key(settings)
+        settings = with_secrets(settings)
     if socket_fd is not None:
         inherited = socket.socket(fileno=socket_fd)
         run_until_told(lambda signals: serve_one(settings, inherited, signals))

@@ -5,8 +5,10 @@ from __future__ import annotations
 from msgspec import Struct
 
 from evp import api_keys
+from evp.errors import Refusal
 from evp.server.keys import Grant
 from evp.server.parts import AnyRequest, parts_of
+from evp.server.person import person_of
 from evp.server.request import only
 
 INGEST = api_keys.INGEST
@@ -22,10 +24,15 @@ class Caller(Struct, frozen=True):
 
 
 async def require(request: AnyRequest, scope: str) -> Caller:
-    """Return who asks, if they may do what `scope` stands for; it counts as one event.
+    """Return who asks, if they may do what `scope` stands for; of a key, it counts as one event.
 
-    Raises Refusal as `require_key` does.
+    Raises Refusal as `require_key` does, and `invalid_token`.
     """
+    person = await person_of(request)
+    if person is not None:
+        if scope not in person.scopes:
+            raise Refusal("forbidden", f"this needs a user with the scope {scope}")
+        return Caller(person.name, person.scopes)
     grant = require_key(request, scope)
     grant.spend(1)
     return Caller(grant.name, grant.scopes)

@@ -6,16 +6,20 @@ from litestar import Litestar, Response
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
 
-from evp.errors import Refusal
+from evp.errors import Refusal, StoreUnavailable
+from evp.logs import get
 from evp.server.parts import AnyRequest, Parts, response
 from evp.server.problem import fault, problem
-from evp.server.routes import documents, ingest, probes
+from evp.server.routes import auth, documents, ingest, probes
 
 ROUTES = (
     *ingest.ROUTES,
     *probes.ROUTES,
     *documents.ROUTES,
+    *auth.ROUTES,
 )
+
+_log = get("evp.server")
 
 
 def build_app(parts: Parts) -> Litestar:
@@ -25,6 +29,7 @@ def build_app(parts: Parts) -> Litestar:
         state=State({"parts": parts}, deep_copy=False),
         exception_handlers={
             Refusal: _refused,
+            StoreUnavailable: _store_away,
             HTTPException: _http_error,
             Exception: _unexpected,
         },
@@ -37,6 +42,11 @@ def build_app(parts: Parts) -> Litestar:
 
 def _refused(_request: AnyRequest, error: Refusal) -> Response[bytes]:
     return response(problem(error))
+
+
+def _store_away(_request: AnyRequest, error: StoreUnavailable) -> Response[bytes]:
+    _log.warning("a request needs the store", reason=str(error))
+    return response(problem(Refusal("store_unavailable", "the store can't be reached now")))
 
 
 def _http_error(_request: AnyRequest, error: HTTPException) -> Response[bytes]:

@@ -99,7 +99,10 @@ def _operation(route: str, operation: Operation, by_type: Mapping[Any, Any]) -> 
     if operation.description:
         found["description"] = operation.description
     if operation.body:
-        found["requestBody"] = {"required": True, "content": _content(operation.body, by_type)}
+        found["requestBody"] = {
+            "required": operation.body_required,
+            "content": _content(operation.body, by_type),
+        }
     return found
 
 

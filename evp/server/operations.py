@@ -15,6 +15,7 @@ from evp.events import Event
 from evp.limits import BATCH_EVENTS_MAX
 from evp.server.answer import Accepted, AcceptedBatch
 from evp.server.health import Health
+from evp.server.routes.auth import Credentials, Me, Renewal, Tokens
 
 _JSON = "application/json"
 _EXAMPLE_ID = "0190c2a4-5f00-8b3a-9d1e-6f2a7c4b8e01"
@@ -22,10 +23,12 @@ _EXAMPLE_ID = "0190c2a4-5f00-8b3a-9d1e-6f2a7c4b8e01"
 _Batch = Annotated[list[Event], Meta(min_length=1, max_length=BATCH_EVENTS_MAX)]
 
 _KEY = ("apiKey",)
+_KEY_OR_PERSON = ("apiKey", "bearer")
 _OPEN: tuple[str, ...] = ()
 
 TAGS = {
     "events": "Sending events, and reading what is stored.",
+    "people": "Logins, for whoever looks: the dashboard, and scripts of people.",
     "health": "For balancers, and for people.",
     "documentation": "This document.",
 }
@@ -56,6 +59,7 @@ class Operation(NamedTuple):
     security: tuple[str, ...] = _OPEN
     description: str = ""
     body: tuple[Said, ...] = ()
+    body_required: bool = True
     query: Any = None
     headers: Mapping[str, str] = {}
 
@@ -66,6 +70,16 @@ class Operation(NamedTuple):
 
 
 _ALWAYS = ("invalid_request", "headers_too_large", "internal_error", "server_busy")
+_OF_A_KEY = ("unauthenticated", "forbidden", "rate_limited", "keys_unavailable")
+_OF_A_CALLER = (*_OF_A_KEY, "invalid_token", "store_unavailable")
+_OF_A_JSON_BODY = (
+    "invalid_json",
+    "invalid_utf8",
+    "invalid_body",
+    "body_too_large",
+    "unsupported_media_type",
+    "request_timeout",
+)
 _LOG = ("ack_unknown", "backlog_full", "log_not_durable", "log_unavailable", "shutting_down")
 _BODY = (
     "invalid_json",
@@ -109,12 +123,22 @@ _ACCEPTED_BATCH = {
     "durability": "fsync",
 }
 
+_TOKENS = {
+    "access_token": "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.e30.c2lnbmF0dXJl",
+    "refresh_token": "evpr_kuHbV2pZ6lq0Tn3sYx8aWd4mRc7eJf1g",
+    "token_type": "Bearer",
+    "expires_in": 900,
+    "refresh_expires_in": 2592000,
+}
+
+_ME = {"name": "anna", "scopes": ["read"]}
+
 OPERATIONS: dict[str, Operation] = {
     "POST /events": Operation(
         "events",
         "Send one event",
         {202: Answered("The event is on disk.", Said(_JSON, Accepted, _ACCEPTED))},
-        ("unauthenticated", *_BODY, *_EVENT_RULES, *_LOG, *_ALWAYS),
+        (*_OF_A_KEY, *_BODY, *_EVENT_RULES, *_LOG, *_ALWAYS),
         security=_KEY,
         body=(Said(_JSON, Event, _EVENT_EXAMPLE),),
     ),
@@ -123,7 +147,7 @@ OPERATIONS: dict[str, Operation] = {
         "Send events",
         {202: Answered("All are on disk.", Said(_JSON, AcceptedBatch, _ACCEPTED_BATCH))},
         (
-            "unauthenticated",
+            *_OF_A_KEY,
             *_BODY,
             "too_many_events",
             *_EVENT_RULES,
@@ -137,6 +161,47 @@ OPERATIONS: dict[str, Operation] = {
             Said(_JSON, _Batch, [_EVENT_EXAMPLE, {"type": "page_view"}]),
             Said("application/x-ndjson"),
         ),
+    ),
+    "POST /auth/login": Operation(
+        "people",
+        "Log in",
+        {200: Answered("Two tokens, or cookies.", Said(_JSON, Tokens, _TOKENS))},
+        (
+            *_OF_A_JSON_BODY,
+            "invalid_credentials",
+            "too_many_logins",
+            "store_unavailable",
+            *_ALWAYS,
+        ),
+        body=(Said(_JSON, Credentials, {"username": "anna", "password": "correct horse"}),),
+    ),
+    "POST /auth/refresh": Operation(
+        "people",
+        "Exchange a refresh token for two new tokens",
+        {200: Answered("Two tokens, or cookies.", Said(_JSON, Tokens, _TOKENS))},
+        (*_OF_A_JSON_BODY, "invalid_token", "store_unavailable", *_ALWAYS),
+        description="A refresh token is good once; using an old one ends the whole session.",
+        body=(Said(_JSON, Renewal, {"refresh_token": _TOKENS["refresh_token"]}),),
+        body_required=False,
+    ),
+    "POST /auth/logout": Operation(
+        "people",
+        "End a session",
+        {204: Answered("No token of the session is good any more.")},
+        (*_OF_A_JSON_BODY, "invalid_token", "store_unavailable", *_ALWAYS),
+        body=(Said(_JSON, Renewal, {"refresh_token": _TOKENS["refresh_token"]}),),
+        body_required=False,
+    ),
+    "GET /auth/me": Operation(
+        "people",
+        "Who asks, and what they may do",
+        {
+            200: Answered(
+                "A person or a key.", Said(_JSON, Me, {"name": "anna", "scopes": ["read"]})
+            )
+        },
+        (*_OF_A_CALLER, *_ALWAYS),
+        security=_KEY_OR_PERSON,
     ),
     "GET /api/live": Operation(
         "health",

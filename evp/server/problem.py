@@ -20,7 +20,9 @@ PROBLEM_JSON = "application/problem+json"
 _TYPE = "urn:evp:problem:"
 _HEADER = (b"content-type", PROBLEM_JSON.encode())
 _RETRY_AFTER_S = 1
-_COME_BACK = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
+_COME_BACK = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}
+_WANTED = b'ApiKey realm="evp", Bearer realm="evp"'
+_INVALID_TOKEN = b'Bearer realm="evp", error="invalid_token"'
 _log = get("evp.server")
 
 
@@ -55,12 +57,13 @@ def problem(refusal: Refusal) -> Answer:
         path=UNSET if refusal.path is None else refusal.path,
         index=UNSET if refusal.index is None else refusal.index,
     )
-    headers = [_HEADER]
+    headers = [_HEADER, (b"cache-control", b"no-store")]
     if refusal.status in _COME_BACK:
         retry_after_s = refusal.retry_after_s or _RETRY_AFTER_S
         headers.append((b"retry-after", b"%d" % retry_after_s))
     if refusal.status == HTTPStatus.UNAUTHORIZED:
-        headers.append((b"www-authenticate", b'ApiKey realm="evp"'))
+        is_token = refusal.code == "invalid_token"
+        headers.append((b"www-authenticate", _INVALID_TOKEN if is_token else _WANTED))
     return Answer(refusal.status, _encode(body), tuple(headers))
 
 

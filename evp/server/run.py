@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import socket
 from collections.abc import Generator
 
@@ -27,6 +28,7 @@ from evp.server.keys import Keys
 from evp.server.keywatch import KeyWatch
 from evp.server.ledger import Ledger
 from evp.server.parts import Parts
+from evp.server.people import People
 from evp.server.protocol import protocol_class
 from evp.server.request import Bodies
 from evp.settings import Settings
@@ -58,11 +60,13 @@ async def serve(settings: Settings, listener: socket.socket, signals: Signals) -
     keys = Keys(settings.api_keys, complete=False)
     key_watch = KeyWatch(settings, db, keys)
     bodies = Bodies()
+    # Every command sets a secret; without one, tokens are good in this process only.
+    people = People(db, settings.jwt_secret or secrets.token_urlsafe())
     draining = asyncio.Event()
     check = HealthCheck(acceptor, lambda: ping(db), lambda: look_once(settings, db))
     server = Server(
         uvicorn.Config(
-            build_app(Parts(settings, acceptor, keys, bodies, check, db, draining)),
+            build_app(Parts(settings, acceptor, keys, bodies, check, db, people, draining)),
             http=protocol_class(acceptor, keys, bodies),
             ws="none",
             lifespan="off",
@@ -92,6 +96,7 @@ async def serve(settings: Settings, listener: socket.socket, signals: Signals) -
         await ledger.stop()
         await key_watch.stop()
         await check.close()
+        people.close()
         for task in (ending, stopping, sweeping):
             if not task.cancelled() and task.exception() is not None:
                 _log.error("unexpected error", exc_info=task.exception())

@@ -15,6 +15,8 @@
 | `attempts` | `<frame id>:<first>:<last>` | `incarnations`: the workers that began to write these events of a frame | |
 | `acknowledged` | key of a finding | losses that were taken note of (`evp verify --acknowledge`): `kind`, `reason`, `at` | |
 | `api_keys` | id of the key | `name`, `digest` (SHA-256), `scopes`, `rate_per_s`, `created_at`; `expires_at`, `revoked_at`, which only come sooner (`evp.api_keys`) | |
+| `users` | name | the people who may look (`evp.storage.users`): `password` (its argon2id hash), `scopes`, `version`, `disabled`, `created_at`, `password_at` | |
+| `refresh_tokens` | family | a login that goes on (`evp.storage.sessions`): `user`, `version`, `current` and `former` (SHA-256 of its tokens), `started_at`, `rotated_at`, `expires_at` | `user` and `started_at`, `expires_at` (removes what has expired) |
 | `meta` | what it is | `writing_group`: the one group that writes to this database; `lease:<job>`: who does a job; `buckets`: which are closed, and from when on minutes are kept, and how far old ones have a `prune_at`; `acknowledged`: how many `events` are acknowledged as lost; `deleted_entries`: how many entries were deleted from the log before they were acked | |
 
 The one index that every event pays for is `_id`; it deduplicates as well.
@@ -44,6 +46,8 @@ GROUPS = "groups"
 ATTEMPTS = "attempts"
 ACKNOWLEDGED = "acknowledged"
 API_KEYS = "api_keys"
+USERS = "users"
+REFRESH_TOKENS = "refresh_tokens"
 META = "meta"
 
 ALL = (
@@ -60,6 +64,8 @@ ALL = (
     ATTEMPTS,
     ACKNOWLEDGED,
     API_KEYS,
+    USERS,
+    REFRESH_TOKENS,
     META,
 )
 
@@ -74,6 +80,10 @@ INDEXES = {
         IndexModel(["level", "start"]),
     ),
     DEAD_LETTERS: (IndexModel("last_at"), IndexModel("frame_id", sparse=True)),
+    REFRESH_TOKENS: (
+        IndexModel(["user", "started_at"]),
+        IndexModel("expires_at", expireAfterSeconds=0),
+    ),
 }
 """Indexes by collection. One for each frame costs little; sparse ones, nothing where absent."""
 

@@ -14,12 +14,15 @@ LAYERS: tuple[tuple[str, str], ...] = (
     ("words: they import nothing but each other", "errors limits clock events"),
     (
         "no I/O of their own",
-        "identity logs settings api_keys codec diagnosis documents frame plain",
+        "identity logs settings api_keys codec diagnosis documents frame plain passwords",
     ),
     ("rules of batches, no I/O either", "batch"),
     ("this machine: files, signals, memory", "running configuration signals machine"),
     ("adapters: one for each other side", "stream storage http"),
-    ("services", "balance server worker groups keybook stats verify sender demo dlq loadtest"),
+    (
+        "services",
+        "balance server worker groups keybook stats verify sender demo dlq loadtest users",
+    ),
     ("processes", "supervise engines"),
     ("views: structs in, renderables out", "views"),
     ("the edge", "cli"),
@@ -32,10 +35,12 @@ LAYERS_WITHOUT_IO = 3
 APART = (("stream", "storage"), ("server", "worker"))
 
 HOMES: dict[str, str] = {
+    "argon2": "passwords",
     "bson": "documents frame plain batch storage verify engines",
     "hdrh": "loadtest",
     "httptools": "server loadtest",
     "httpx2": "http",
+    "jwt": "server",
     "litestar": "server",
     "msgspec": "*",
     "psutil": "running machine stream worker",

@@ -85,6 +85,7 @@ def test_problems(code: str) -> None:
     assert body["status"] == answer.status == STATUS_BY_CODE[code]
     assert (body["path"], body["index"]) == ("$.data.a", 3)
     assert headers[b"content-type"] == b"application/problem+json"
+    assert headers[b"cache-control"] == b"no-store"
     assert (b"retry-after" in headers) is (answer.status in {429, 503})
 
 
