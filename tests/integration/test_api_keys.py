@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from litestar import Request
 from structlog.testing import capture_logs
 
 from evp import keybook
@@ -291,7 +292,8 @@ async def test_what_a_route_requires() -> None:
     def asking(*values: bytes) -> Any:
         headers = [(b"host", b"h"), *((b"x-api-key", value) for value in values)]
         app = SimpleNamespace(state=SimpleNamespace(parts=SimpleNamespace(keys=keys)))
-        return SimpleNamespace(scope={"headers": headers}, app=app)
+        scope: Any = {"type": "http", "headers": headers, "litestar_app": app}
+        return Request(scope)
 
     async def code(*values: bytes, scope: str = READ) -> str:
         with pytest.raises(Refusal) as caught:

@@ -405,7 +405,7 @@ async def test_other_methods(server: InProcess, method: str, path: str) -> None:
         ("GET", "/%00"),
         ("GET", "/%ff%fe"),
         ("GET", "/../etc/passwd"),
-        ("GET", "/docs"),
+        ("GET", "/docs/other.js"),
         ("OPTIONS", "*"),
         ("GET", "http://test"),
         ("GET", "http://test?x=1"),

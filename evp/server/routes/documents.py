@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 from litestar import MediaType, Response, get
+from litestar.params import FromPath
 
 from evp.errors import Refusal
 from evp.server.openapi import TITLE, document
@@ -65,7 +66,7 @@ def docs() -> Response[str]:
 
 
 @get("/docs/{name:str}")
-async def docs_file(name: str) -> Response[bytes]:
+async def docs_file(name: FromPath[str]) -> Response[bytes]:
     """Give a file of the page."""
     if name == "start.js":
         content, media_type = _START, "text/javascript"
