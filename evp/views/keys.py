@@ -31,7 +31,7 @@ def _cells(row: KeyRow) -> dict[str, str]:
         "state": row.state,
         "may": ", ".join(row.scopes),
         "events/s": "" if row.rate_per_s is None else f"{row.rate_per_s:,}",
-        "made": _minute(row.created_at),
+        "made": f"{row.created_at:%Y-%m-%d}",
         "ends": _minute(row.revoked_at or row.expires_at),
     }
 

@@ -55,6 +55,7 @@ def quick() -> Any:
     """Servers that look for changes more often than they do in earnest."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(keywatch, "API_KEYS_LOOK_S", 0.05)
+        patch.setattr(keywatch, "API_KEYS_COMPARE_S", 1.0)
         patch.setattr(keybook, "API_KEYS_COMPARE_S_MAX", 1.0)
         yield
 
@@ -384,9 +385,10 @@ async def until_stored(settings: Settings, name: str) -> None:
 
 
 async def test_log_that_comes_back_empty(
-    quick: None, own_log_server: Server, own_settings: Settings
+    quick: None, own_log_server: Server, own_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A log that has lost everything gets the keys again; they work on, a revoked one does not."""
+    monkeypatch.setattr(keywatch, "API_KEYS_COMPARE_S", 1_000.0)
     async with serving(own_settings) as server:
         await until(server.is_ready, what="the server accepts")
         key, gone = await created(own_settings, "app"), await created(own_settings, "gone")
@@ -402,7 +404,7 @@ async def test_log_that_comes_back_empty(
             async with server.log() as link:
                 return bool(await link.call("HEXISTS", name, "version"))
 
-        await until(is_there, what="the copy is made again")
+        await until(is_there, what="the copy is made again", within_s=REFUSED_S_MAX)
         assert (await send(server, key)).status == 202
         assert (await send(server, gone)).status == 401
         async with serving(own_settings) as second:
@@ -459,4 +461,5 @@ async def test_both_are_away(
                 await asyncio.to_thread(own_log_server.start)
                 await until(blind.is_ready, what="the server accepts")
                 await taken(blind, key)
+                await asyncio.to_thread(own_store_server.start)
     assert key not in str(logs)

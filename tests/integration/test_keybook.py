@@ -192,6 +192,15 @@ async def test_accounts_come_to_agree(link: Link, keys: Keys, db: Database) -> N
         assert await copy_version(link, keys) == version, "nothing was new"
 
 
+async def test_the_store_keeps_the_earlier_end(db: Database) -> None:
+    """Whoever writes what is no longer true does not let a key live longer."""
+    _, key = make_key("app", (INGEST,), 0, expires_at_ms=HOUR_MS)
+    ended = replace(key, expires_at_ms=7, revoked_at_ms=5)
+    await add_keys(db, [ended])
+    await add_keys(db, [key, replace(key, revoked_at_ms=9)])
+    assert await read_keys(db) == {key.id: ended}
+
+
 async def test_many_compare_at_once(
     book: KeyBook, link: Link, keys: Keys, db: Database, settings: Settings
 ) -> None:

@@ -273,6 +273,15 @@ def test_pace_is_not_too_slow(rate_per_s: int, requests: list[int]) -> None:
         bucket.spend(events)
 
 
+def test_refused_requests_count() -> None:
+    """A request of which no event was taken counts as one: nonsense is not free."""
+    bucket = Bucket(3, Clock())
+    for _ in range(3):
+        assert bucket.refusal() is None
+        bucket.spend(0)
+    assert bucket.refusal() is not None
+
+
 def test_pace_of_single_events() -> None:
     """Ten events a second are ten events a second."""
     clock = Clock()

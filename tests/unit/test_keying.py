@@ -10,6 +10,9 @@ from evp.api_keys import INGEST, READ
 from evp.cli.keying import end_of, grace_ms_of, require_name, scopes_of
 from evp.clock import now_ms, to_ms
 from evp.errors import UsageError
+from evp.keybook import KeyRow
+from evp.views.keys import key_table
+from tests.unit.test_views import text
 
 
 def test_flags() -> None:
@@ -41,3 +44,21 @@ def test_other_flags_that_make_no_sense() -> None:
     require_name("shop")
     with pytest.raises(UsageError, match="no name for a key"):
         require_name("two words")
+
+
+def test_table() -> None:
+    """The table has each key on a line, and says how many are not shown, or how to make one."""
+    at = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
+    rows = [
+        KeyRow("0123456789", "shop", "live", (INGEST, READ), 5000, at, at + timedelta(90), None),
+        KeyRow("abcdef0123", "dash", "revoked", (READ,), None, at, None, at),
+    ]
+    shown = text(key_table(rows, ended=1_200), 100) + text(key_table([], ended=0))
+    told = [" ".join(line.split()) for line in shown.splitlines() if line.strip(" ─")]
+    assert told == [
+        "name id state may events/s made ends",
+        "shop 0123456789 live ingest, read 5,000 2026-01-02 2026-04-02 03:04",
+        "dash abcdef0123 revoked read 2026-01-02 2026-01-02 03:04",
+        "1,200 have ended; --all shows them",
+        "no keys; `evp keys create NAME` makes one",
+    ]
