@@ -182,9 +182,10 @@ DEAD_LETTER_SHOWN_BYTES_MAX = 4 * KIB
 #: A look whether the store is there, and how long its answer is kept.
 STORE_PING_S_MAX = 1.0
 STORE_PING_KEEP_S = 3.0
-#: A server process needs the store for its ledger, its balance, its keys, and to look whether it
-#: is there; for LOGINS_AT_ONCE; and to see whether a token still holds.
-SERVER_STORE_CONNECTIONS_MAX = 7
+#: A server process needs the store for its ledger, its balance, its keys, and to look whether it is
+#: there;
+#: for LOGINS_AT_ONCE and REFRESHES_AT_ONCE; and to see whether a token still holds.
+SERVER_STORE_CONNECTIONS_MAX = 9
 #: Server selection and waiting for a pooled connection, milliseconds.
 STORE_SELECT_MS_MAX = 5_000
 STORE_QUEUE_MS_MAX = 2_000
@@ -204,10 +205,12 @@ AUTH_BODY_BYTES_MAX = 4 * KIB
 LOGIN_TRIES_MAX = 10
 LOGIN_WINDOW_S = 60
 LOGIN_NAMES_MAX = 10_000
-#: Logins, refreshes and logouts that a server process does at a time, and those that wait or are
-#: being done.
+#: Logins that a server process does at a time, and those that wait; the same of refreshes and
+#: logouts together.
 LOGINS_AT_ONCE = 2
 LOGINS_WAITING_MAX = 20
+REFRESHES_AT_ONCE = 2
+REFRESHES_WAITING_MAX = 100
 #: An access token is good for so many seconds; a longer one is none. Clocks may differ by this.
 ACCESS_TOKEN_S = 15 * 60
 ACCESS_TOKEN_SKEW_S_MAX = 5

@@ -1,7 +1,7 @@
 """Passwords: which are good enough, and how they are kept.
 
 Kept is an argon2id hash with the library's defaults, which are those of RFC
-9106: 64 MiB and three passes, some 50 ms of a core. Whoever hashes in a loop
+9106: 64 MiB and three passes, a tenth of a second or two. Whoever hashes in a loop
 that serves others does it beside that loop.
 """
 

@@ -38,4 +38,6 @@ class Hashing:
 def _stand_back() -> None:
     """Let the loop go first. Only Linux has a niceness for each thread."""
     if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+        thread = threading.get_native_id()
+        now = os.getpriority(os.PRIO_PROCESS, thread)
+        os.setpriority(os.PRIO_PROCESS, thread, max(now, _NICENESS))

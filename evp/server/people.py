@@ -6,9 +6,6 @@ logins takes neither the cores nor the store's connections away from events.
 
 from __future__ import annotations
 
-import contextlib
-from asyncio import Semaphore
-from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 
 from msgspec import Struct
@@ -21,6 +18,8 @@ from evp.limits import (
     LOGINS_WAITING_MAX,
     REFRESH_AGAIN_S,
     REFRESH_IDLE_S,
+    REFRESHES_AT_ONCE,
+    REFRESHES_WAITING_MAX,
     SESSION_S_MAX,
 )
 from evp.logs import get
@@ -29,6 +28,7 @@ from evp.server.attempts import LoginLimit
 from evp.server.hashing import Hashing
 from evp.server.standing import Standing
 from evp.server.tokens import AccessTokens, RefreshToken, RefreshTokens, invalid_token
+from evp.server.turns import Turns
 from evp.storage import sessions, users
 from evp.storage.client import Database
 from evp.storage.sessions import Session
@@ -67,8 +67,9 @@ class People:
         self._limit = LoginLimit()
         self._hashing = Hashing()
         self._standing = Standing(db)
-        self._turns = Semaphore(LOGINS_AT_ONCE)
-        self._waiting = 0
+        self._logins = Turns(LOGINS_AT_ONCE, LOGINS_WAITING_MAX)
+        # Apart, so that a flood of logins turns nobody away who is logged in.
+        self._refreshes = Turns(REFRESHES_AT_ONCE, REFRESHES_WAITING_MAX)
 
     async def person(self, token: str) -> Person:
         """Return who is behind an access token. Raises Refusal `invalid_token`."""
@@ -87,7 +88,7 @@ class People:
         """
         name = name.lower()
         self._limit.take(name, address)
-        async with self._turn():
+        async with self._logins.one():
             record = await users.find(self._db, name)
             kept = None if record is None else record.password_hash
             is_right = await self._hashing.verify(kept, password)
@@ -109,7 +110,7 @@ class People:
         """
         token = self._refresh.read(text)
         following = self._refresh.following(token)
-        async with self._turn():
+        async with self._refreshes.one():
             session = await sessions.find(self._db, token.family)
             if session is None or session.expires_at <= now():
                 raise invalid_token()
@@ -127,24 +128,12 @@ class People:
     async def logout(self, text: str) -> None:
         """End a session, by any token it ever had. Raises Refusal and StoreUnavailable."""
         token = self._refresh.read(text)
-        async with self._turn():
+        async with self._refreshes.one():
             await sessions.end(self._db, token.family)
 
     def close(self) -> None:
         """Begin nothing more."""
         self._hashing.close()
-
-    @contextlib.asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
-        """Wait for one of LOGINS_AT_ONCE turns. Raises Refusal `server_busy` if many do."""
-        if self._waiting >= LOGINS_WAITING_MAX:
-            raise Refusal("server_busy", "too many are logging in", retry_after_s=1)
-        self._waiting += 1
-        try:
-            async with self._turns:
-                yield
-        finally:
-            self._waiting -= 1
 
     async def _renew_hash(self, record: Record, password: str) -> None:
         if is_outdated(record.password_hash):

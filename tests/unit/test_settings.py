@@ -10,7 +10,7 @@ import pytest
 from evp import configuration, running
 from evp.configuration import Loaded
 from evp.errors import SettingsError, UsageError
-from evp.settings import ROWS, Settings, as_environ, parse_api_keys, shown
+from evp.settings import JWT_SECRET_BYTES_MIN, ROWS, Settings, as_environ, parse_api_keys, shown
 
 PRODUCTION = {
     "EVP_ENV": "production",
@@ -211,3 +211,13 @@ def test_development_key_is_made_once_and_kept(tmp_path: Path) -> None:
     assert running.ensure_key(path) == key
     assert path.stat().st_mode & 0o777 == 0o600
     assert load(tmp_path).settings.api_keys == {"default": key}
+
+
+def test_development_secret_is_read_where_it_is_kept(tmp_path: Path) -> None:
+    """Tokens stay good over restarts in development; production takes no secret from a folder."""
+    assert load(tmp_path).settings.jwt_secret is None
+    secret = running.ensure_key(tmp_path / ".evp" / "jwt_secret", prefix="")
+    assert len(secret) >= JWT_SECRET_BYTES_MIN
+    assert load(tmp_path).settings.jwt_secret == secret
+    without = {key: value for key, value in PRODUCTION.items() if "JWT" not in key}
+    assert "EVP_JWT_SECRET" in problems(tmp_path, without)
