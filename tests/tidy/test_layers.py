@@ -12,7 +12,10 @@ from tests.tidy.source import Import, Module, imports, modules
 
 LAYERS: tuple[tuple[str, str], ...] = (
     ("words: they import nothing but each other", "errors limits clock events"),
-    ("no I/O of their own", "identity logs settings codec diagnosis documents frame plain"),
+    (
+        "no I/O of their own",
+        "identity logs settings codec cloudevents diagnosis documents sift frame plain",
+    ),
     ("rules of batches, no I/O either", "batch"),
     ("this machine: files, signals, memory", "running configuration signals machine"),
     ("adapters: one for each other side", "stream storage http"),
@@ -29,6 +32,7 @@ LAYERS_WITHOUT_IO = 3
 APART = (("stream", "storage"), ("server", "worker"))
 
 HOMES: dict[str, str] = {
+    "backports": "server",
     "bson": "documents frame plain batch storage verify engines",
     "hdrh": "loadtest",
     "httptools": "server loadtest",
