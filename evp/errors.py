@@ -41,6 +41,7 @@ STATUS_BY_CODE: dict[str, int] = {
     "invalid_json": 400,
     "invalid_utf8": 400,
     "invalid_request": 400,
+    "invalid_encoding": 400,
     "unauthenticated": 401,
     "invalid_credentials": 401,
     "invalid_token": 401,
@@ -67,6 +68,7 @@ STATUS_BY_CODE: dict[str, int] = {
     "duplicate_id": 422,
     "rate_limited": 429,
     "too_many_logins": 429,
+    "invalid_query": 422,
     "headers_too_large": 431,
     "internal_error": 500,
     "ack_unknown": 503,
@@ -145,6 +147,11 @@ class Refusal(EvpError):
         self.path = path
         self.index = index
         self.retry_after_s = retry_after_s
+
+    def within(self, index: int) -> Refusal:
+        """Return this refusal of an event that was judged alone, for its place in a batch."""
+        path = None if self.path is None else f"$[{index}]{self.path[1:]}"
+        return Refusal(self.code, self.detail, path=path, index=index)
 
 
 class FrameError(EvpError):

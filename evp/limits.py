@@ -57,6 +57,20 @@ FILES_KEPT = 64
 CONNECTIONS_REFUSED_MAX = 32
 #: Bodies of which a part has come, all connections of a server process together.
 BODIES_BYTES_MAX = 128 * MIB
+#: A body that is unpacked, or looked through event by event, in the loop's own turn; a larger one
+#: in a thread, and so many of those at a time.
+BODY_INLINE_BYTES_MAX = 64 * KIB
+BODIES_IN_THREADS_MAX = 2
+#: Members of a gzip body, or frames of a zstd body.
+ENCODED_MEMBERS_MAX = 100
+#: The window that a zstd frame may ask for, as a power of 2: what RFC 9659 grants over HTTP.
+ZSTD_WINDOW_LOG_MAX = 23
+#: Rejected events of a batch that its answer names; of the others it tells the number.
+REJECTED_NAMED_MAX = 1_000
+#: `x-request-id` as a client sends it; of a longer one nothing is kept.
+REQUEST_ID_CHARS_MAX = 128
+#: How long a browser may remember that an origin is allowed, seconds.
+CORS_KEPT_S = 2 * 3600
 #: A connection without a request, seconds.
 KEEP_ALIVE_S = 75
 #: A request that started must be read whole within this, seconds.

@@ -29,6 +29,11 @@ def get(name: str) -> FilteringBoundLogger:
     return logger
 
 
+def of_request(request_id: str) -> None:
+    """Name the request that the running task is for in all that it logs from now on."""
+    structlog.contextvars.bind_contextvars(request_id=request_id)
+
+
 def configure(level: str, stream: TextIO, *, colour: bool) -> None:
     """Send everything at or above `level` to `stream`, the libraries' logs included."""
     steps: list[Processor] = [

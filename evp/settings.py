@@ -59,6 +59,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     api_keys: dict[str, str]
     jwt_secret: str | None
     trusted_proxies: int
+    cors_origins: tuple[str, ...]
     data_dir: Path
     log_level: str
 
@@ -143,6 +144,20 @@ def parse_api_keys(text: str) -> dict[str, str]:
     return keys
 
 
+def parse_origins(text: str) -> tuple[str, ...]:
+    """Return the origins of `https://app.example.com,…`, as browsers write them.
+
+    Raises ValueError if one is no origin, such as an address with a path.
+    """
+    origins = tuple(part.strip().lower() for part in text.split(",") if part.strip())
+    for origin in origins:
+        scheme, _, authority = origin.partition("://")
+        known = scheme in {"http", "https"} and urlsplit(origin).netloc == authority != ""
+        if origin != "*" and (not known or "@" in authority):
+            raise ValueError(origin)
+    return origins
+
+
 _MINUTE_MS = 60_000
 
 ROWS: tuple[Row, ...] = (
@@ -212,6 +227,8 @@ ROWS: tuple[Row, ...] = (
         f"{JWT_SECRET_BYTES_MIN} bytes or more", str, ("JWT_SECRET",), secret=True),
     Row("trusted_proxies", "0", "proxies before the server that add to X-Forwarded-For: logins "
         "are limited by the address that the outermost one saw", "0 to 10", _number(0, 10)),
+    Row("cors_origins", "", "pages of these origins may use the event routes from a browser",
+        "https://app.example.com,… or *", parse_origins, empty=()),
     Row("data_dir", ".evp", "where evp keeps what it makes on this machine", "a path", Path),
     Row("log_level", "info", "least severity that is logged",
         "debug, info, warning, error or critical",
@@ -227,6 +244,8 @@ def shown(row: Row, settings: Settings) -> str:
         return ",".join(f"{name}:{MASK}" for name in value)
     if value is None:
         return ""
+    if isinstance(value, tuple):
+        return ",".join(value)
     return MASK if row.secret else redact_url(str(value))
 
 
@@ -235,4 +254,5 @@ def as_environ(settings: Settings, overrides: Mapping[str, object]) -> dict[str,
     merged = msgspec.structs.asdict(settings) | dict(overrides)
     keys = merged["api_keys"]
     merged["api_keys"] = ",".join(f"{name}:{secret}" for name, secret in keys.items())
+    merged["cors_origins"] = ",".join(merged["cors_origins"])
     return {row.key: str(merged[row.name]) for row in ROWS if merged[row.name] not in {None, ""}}

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from litestar import Litestar, Response
 from litestar.datastructures import State
-from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
+from litestar.exceptions import (
+    HTTPException,
+    MethodNotAllowedException,
+    NotFoundException,
+    ValidationException,
+)
 
 from evp.errors import Refusal, StoreUnavailable
 from evp.logs import get
@@ -56,7 +61,16 @@ def _http_error(_request: AnyRequest, error: HTTPException) -> Response[bytes]:
         allowed = (error.headers or {}).get("allow", "")
         answer = problem(Refusal("method_not_allowed", f"this path takes {allowed}"))
         return response(answer._replace(headers=(*answer.headers, (b"allow", allowed.encode()))))
+    if isinstance(error, ValidationException):
+        return response(problem(Refusal("invalid_query", _what_is_wrong(error))))
     return response(problem(Refusal("invalid_request", error.detail)))
+
+
+def _what_is_wrong(error: ValidationException) -> str:
+    """Return which parameters are wrong, and why; never their values."""
+    wrong = [one for one in error.extra or () if isinstance(one, dict)]
+    told = [f"{one.get('key', 'a parameter')}: {one.get('message', 'is wrong')}" for one in wrong]
+    return "; ".join(told) or "a parameter is wrong"
 
 
 def _unexpected(_request: AnyRequest, error: Exception) -> Response[bytes]:

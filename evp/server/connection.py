@@ -7,7 +7,9 @@ answered in the order they came; one that can't be read is the last one.
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
+from itertools import count
 from typing import Any
 
 import httptools
@@ -25,11 +27,16 @@ from evp.limits import (
     LINGER_S_MAX,
     REQUEST_READ_S_MAX,
 )
-from evp.server.answer import Answer, on_the_wire
-from evp.server.problem import fault, problem
+from evp.server.answer import REQUEST_ID, Answer, on_the_wire
+from evp.server.problem import fault, note, problem
+from evp.server.request import sane_id
 
 _SWEEP_S = 1.0
 _PROBES = b"/api/"
+
+#: What the ids of this process's requests begin with, and its connections by number.
+_PROCESS = os.urandom(4).hex()
+_numbers = count(1)
 
 
 class Connection(HttpToolsProtocol):
@@ -41,6 +48,8 @@ class Connection(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         # The newest request. uvicorn declares it as always there, and starts with None.
         self.cycle: Any = None
+        self._id_prefix = f"{_PROCESS}-{next(_numbers)}-".encode()
+        self._ids_made = 0
         self._active_at_s = monotonic_s()
         self._reading_since_s: float | None = None
         self._in_head = False
@@ -156,6 +165,8 @@ class Connection(HttpToolsProtocol):
             detail = f"this server has {self.connections_max} connections open"
             raise Refusal("server_busy", detail, retry_after_s=1)
         self._begin_for_app()
+        given = next((value for name, value in self.headers if name == REQUEST_ID), None)
+        self.scope["state"]["request_id"] = sane_id(given) or self.make_id()
         super().on_headers_complete()
         self.cycle.transport = _Closing(self)
         self._in_head = False
@@ -167,6 +178,11 @@ class Connection(HttpToolsProtocol):
         super().on_url(url)
         for name, value in headers:
             super().on_header(name, value)
+
+    def make_id(self) -> bytes:
+        """Return a new id for a request: of the process, the connection, and its number on it."""
+        self._ids_made += 1
+        return b"%b%d" % (self._id_prefix, self._ids_made)
 
     def on_body(self, body: bytes) -> None:
         """Hand a part of the body to the app."""
@@ -195,7 +211,9 @@ class Connection(HttpToolsProtocol):
         unanswered = cycle is not None and not cycle.response_complete
         in_body = self._reading_since_s is not None and not self._in_head
         if unanswered or not in_body:
-            self._last_words = on_the_wire(answer, keep_alive=False)
+            request_id = self.make_id()
+            note(answer, request_id=request_id.decode())
+            self._last_words = on_the_wire(answer, request_id, keep_alive=False)
         if in_body:
             # It is the newest request that breaks off. Its app, if it runs already, has to know.
             cycle.disconnected = True

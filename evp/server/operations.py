@@ -7,15 +7,15 @@ is that of the document.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-from msgspec import Meta
+from msgspec import Meta, Struct
 
 from evp.events import Event
 from evp.limits import BATCH_EVENTS_MAX
-from evp.server.answer import Accepted, AcceptedBatch
 from evp.server.health import Health
 from evp.server.routes.auth import Credentials, Me, Renewal, Tokens
+from evp.server.told import BatchAccepted, EventAccepted
 
 _JSON = "application/json"
 _EXAMPLE_ID = "0190c2a4-5f00-8b3a-9d1e-6f2a7c4b8e01"
@@ -25,6 +25,19 @@ _Batch = Annotated[list[Event], Meta(min_length=1, max_length=BATCH_EVENTS_MAX)]
 _KEY = ("apiKey",)
 _KEY_OR_PERSON = ("apiKey", "bearer")
 _OPEN: tuple[str, ...] = ()
+
+
+class BatchQuery(Struct):
+    """What may stand behind the `?` of a batch."""
+
+    on_error: Annotated[
+        Literal["refuse", "skip"],
+        Meta(description="What a bad event does: refuse the batch, or skip just that event."),
+    ] = "refuse"
+    ids: Annotated[Literal["0", "1"], Meta(description="1 to be told the `_id` of each event.")] = (
+        "0"
+    )
+
 
 TAGS = {
     "events": "Sending events, and reading what is stored.",
@@ -88,6 +101,8 @@ _BODY = (
     "body_too_large",
     "unsupported_media_type",
     "unsupported_encoding",
+    "invalid_encoding",
+    "invalid_query",
 )
 _EVENT_RULES = (
     "event_too_large",
@@ -111,6 +126,11 @@ _EVENT_EXAMPLE = {
     "subject": "customer-42",
     "data": {"total": 19.9, "currency": "EUR"},
 }
+_CLOUD_EVENT_EXAMPLE = {"specversion": "1.0", **_EVENT_EXAMPLE}
+_FORMATS = (
+    "As it is; as a CloudEvent in structured mode; or in binary mode, with `ce-…` headers and "
+    "data of any content type. `content-encoding` may be gzip or zstd."
+)
 _ACCEPTED = {
     "event_id": _EXAMPLE_ID,
     "receipt": "0.1767323045000-0.0",
@@ -137,15 +157,19 @@ OPERATIONS: dict[str, Operation] = {
     "POST /events": Operation(
         "events",
         "Send one event",
-        {202: Answered("The event is on disk.", Said(_JSON, Accepted, _ACCEPTED))},
+        {202: Answered("The event is on disk.", Said(_JSON, EventAccepted, _ACCEPTED))},
         (*_OF_A_KEY, *_BODY, *_EVENT_RULES, *_LOG, *_ALWAYS),
         security=_KEY,
-        body=(Said(_JSON, Event, _EVENT_EXAMPLE),),
+        description=_FORMATS,
+        body=(
+            Said(_JSON, Event, _EVENT_EXAMPLE),
+            Said("application/cloudevents+json", Event, _CLOUD_EVENT_EXAMPLE),
+        ),
     ),
     "POST /events/batch": Operation(
         "events",
         "Send events",
-        {202: Answered("All are on disk.", Said(_JSON, AcceptedBatch, _ACCEPTED_BATCH))},
+        {202: Answered("All are on disk.", Said(_JSON, BatchAccepted, _ACCEPTED_BATCH))},
         (
             *_OF_A_KEY,
             *_BODY,
@@ -156,10 +180,12 @@ OPERATIONS: dict[str, Operation] = {
             *_ALWAYS,
         ),
         security=_KEY,
-        description="A batch is kept whole or not at all.",
+        description="A batch is kept whole or not at all, unless it asks for `on_error=skip`.",
+        query=BatchQuery,
         body=(
             Said(_JSON, _Batch, [_EVENT_EXAMPLE, {"type": "page_view"}]),
             Said("application/x-ndjson"),
+            Said("application/cloudevents-batch+json", _Batch, [_CLOUD_EVENT_EXAMPLE]),
         ),
     ),
     "POST /auth/login": Operation(

@@ -14,6 +14,7 @@ from evp.server.answer import Answer
 from evp.server.health import HealthCheck
 from evp.server.keys import Keys
 from evp.server.people import People
+from evp.server.problem import note
 from evp.server.request import Bodies
 from evp.settings import Settings
 from evp.storage.client import Database
@@ -43,6 +44,8 @@ def parts_of(request: AnyRequest) -> Parts:
 
 def response(answer: Answer) -> Response[bytes]:
     """Return an answer as Litestar takes it."""
+    if answer.error is not None:
+        note(answer)
     headers = {name.decode(): value.decode() for name, value in answer.headers}
     return Response(
         answer.body,

@@ -64,10 +64,21 @@ def problem(refusal: Refusal) -> Answer:
     if refusal.status == HTTPStatus.UNAUTHORIZED:
         is_token = refusal.code == "invalid_token"
         headers.append((b"www-authenticate", _INVALID_TOKEN if is_token else _WANTED))
-    return Answer(refusal.status, _encode(body), tuple(headers))
+    if refusal.code == "unsupported_encoding":
+        headers.append((b"accept-encoding", b"gzip, zstd"))
+    return Answer(refusal.status, _encode(body), tuple(headers), refusal)
 
 
 def fault(error: BaseException | None) -> Answer:
     """Return the answer after an error that nobody foresaw; only evp's own log tells it."""
-    _log.error("unexpected error in a request", exc_info=error)
-    return problem(Refusal("internal_error", "evp failed; the log of the server says why"))
+    answer = problem(Refusal("internal_error", "evp failed; the log of the server says why"))
+    return answer._replace(error=error)
+
+
+def note(answer: Answer, **request: str) -> None:
+    """Log that a request is refused, or that it failed, with what `request` says of it."""
+    error = answer.error
+    if isinstance(error, Refusal):
+        _log.debug("refused", code=error.code, status=error.status, detail=error.detail, **request)
+    else:
+        _log.error("unexpected error in a request", exc_info=error, **request)

@@ -1,10 +1,11 @@
 """The plain case of POST /events and /events/batch, answered without ASGI.
 
-A request is *plain* if its length is known and allowed, its key is right, no header
-is there twice, it has no encoding and expects nothing, no other request is under way
-on its connection and its client takes the answers. Then its body goes straight to the
-acceptor and the answer straight to the socket, at about half the cost. Where its head
-is that of an earlier one (`evp.server.repeated`), it is not even parsed. Everything
+A request is *plain* if its length is known and allowed, its key is right, its
+body is events as they are, it comes from no page in a browser and expects
+nothing, no other request is under way on its connection and its client takes the
+answers. Then its body goes straight to the acceptor
+and the answer straight to the socket, at about half the cost. Where its head is
+that of an earlier one (`evp.server.repeated`), it is not even parsed. Everything
 else is handed on untouched.
 
 To uvicorn a plain request under way looks like one of its own cycles, so its
@@ -16,18 +17,33 @@ from __future__ import annotations
 from typing import Any
 
 from evp.api_keys import INGEST
+from evp.cloudevents import REQUIRED_HEADERS
 from evp.codec import Media
 from evp.errors import Refusal
 from evp.limits import KIB
 from evp.server.accept import Acceptor
-from evp.server.answer import Answer, on_the_wire
+from evp.server.answer import REQUEST_ID, Answer, on_the_wire
 from evp.server.connection import Connection, connections_max
 from evp.server.keys import Grant, Keys
-from evp.server.problem import problem
+from evp.server.problem import note, problem
 from evp.server.repeated import RepeatedHead, head_of
-from evp.server.request import BATCH_PATH, EVENT_PATH, Bodies, body_bytes_max, media_of
+from evp.server.request import (
+    BATCH_PATH,
+    EVENT_PATH,
+    Bodies,
+    body_bytes_max,
+    header_twice,
+    media_of,
+    sane_id,
+)
 
-_NOT_PLAIN = frozenset((b"content-encoding", b"transfer-encoding", b"expect", b"upgrade"))
+_NOT_PLAIN = REQUIRED_HEADERS | {
+    b"content-encoding",
+    b"transfer-encoding",
+    b"expect",
+    b"upgrade",
+    b"origin",
+}
 #: A small body that will be refused is read all the same: that is cheaper than a new connection.
 _READ_IF_REFUSED_BYTES_MAX = 64 * KIB
 #: A client whose heads differ so often is not compared any more.
@@ -52,6 +68,8 @@ class PlainCycle:
     disconnected = False
     response_complete = False
     held_bytes = 0
+    request_id: bytes | None = None
+    """As the client gave it; otherwise one is made with the answer."""
 
     def __init__(self, media: Media, size_bytes: int, grant: Grant, *, keep_alive: bool) -> None:
         self.media = media
@@ -157,7 +175,8 @@ class IngestProtocol(Connection):
             self.bodies.release(cycle.held_bytes)
         body = cycle.body[0] if len(cycle.body) == 1 else b"".join(cycle.body)
         cycle.body = []
-        self._parsed = cycle if cycle.keep_alive else None
+        # Of a client that numbers its requests no head comes again.
+        self._parsed = cycle if cycle.keep_alive and cycle.request_id is None else None
         self._accept(cycle, body)
 
     def _accept(self, cycle: PlainCycle, body: bytes) -> None:
@@ -178,7 +197,7 @@ class IngestProtocol(Connection):
         length = headers.get(b"content-length")
         if length is None or not length.isdigit() or not _NOT_PLAIN.isdisjoint(headers):
             return None
-        if len(headers) != len(self.headers):  # One is there twice.
+        if len(headers) != len(self.headers) and header_twice(self.headers):
             return None
         if self.parser.get_method() != b"POST" or self.parser.get_http_version() != "1.1":
             return None
@@ -191,7 +210,9 @@ class IngestProtocol(Connection):
         size_bytes = int(length)
         if not self._is_wanted(size_bytes, grant):
             return None
-        return PlainCycle(media, size_bytes, grant, keep_alive=self.parser.should_keep_alive())
+        cycle = PlainCycle(media, size_bytes, grant, keep_alive=self.parser.should_keep_alive())
+        cycle.request_id = sane_id(headers.get(REQUEST_ID))
+        return cycle
 
     def _is_wanted(self, size_bytes: int, grant: Grant) -> bool:
         """Return whether a body is to be read; not if it is too large, or large and refused."""
@@ -207,7 +228,10 @@ class IngestProtocol(Connection):
         transport = self.transport
         if cycle.disconnected or transport.is_closing():
             return
-        transport.write(on_the_wire(answer, keep_alive=cycle.keep_alive))
+        request_id = cycle.request_id or self.make_id()
+        if answer.error is not None:
+            note(answer, request_id=request_id.decode())
+        transport.write(on_the_wire(answer, request_id, keep_alive=cycle.keep_alive))
         self.server_state.total_requests += 1
         if not cycle.keep_alive:
             self.hang_up()

@@ -23,6 +23,8 @@ from evp.machine import settle_memory
 from evp.server.accept import Acceptor
 from evp.server.app import build_app
 from evp.server.connection import Connection, sweep
+from evp.server.cors import Cors
+from evp.server.guard import Guard
 from evp.server.health import HealthCheck
 from evp.server.keys import Keys
 from evp.server.keywatch import KeyWatch
@@ -66,7 +68,10 @@ async def serve(settings: Settings, listener: socket.socket, signals: Signals) -
     check = HealthCheck(acceptor, lambda: ping(db), lambda: look_once(settings, db))
     server = Server(
         uvicorn.Config(
-            build_app(Parts(settings, acceptor, keys, bodies, check, db, people, draining)),
+            Guard(
+                build_app(Parts(settings, acceptor, keys, bodies, check, db, people, draining)),
+                Cors(settings.cors_origins),
+            ),
             http=protocol_class(acceptor, keys, bodies),
             ws="none",
             lifespan="off",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import http.client
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -42,6 +43,9 @@ from tests.support.wait import until
 both_ways = pytest.mark.parametrize("chunked", [False, True], ids=["plain", "asgi"])
 
 ONE = b'{"type": "t"}'
+CLOUD = b'"specversion": "1.0", "id": "1", "source": "s", "type": "t"'
+STRUCTURED = "application/cloudevents+json"
+BINARY = {"ce-specversion": "1.0", "ce-id": "1", "ce-source": "s", "ce-type": "t"}
 TIME_MS = 1_767_323_045_678
 
 
@@ -94,12 +98,19 @@ def body_of(reply: Reply) -> Any:
         (request(ONE, headers=JSON | {"content-type": "Application/JSON; charset=utf-8"}), "plain"),
         (request(ONE, chunked=True), "asgi"),
         (request(b"[" + ONE + b"]", path="/events/batch", chunked=True), "asgi"),
-        (request(ONE, path="/events?x=1"), "asgi"),
+        (request(b"[" + ONE + b"]", path="/events/batch?ids=1"), "asgi"),
+        (request(ONE, path="/events?"), "asgi"),
         (request(ONE, path="/%65vents"), "asgi"),
         (request(ONE, path="http://test/events"), "asgi"),
         (request(ONE, version="1.0"), "asgi"),
         (request(ONE, headers=JSON | {"content-encoding": "identity"}), "asgi"),
         (request(ONE, headers=JSON | {"expect": "something"}), "asgi"),
+        (request(ONE, headers=JSON | {"origin": "https://app.example.com"}), "asgi"),
+        (request(gzip.compress(ONE), headers=JSON | {"content-encoding": "gzip"}), "asgi"),
+        (request(ONE, headers=JSON | BINARY), "asgi"),
+        (request(ONE, headers=JSON | {"x-request-id": "1"}), "plain"),
+        (request(ONE, headers=JSON | {"via": "1.1 a", "Via": "1.1 b"}), "plain"),
+        (request(b"{" + CLOUD + b"}", headers=JSON | {"content-type": STRUCTURED}), "plain"),
     ],
 )
 async def test_two_ways(server: InProcess, layers: Counter[str], sent: bytes, layer: str) -> None:
@@ -608,7 +619,7 @@ async def test_what_follows_a_declined_offer_is_judged_as_ever(
         ({"content-type": "application/json"}, 401),
         (JSON | {"x-api-key": "wrong"}, 401),
         (JSON | {"content-type": "text/plain"}, 415),
-        (JSON | {"content-encoding": "gzip"}, 415),
+        (JSON | {"content-encoding": "br"}, 415),
     ],
 )
 async def test_refused_request_is_not_told_to_continue(

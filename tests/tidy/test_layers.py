@@ -14,7 +14,10 @@ LAYERS: tuple[tuple[str, str], ...] = (
     ("words: they import nothing but each other", "errors limits clock events"),
     (
         "no I/O of their own",
-        "identity logs settings api_keys codec diagnosis documents frame plain passwords",
+        (
+            "identity logs settings api_keys passwords codec cloudevents diagnosis documents "
+            "sift frame plain"
+        ),
     ),
     ("rules of batches, no I/O either", "batch"),
     ("this machine: files, signals, memory", "running configuration signals machine"),
@@ -36,6 +39,7 @@ APART = (("stream", "storage"), ("server", "worker"))
 
 HOMES: dict[str, str] = {
     "argon2": "passwords",
+    "backports": "server",
     "bson": "documents frame plain batch storage verify engines",
     "hdrh": "loadtest",
     "httptools": "server loadtest",
