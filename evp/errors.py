@@ -18,6 +18,7 @@
         │   ├── AckUnknown             an append was sent; whether it took effect is unknown
         │   └── GroupLost              the consumer group or the stream is gone
         ├── StoreUnavailable           MongoDB
+        │   └── StoreTooSlow           a question took longer than it may
         ├── ServerUnavailable          evp's own server, for the commands that talk to it
         ├── PortTaken                  the port to listen on
         └── EngineFailed               an engine or child of evp does not start or stay up
@@ -55,6 +56,7 @@ STATUS_BY_CODE: dict[str, int] = {
     "invalid_attribute": 422,
     "invalid_id": 422,
     "invalid_key": 422,
+    "invalid_query": 422,
     "invalid_timestamp": 422,
     "timestamp_out_of_range": 422,
     "number_out_of_range": 422,
@@ -69,6 +71,8 @@ STATUS_BY_CODE: dict[str, int] = {
     "log_unavailable": 503,
     "server_busy": 503,
     "shutting_down": 503,
+    "store_unavailable": 503,
+    "too_slow": 503,
 }
 """The stable `code` of every problem+json answer, and its HTTP status."""
 
@@ -183,6 +187,10 @@ class GroupLost(LogUnavailable):
 
 class StoreUnavailable(Unavailable):
     """Raised on a transient MongoDB error: keep the batch, back off, write it again."""
+
+
+class StoreTooSlow(StoreUnavailable):
+    """Raised when the store would need longer for a question than it may take: ask for less."""
 
 
 class ServerUnavailable(Unavailable):

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from litestar import Litestar, Response
 from litestar.datastructures import State
-from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
+from litestar.exceptions import (
+    HTTPException,
+    MethodNotAllowedException,
+    NotFoundException,
+    ValidationException,
+)
 
 from evp.errors import Refusal
 from evp.server.parts import AnyRequest, Parts, response
 from evp.server.problem import fault, problem
-from evp.server.routes import ingest, probes
+from evp.server.routes import analytics, events, ingest, probes
 
 ROUTES = (
     *ingest.ROUTES,
     *probes.ROUTES,
+    *events.ROUTES,
+    *analytics.ROUTES,
 )
 
 
@@ -45,7 +52,19 @@ def _http_error(_request: AnyRequest, error: HTTPException) -> Response[bytes]:
         allowed = (error.headers or {}).get("allow", "")
         answer = problem(Refusal("method_not_allowed", f"this path takes {allowed}"))
         return response(answer._replace(headers=(*answer.headers, (b"allow", allowed.encode()))))
+    if isinstance(error, ValidationException):
+        return response(problem(_invalid_query(error)))
     return response(problem(Refusal("invalid_request", error.detail)))
+
+
+def _invalid_query(error: ValidationException) -> Refusal:
+    """Return the refusal of parameters that are not what their handler takes."""
+    told = []
+    for row in error.extra if isinstance(error.extra, list) else ():
+        # Other texts repeat what was sent.
+        said = row["message"] if row["message"].startswith("Expected ") else "no such value"
+        told.append(f"{row.get('key', 'a parameter')}: {said}")
+    return Refusal("invalid_query", "; ".join(told) or "a parameter has a wrong value")
 
 
 def _unexpected(_request: AnyRequest, error: Exception) -> Response[bytes]:

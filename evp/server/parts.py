@@ -13,6 +13,7 @@ from evp.server.accept import Acceptor
 from evp.server.answer import Answer
 from evp.server.health import HealthCheck
 from evp.server.keys import Keys
+from evp.server.reading import Reading
 from evp.server.request import Bodies
 from evp.settings import Settings
 from evp.storage.client import Database
@@ -29,6 +30,7 @@ class Parts(Struct, frozen=True):
     bodies: Bodies
     health: HealthCheck
     db: Database
+    reading: Reading
     draining: asyncio.Event
     """Set when the server is about to stop."""
 

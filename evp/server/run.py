@@ -27,6 +27,7 @@ from evp.server.keys import Keys
 from evp.server.ledger import Ledger
 from evp.server.parts import Parts
 from evp.server.protocol import protocol_class
+from evp.server.reading import Reading
 from evp.server.request import Bodies
 from evp.settings import Settings
 from evp.signals import Signals, end
@@ -56,11 +57,12 @@ async def serve(settings: Settings, listener: socket.socket, signals: Signals) -
     ledger = Ledger(settings, db, acceptor)
     keys = Keys(settings.api_keys)
     bodies = Bodies()
+    reading = Reading(settings)
     draining = asyncio.Event()
     check = HealthCheck(acceptor, lambda: ping(db), lambda: look_once(settings, db))
     server = Server(
         uvicorn.Config(
-            build_app(Parts(settings, acceptor, keys, bodies, check, db, draining)),
+            build_app(Parts(settings, acceptor, keys, bodies, check, db, reading, draining)),
             http=protocol_class(acceptor, keys, bodies),
             ws="none",
             lifespan="off",
@@ -89,6 +91,7 @@ async def serve(settings: Settings, listener: socket.socket, signals: Signals) -
         await end(ending, stopping, sweeping)
         await ledger.stop()
         await check.close()
+        await reading.close()
         for task in (ending, stopping, sweeping):
             if not task.cancelled() and task.exception() is not None:
                 _log.error("unexpected error", exc_info=task.exception())
