@@ -330,6 +330,8 @@ READ_CONNECTIONS_MAX = 3
 READ_AT_ONCE = 2
 READ_WAITING_MAX = 32
 READ_S_MAX = 10.0
+#: How long a question looks for the store where it seems to be away, seconds.
+READ_REACH_S_MAX = 2.0
 #: Equal questions get one answer, which is kept so long, seconds; and how many are.
 ANSWER_KEEP_S = 1.0
 ANSWERS_MAX = 32

@@ -16,6 +16,7 @@ from evp.errors import Refusal, StoreTooSlow, StoreUnavailable
 from evp.limits import (
     ANSWER_KEEP_S,
     READ_CONNECTIONS_MAX,
+    READ_REACH_S_MAX,
     READ_S_MAX,
     TAIL_FRESH_S,
     TAIL_STALE_S_MAX,
@@ -25,7 +26,7 @@ from evp.server.shared import Shared, Turns
 from evp.settings import Settings
 from evp.storage.bounded import limited
 from evp.storage.candidates import Wanted
-from evp.storage.client import Database, close, connect, database
+from evp.storage.client import Database, close, connect, database, reach
 from evp.storage.listing import Page, Place, page
 from evp.storage.metrics import Metrics, metrics_with
 from evp.storage.tail import Tail, TailReader
@@ -37,7 +38,7 @@ class Reading:
     """Answers questions about what is stored."""
 
     def __init__(self, settings: Settings, *, within_s: float = READ_S_MAX) -> None:
-        self._client = connect(settings, connections_max=READ_CONNECTIONS_MAX)
+        self._client = connect(settings, connections_max=READ_CONNECTIONS_MAX, retry_reads=False)
         self._db = database(self._client, settings.mongo_db)
         self._within_s = within_s
         self._turns = Turns()
@@ -73,6 +74,7 @@ class Reading:
         """Give the store for one question, once it is its turn; raises as `metrics`."""
         async with self._turns:
             try:
+                await reach(self._db, READ_REACH_S_MAX)
                 with limited(self._within_s):
                     yield self._db
             except StoreTooSlow as error:

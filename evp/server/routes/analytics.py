@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from litestar import get
-from litestar.params import Parameter
+from litestar.params import QueryParameter
 
 from evp.clock import now_ms
 from evp.server.access import READ, require
@@ -19,18 +19,18 @@ async def analytics_metrics(
     request: AnyRequest,
     from_: Annotated[
         str,
-        Parameter(
-            query="from", description="where the span begins: RFC 3339, `now`, or `now-90m` (smhd)"
+        QueryParameter(
+            name="from", description="where the span begins: RFC 3339, `now`, or `now-90m` (smhd)"
         ),
     ] = "now-1h",
-    to: Annotated[str, Parameter(description="where it ends, in the same way")] = "now",
+    to: Annotated[str, QueryParameter(description="where it ends, in the same way")] = "now",
     interval: Annotated[
         Literal["1m", "5m", "1h", "1d"] | None,
-        Parameter(description="how wide a step is; unasked one that gives up to 300 steps"),
+        QueryParameter(description="how wide a step is; unasked one that gives up to 300 steps"),
     ] = None,
     group_by: Annotated[
         Literal["type", "source"] | None,
-        Parameter(description="what each step is divided by as well"),
+        QueryParameter(description="what each step is divided by as well"),
     ] = None,
 ) -> AnalyticsMetrics:
     """Sum up the events of a span of time: in all, by type, by source, step by step."""

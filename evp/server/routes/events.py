@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from litestar import get
-from litestar.params import Parameter
+from litestar.params import FromPath, QueryParameter
 
 from evp.clock import now_ms
 from evp.limits import PAGE_EVENTS_MAX, PAGE_EVENTS_USUAL
@@ -21,22 +21,24 @@ from evp.storage.candidates import Wanted
 async def list_events(
     request: AnyRequest,
     type_: Annotated[
-        str | None, Parameter(query="type", description="events of exactly this type")
+        str | None, QueryParameter(name="type", description="events of exactly this type")
     ] = None,
-    source: Annotated[str | None, Parameter(description="of exactly this source")] = None,
-    subject: Annotated[str | None, Parameter(description="of exactly this subject")] = None,
+    source: Annotated[str | None, QueryParameter(description="of exactly this source")] = None,
+    subject: Annotated[str | None, QueryParameter(description="of exactly this subject")] = None,
     from_: Annotated[
         str | None,
-        Parameter(
-            query="from",
+        QueryParameter(
+            name="from",
             description="whose own time is not before this: RFC 3339, `now`, or `now-90m` (smhd)",
         ),
     ] = None,
-    to: Annotated[str | None, Parameter(description="whose own time is before this")] = None,
+    to: Annotated[str | None, QueryParameter(description="whose own time is before this")] = None,
     limit: Annotated[
-        int, Parameter(ge=1, le=PAGE_EVENTS_MAX, description="events on a page")
+        int, QueryParameter(ge=1, le=PAGE_EVENTS_MAX, description="events on a page")
     ] = PAGE_EVENTS_USUAL,
-    cursor: Annotated[str | None, Parameter(description="`next_cursor` of the page before")] = None,
+    cursor: Annotated[
+        str | None, QueryParameter(description="`next_cursor` of the page before")
+    ] = None,
 ) -> EventsPage:
     """List stored events, the last accepted first, a page at a time."""
     await require(request, READ)
@@ -54,10 +56,10 @@ async def list_events(
 @get("/events/{event_id:str}")
 async def get_event(
     request: AnyRequest,
-    event_id: str,
+    event_id: FromPath[str],
     receipt: Annotated[
         str | None,
-        Parameter(description="of the request that sent it; then the log is asked as well"),
+        QueryParameter(description="of the request that sent it; then the log is asked as well"),
     ] = None,
 ) -> EventPlace:
     """Tell where an event is: stored, a dead letter, or on its way."""
