@@ -90,9 +90,10 @@ class _Walk:
         which: Document = {"bucket": bucket}
         if after is not None:
             which["_id"] = {"$lte": ObjectId(after.frame_id)}
+        frames_max = PAGE_FRAMES_MAX if self._wanted.by_sums else self._events_max
         while True:
             cursor = self._db[FRAMES].find(which, {"n": 1}).sort("_id", -1)
-            rows = await cursor.limit(PAGE_FRAMES_MAX).to_list()
+            rows = await cursor.limit(frames_max).to_list()
             if not rows:
                 self.page.more_behind = Place(to_ms(bucket), _NO_FRAME, 0)
                 return self._may_go_on()
@@ -104,11 +105,12 @@ class _Walk:
         self, bucket_ms: int, rows: Sequence[Document], after: Place | None
     ) -> bool:
         self._looked += len(rows)
-        for some in self._few(await self._may_hold(rows)):
-            headers = await self._headers(some)
-            for portion in portions(_places(bucket_ms, headers, after)):
-                if not await self._look_at(portion):
-                    return False
+        for some_rows in portions(rows):
+            for some in self._few(await self._may_hold(some_rows)):
+                headers = await self._headers(some)
+                for portion in portions(_places(bucket_ms, headers, after)):
+                    if not await self._look_at(portion):
+                        return False
         self.page.more_behind = Place(bucket_ms, rows[-1]["_id"].binary, 0)
         return self._may_go_on()
 
@@ -116,11 +118,12 @@ class _Walk:
         """Leave out frames whose outcome says that nothing in them is wanted."""
         if not self._wanted.by_sums:
             return rows
-        without: set[ObjectId] = set()
-        for portion in portions([row["_id"] for row in rows]):
-            for outcome in await self._db[OUTCOMES].find({"_id": {"$in": portion}}).to_list():
-                if is_final(outcome) and not self._is_in(outcome):
-                    without.add(outcome["_id"])
+        query = {"_id": {"$in": [row["_id"] for row in rows]}}
+        without = {
+            outcome["_id"]
+            for outcome in await self._db[OUTCOMES].find(query).to_list()
+            if is_final(outcome) and not self._is_in(outcome)
+        }
         return [row for row in rows if row["_id"] not in without]
 
     def _is_in(self, outcome: Document) -> bool:
@@ -133,7 +136,7 @@ class _Walk:
         few: list[list[ObjectId]] = []
         room = 0
         for row in rows:
-            if room <= 0 or len(few[-1]) >= LOOKUP_IDS_MAX:
+            if room <= 0:
                 few.append([])
                 room = max(LOOKUP_IDS_MAX, self._events_max)
             few[-1].append(row["_id"])
