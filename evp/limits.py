@@ -338,6 +338,8 @@ ANSWERS_MAX = 32
 #: Frames that no sums have are read again after the first, and waited for after the second.
 TAIL_FRESH_S = 1.0
 TAIL_STALE_S_MAX = 3.0
+#: Frames without sums of which a server process keeps the ids: without workers they grow.
+TAIL_FRAMES_MAX = 200_000
 #: Steps of a series: a week of five minutes, or a day of minutes, and some.
 SERIES_POINTS_MAX = 2_100
 #: Where no interval is asked for, it is the finest that gives no more steps than this.

@@ -18,6 +18,7 @@ from evp.limits import (
     READ_CONNECTIONS_MAX,
     READ_REACH_S_MAX,
     READ_S_MAX,
+    TAIL_FRAMES_MAX,
     TAIL_FRESH_S,
     TAIL_STALE_S_MAX,
 )
@@ -44,7 +45,7 @@ class Reading:
         self._turns = Turns()
         self._metrics: Shared[Metrics] = Shared(ANSWER_KEEP_S)
         self._tails: Shared[Tail] = Shared(0.0)
-        self._tail_reader = TailReader(self._db)
+        self._tail_reader = TailReader(self._db, TAIL_FRAMES_MAX)
         self._tail: Tail | None = None
         self._tail_at_s = -TAIL_STALE_S_MAX
         self._renewing: set[asyncio.Task[None]] = set()
@@ -78,7 +79,7 @@ class Reading:
                 with limited(self._within_s):
                     yield self._db
             except StoreTooSlow as error:
-                detail = f"{error}: ask for a shorter range or a larger interval"
+                detail = f"{error}: ask for less, or later"
                 raise Refusal("too_slow", detail, retry_after_s=1) from error
             except StoreUnavailable as error:
                 detail = "the store can't be read now; what is sent is accepted all the same"

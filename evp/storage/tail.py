@@ -15,6 +15,7 @@ from msgspec import Struct, field
 
 from evp.batch.tally import Tally
 from evp.clock import from_ms, now
+from evp.errors import StoreTooSlow
 from evp.limits import STORE_ROWS_AT_ONCE
 from evp.storage.buckets import FINEST, HOURLY, LEVELS, Level, frontier
 from evp.storage.client import Database, Document
@@ -60,21 +61,28 @@ class _Known(Struct):
 
 
 class TailReader:
-    """Reads the tail of one database; one call at a time."""
+    """Reads the tail of one database; one call at a time. `frames_max` bounds what it holds."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, frames_max: int | None = None) -> None:
         self._db = db
+        self._frames_max = frames_max
         self._known: dict[datetime, _Known] = {}
 
     async def read(self) -> Tail:
-        """Return the tail as it is now. Raises StoreUnavailable; what was read so far is kept."""
-        at = now()
+        """Return the tail as it is now; what was read before an error is kept.
+
+        Raises StoreUnavailable, and StoreTooSlow if the tail has too many frames.
+        """
+        at, frames = now(), 0
         with told():
             state = await look(self._db)
             by_bucket: dict[datetime, set[ObjectId]] = {}
             for which in ({"$gte": state.listed_to}, *state.due[0], *state.pruned):
                 async for row in rows_of(self._db, FRAMES, {"bucket": which}, {"bucket": 1}):
                     by_bucket.setdefault(row["bucket"], set()).add(row["_id"])
+                    frames += 1
+                    if self._frames_max is not None and frames > self._frames_max:
+                        raise StoreTooSlow(f"more than {self._frames_max} frames have no sums yet")
             self._known = {start: self._known_of(start, ids) for start, ids in by_bucket.items()}
             sums = {start: await self._sum(start, ids) for start, ids in by_bucket.items()}
         pruned = {start: sums.pop(start) for start in state.pruned if start in sums}

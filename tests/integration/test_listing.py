@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from evp.clock import from_ms, now_ms, to_ms
+from evp.errors import StoreTooSlow
 from evp.frame import MINUTE_MS, Frame
 from evp.storage import listing, schema
 from evp.storage.buckets import BUCKET_MS, bucket_of
@@ -197,5 +198,7 @@ async def test_tail_is_read_once(store_url: str, db: Database) -> None:
         assert sum(one.stored for one in tail.fresh.values()) == 4
         assert sum(one.duplicate for one in tail.fresh.values()) == 1
         assert listener.names.count("find outcomes") == 1
+        with pytest.raises(StoreTooSlow):
+            await TailReader(heard, frames_max=2).read()
         await db[schema.FRAMES].delete_many({"bucket": {"$gte": bucket_of(0)}})
         assert (await reader.read()).fresh == {}

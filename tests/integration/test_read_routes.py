@@ -8,8 +8,11 @@ from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import quote, urlencode
 
+import hypothesis
 import msgspec
 import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import strategies as st
 
 from evp.batch.outcome import ERASED
 from evp.http import Reply
@@ -292,6 +295,27 @@ async def test_odd_values_are_only_values(reader: InProcess, value: str) -> None
         target = f"/events?{name}={quote(value, safe='')}"
         reply = await reader.ask(request(b"", method="GET", path=target, headers=headers))
         assert (reply.status, reply.body) == (200, b'{"events":[],"next_cursor":null}')
+
+
+names = st.sampled_from(["type", "source", "subject", "from", "to", "limit", "cursor", "interval"])
+texts = st.text(max_size=20) | st.sampled_from(["now", "now-1h", "1m", "1", "t"])
+parameters = st.tuples(names | st.text(max_size=8), texts)
+raw_queries = st.binary(max_size=40).map(lambda raw: "".join(f"%{byte:02x}" for byte in raw))
+
+
+@hypothesis.settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from([METRICS, EVENTS, EVENT]), st.lists(parameters) | raw_queries)
+async def test_any_query_is_answered(
+    reader: InProcess, path: str, query: list[tuple[str, str]] | str
+) -> None:
+    """Whatever stands behind the question mark, it is answered, or refused by a code."""
+    encoded = query if isinstance(query, str) else urlencode(query)
+    target = f"{path}?{encoded}"
+    sent = request(b"", method="GET", path=target, headers={"x-api-key": API_KEY})
+    reply = await reader.ask(sent)
+    assert reply.status in {200, 404, 422}, reply.body
+    if reply.status != 200:
+        assert reply.code in {"invalid_query", "not_found"}
 
 
 @pytest.mark.parametrize("path", [METRICS, EVENTS, EVENT])
