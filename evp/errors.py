@@ -18,6 +18,7 @@
         │   ├── AckUnknown             an append was sent; whether it took effect is unknown
         │   └── GroupLost              the consumer group or the stream is gone
         ├── StoreUnavailable           MongoDB
+        │   └── StoreTooSlow           a question took longer than it may
         ├── ServerUnavailable          evp's own server, for the commands that talk to it
         ├── PortTaken                  the port to listen on
         └── EngineFailed               an engine or child of evp does not start or stay up
@@ -60,6 +61,7 @@ STATUS_BY_CODE: dict[str, int] = {
     "invalid_attribute": 422,
     "invalid_id": 422,
     "invalid_key": 422,
+    "invalid_query": 422,
     "invalid_timestamp": 422,
     "timestamp_out_of_range": 422,
     "number_out_of_range": 422,
@@ -68,7 +70,6 @@ STATUS_BY_CODE: dict[str, int] = {
     "duplicate_id": 422,
     "rate_limited": 429,
     "too_many_logins": 429,
-    "invalid_query": 422,
     "headers_too_large": 431,
     "internal_error": 500,
     "ack_unknown": 503,
@@ -79,6 +80,7 @@ STATUS_BY_CODE: dict[str, int] = {
     "server_busy": 503,
     "shutting_down": 503,
     "store_unavailable": 503,
+    "too_slow": 503,
 }
 """The stable `code` of every problem+json answer, and its HTTP status."""
 
@@ -198,6 +200,10 @@ class GroupLost(LogUnavailable):
 
 class StoreUnavailable(Unavailable):
     """Raised on a transient MongoDB error: keep the batch, back off, write it again."""
+
+
+class StoreTooSlow(StoreUnavailable):
+    """Raised when the store would need longer for a question than it may take: ask for less."""
 
 
 class ServerUnavailable(Unavailable):

@@ -294,6 +294,8 @@ PRUNE_BUCKETS_MAX = 20
 PRUNE_LATER_MS = 3600 * 1000
 #: Buckets that one turn looks through for those that nobody has said when to prune.
 PRUNE_DATED_MAX = 1_000
+#: Rows of the store that are decoded in one go.
+STORE_ROWS_AT_ONCE = 500
 #: Documents of sums in one write.
 ROLLUP_WRITES_MAX = 100
 #: A worker that folds or sweeps does so for this long; then another one may.
@@ -390,3 +392,39 @@ LOADTEST_PASS_MS_MAX = 600_000
 LOADTEST_PING_S_MAX = 10.0
 #: Lost and doubled events that a load test names.
 LOADTEST_NAMED_MAX = 20
+#: What a server process reads from the store for those who ask: connections, questions that are
+#: worked on at once, others that wait, and how long one may take, seconds.
+READ_CONNECTIONS_MAX = 3
+READ_AT_ONCE = 2
+READ_WAITING_MAX = 32
+READ_S_MAX = 10.0
+#: How long a question looks for the store where it seems to be away, seconds.
+READ_REACH_S_MAX = 2.0
+#: Equal questions get one answer, which is kept so long, seconds; and how many are.
+ANSWER_KEEP_S = 1.0
+ANSWERS_MAX = 32
+#: Frames that no sums have are read again after the first, and waited for after the second.
+TAIL_FRESH_S = 1.0
+TAIL_STALE_S_MAX = 3.0
+#: Frames without sums of which a server process keeps the ids: without workers they grow.
+TAIL_FRAMES_MAX = 200_000
+#: Steps of a series: a week of five minutes, or a day of minutes, and some.
+SERIES_POINTS_MAX = 2_100
+#: Where no interval is asked for, it is the finest that gives no more steps than this.
+SERIES_POINTS_USUAL = 300
+#: Types and sources that an answer counts by name, in all and in each step; the rest is "other".
+METRICS_NAMES_MAX = 100
+SERIES_NAMES_MAX = 20
+#: A value in a query, in characters.
+QUERY_VALUE_CHARS_MAX = 2_000
+#: Events on a page: what one may ask for, what it gets unasked, and bytes of their documents.
+PAGE_EVENTS_MAX = 500
+PAGE_EVENTS_USUAL = 50
+PAGE_BYTES_MAX = 4 * MIB
+#: What is gone through for one page: events looked at, and seconds.
+PAGE_LOOKED_MAX = 10_000
+PAGE_S_MAX = 1.0
+#: Frames whose ids are read at once for a page.
+PAGE_FRAMES_MAX = 500
+#: Dead letters of one event that are told.
+EVENT_LETTERS_MAX = 20

@@ -21,12 +21,14 @@ def openapi(
 
     from evp.cli.output import Output
     from evp.errors import UsageError
+    from evp.server.app import ROUTES
     from evp.server.openapi import document
 
+    found = document(ROUTES)
     if output is None:
-        Output().say_json(document())
+        Output().say_json(found)
         return
     try:
-        output.write_bytes(msgspec.json.format(msgspec.json.encode(document())) + b"\n")
+        output.write_bytes(msgspec.json.format(msgspec.json.encode(found)) + b"\n")
     except OSError as error:
         raise UsageError(f"can't write {output}: {error.strerror}") from None

@@ -15,13 +15,15 @@ from evp.errors import Refusal, StoreUnavailable
 from evp.logs import get
 from evp.server.parts import AnyRequest, Parts, response
 from evp.server.problem import fault, problem
-from evp.server.routes import auth, documents, ingest, probes
+from evp.server.routes import analytics, auth, documents, events, ingest, probes
 
 ROUTES = (
     *ingest.ROUTES,
     *probes.ROUTES,
     *documents.ROUTES,
     *auth.ROUTES,
+    *events.ROUTES,
+    *analytics.ROUTES,
 )
 
 _log = get("evp.server")
@@ -31,7 +33,7 @@ def build_app(parts: Parts) -> Litestar:
     """Return the ASGI app."""
     return Litestar(
         route_handlers=list(ROUTES),
-        state=State({"parts": parts}, deep_copy=False),
+        state=State({"parts": parts, "handlers": ROUTES}, deep_copy=False),
         exception_handlers={
             Refusal: _refused,
             StoreUnavailable: _store_away,
@@ -62,15 +64,18 @@ def _http_error(_request: AnyRequest, error: HTTPException) -> Response[bytes]:
         answer = problem(Refusal("method_not_allowed", f"this path takes {allowed}"))
         return response(answer._replace(headers=(*answer.headers, (b"allow", allowed.encode()))))
     if isinstance(error, ValidationException):
-        return response(problem(Refusal("invalid_query", _what_is_wrong(error))))
+        return response(problem(_invalid_query(error)))
     return response(problem(Refusal("invalid_request", error.detail)))
 
 
-def _what_is_wrong(error: ValidationException) -> str:
-    """Return which parameters are wrong, and why; never their values."""
-    wrong = [one for one in error.extra or () if isinstance(one, dict)]
-    told = [f"{one.get('key', 'a parameter')}: {one.get('message', 'is wrong')}" for one in wrong]
-    return "; ".join(told) or "a parameter is wrong"
+def _invalid_query(error: ValidationException) -> Refusal:
+    """Return the refusal of parameters that are not what their handler takes."""
+    told = []
+    for row in error.extra if isinstance(error.extra, list) else ():
+        # Other texts repeat what was sent.
+        said = row["message"] if row["message"].startswith("Expected ") else "no such value"
+        told.append(f"{row.get('key', 'a parameter')}: {said}")
+    return Refusal("invalid_query", "; ".join(told) or "a parameter has a wrong value")
 
 
 def _unexpected(_request: AnyRequest, error: Exception) -> Response[bytes]:

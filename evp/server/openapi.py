@@ -1,18 +1,21 @@
-"""The OpenAPI 3.1 document, made of `OPERATIONS` and the types that decode and encode.
+"""The OpenAPI 3.1 document, made of `OPERATIONS`, the types and the handlers.
 
-Schemas are msgspec's own of those types, so what a route takes and what its
-document says can't differ. A test holds that every route of the app stands in
+Schemas are msgspec's own of the types that decode and encode, parameters are
+Litestar's of the handlers, so what a route takes and what its document says can't
+differ. A test holds that every route of the app stands in
 the table, and sends what the document allows and what it does not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from functools import cache
+from collections.abc import Iterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
 import msgspec
+from litestar import Litestar
+from litestar.handlers import HTTPRouteHandler
+from litestar.openapi import OpenAPIConfig
 
 import evp
 from evp.errors import STATUS_BY_CODE
@@ -46,9 +49,9 @@ Send `id` and `time` with each event, and send a request again with the same one
 Every answer that is no success is `application/problem+json` (RFC 9457); its `code` is stable."""
 
 
-@cache
-def document() -> dict[str, Any]:
-    """Return the document as JSON values. Takes some milliseconds the first time."""
+def document(handlers: Sequence[HTTPRouteHandler]) -> dict[str, Any]:
+    """Return the document of an app with these routes, as JSON values. Takes a while."""
+    parameters = _parameters(handlers)
     types = list(dict.fromkeys([Problem, *_types()]))
     schemas, components = msgspec.json.schema_components(types, ref_template=_REF)
     by_type = dict(zip(types, schemas, strict=True))
@@ -56,13 +59,26 @@ def document() -> dict[str, Any]:
     paths: dict[str, Any] = {}
     for route, operation in OPERATIONS.items():
         method, path = route.split(" ")
-        paths.setdefault(path, {})[method.lower()] = _operation(route, operation, by_type)
+        told = _operation(route, operation, by_type)
+        told["parameters"] = parameters[route]
+        paths.setdefault(path, {})[method.lower()] = told
     return {
         "openapi": "3.1.0",
         "info": {"title": TITLE, "version": evp.__version__, "description": _ABOUT},
         "tags": [{"name": name, "description": text} for name, text in TAGS.items()],
         "paths": paths,
         "components": {"schemas": components, "securitySchemes": _SECURITY},
+    }
+
+
+def _parameters(handlers: Sequence[HTTPRouteHandler]) -> dict[str, list[dict[str, Any]]]:
+    """Return the parameters in paths and queries by route, as the handlers take them."""
+    config = OpenAPIConfig(TITLE, evp.__version__)
+    schema = Litestar(handlers, openapi_config=config).openapi_schema.to_schema()
+    return {
+        f"{method.upper()} {path}": operation.get("parameters", [])
+        for path, operations in schema["paths"].items()
+        for method, operation in operations.items()
     }
 
 
@@ -93,7 +109,6 @@ def _operation(route: str, operation: Operation, by_type: Mapping[Any, Any]) -> 
         "tags": [operation.tag],
         "summary": operation.summary,
         "security": [{name: []} for name in operation.security],
-        "parameters": [*_in_path(path), *_headers(operation), *_in_query(operation)],
         "responses": _responses(operation, by_type),
     }
     if operation.description:
@@ -104,31 +119,6 @@ def _operation(route: str, operation: Operation, by_type: Mapping[Any, Any]) -> 
             "content": _content(operation.body, by_type),
         }
     return found
-
-
-def _in_path(path: str) -> Iterator[dict[str, Any]]:
-    for word in path.split("/"):
-        if word.startswith("{"):
-            name = word.strip("{}")
-            yield {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-
-
-def _headers(operation: Operation) -> Iterator[dict[str, Any]]:
-    for name, text in operation.headers.items():
-        yield {"name": name, "in": "header", "description": text, "schema": {"type": "string"}}
-
-
-def _in_query(operation: Operation) -> Iterator[dict[str, Any]]:
-    """Give the parameters in the query, each a member of the type that decodes them."""
-    if operation.query is None:
-        return
-    whole = msgspec.json.schema(operation.query)["$defs"][operation.query.__name__]
-    for name, schema in whole["properties"].items():
-        told = dict(schema)
-        parameter = {"name": name, "in": "query", "required": name in whole.get("required", ())}
-        if text := told.pop("description", None):
-            parameter["description"] = text
-        yield parameter | {"schema": told}
 
 
 def _responses(operation: Operation, by_type: Mapping[Any, Any]) -> dict[str, Any]:

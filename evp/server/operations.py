@@ -7,12 +7,14 @@ is that of the document.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-from msgspec import Meta, Struct
+from msgspec import Meta
 
 from evp.events import Event
 from evp.limits import BATCH_EVENTS_MAX
+from evp.server.analytics import AnalyticsMetrics
+from evp.server.events import EventPlace, EventsPage
 from evp.server.health import Health
 from evp.server.routes.auth import Credentials, Me, Renewal, Tokens
 from evp.server.told import BatchAccepted, EventAccepted
@@ -27,20 +29,9 @@ _KEY_OR_PERSON = ("apiKey", "bearer")
 _OPEN: tuple[str, ...] = ()
 
 
-class BatchQuery(Struct):
-    """What may stand behind the `?` of a batch."""
-
-    on_error: Annotated[
-        Literal["refuse", "skip"],
-        Meta(description="What a bad event does: refuse the batch, or skip just that event."),
-    ] = "refuse"
-    ids: Annotated[Literal["0", "1"], Meta(description="1 to be told the `_id` of each event.")] = (
-        "0"
-    )
-
-
 TAGS = {
     "events": "Sending events, and reading what is stored.",
+    "analytics": "Sums over any range of time.",
     "people": "Logins, for whoever looks: the dashboard, and scripts of people.",
     "health": "For balancers, and for people.",
     "documentation": "This document.",
@@ -73,8 +64,6 @@ class Operation(NamedTuple):
     description: str = ""
     body: tuple[Said, ...] = ()
     body_required: bool = True
-    query: Any = None
-    headers: Mapping[str, str] = {}
 
     def said(self) -> Iterator[Said]:
         """Give every body that goes in or out."""
@@ -85,6 +74,7 @@ class Operation(NamedTuple):
 _ALWAYS = ("invalid_request", "headers_too_large", "internal_error", "server_busy")
 _OF_A_KEY = ("unauthenticated", "forbidden", "rate_limited", "keys_unavailable")
 _OF_A_CALLER = (*_OF_A_KEY, "invalid_token", "store_unavailable")
+_OF_A_QUESTION = ("invalid_query", "too_slow")
 _OF_A_JSON_BODY = (
     "invalid_json",
     "invalid_utf8",
@@ -153,6 +143,20 @@ _TOKENS = {
 
 _ME = {"name": "anna", "scopes": ["read"]}
 
+_PAGE = {
+    "events": [
+        {**_EVENT_EXAMPLE, "event_id": _EXAMPLE_ID, "received_at": "2026-01-02T03:04:05.678Z"}
+    ],
+    "next_cursor": None,
+}
+_PLACE: dict[str, Any] = {
+    "event_id": _EXAMPLE_ID,
+    "status": "pending",
+    "event": None,
+    "dead_letters": [],
+    "log": {"entry": "1767323045000-0", "events_ahead": 1200},
+}
+
 OPERATIONS: dict[str, Operation] = {
     "POST /events": Operation(
         "events",
@@ -181,12 +185,35 @@ OPERATIONS: dict[str, Operation] = {
         ),
         security=_KEY,
         description="A batch is kept whole or not at all, unless it asks for `on_error=skip`.",
-        query=BatchQuery,
         body=(
             Said(_JSON, _Batch, [_EVENT_EXAMPLE, {"type": "page_view"}]),
             Said("application/x-ndjson"),
             Said("application/cloudevents-batch+json", _Batch, [_CLOUD_EVENT_EXAMPLE]),
         ),
+    ),
+    "GET /events": Operation(
+        "events",
+        "List stored events, the last accepted first",
+        {200: Answered("A page.", Said(_JSON, EventsPage, _PAGE))},
+        (*_OF_A_CALLER, *_OF_A_QUESTION, *_ALWAYS),
+        security=_KEY_OR_PERSON,
+        description="A page may be short, or empty, and not the last one: go on as long as there "
+        "is a `next_cursor`.",
+    ),
+    "GET /events/{event_id}": Operation(
+        "events",
+        "Tell where an event is",
+        {200: Answered("What became of it.", Said(_JSON, EventPlace, _PLACE))},
+        (*_OF_A_CALLER, "not_found", *_OF_A_QUESTION, "log_unavailable", *_ALWAYS),
+        security=_KEY_OR_PERSON,
+        description="With the `receipt` of the request that sent it, the log is asked as well.",
+    ),
+    "GET /analytics/metrics": Operation(
+        "analytics",
+        "Sum up the events of a span of time",
+        {200: Answered("In all, by type, by source, and by steps.", Said(_JSON, AnalyticsMetrics))},
+        (*_OF_A_CALLER, *_OF_A_QUESTION, *_ALWAYS),
+        security=_KEY_OR_PERSON,
     ),
     "POST /auth/login": Operation(
         "people",

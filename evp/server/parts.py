@@ -15,6 +15,7 @@ from evp.server.health import HealthCheck
 from evp.server.keys import Keys
 from evp.server.people import People
 from evp.server.problem import note
+from evp.server.reading import Reading
 from evp.server.request import Bodies
 from evp.settings import Settings
 from evp.storage.client import Database
@@ -32,6 +33,7 @@ class Parts(Struct, frozen=True):
     health: HealthCheck
     db: Database
     people: People
+    reading: Reading
     draining: asyncio.Event
     """Set when the server is about to stop."""
 

@@ -32,6 +32,7 @@ from evp.server.ledger import Ledger
 from evp.server.parts import Parts
 from evp.server.people import People
 from evp.server.protocol import protocol_class
+from evp.server.reading import Reading
 from evp.server.request import Bodies
 from evp.settings import Settings
 from evp.signals import Signals, end
@@ -64,14 +65,13 @@ async def serve(settings: Settings, listener: socket.socket, signals: Signals) -
     bodies = Bodies()
     # Every command sets a secret; without one, tokens are good in this process only.
     people = People(db, settings.jwt_secret or secrets.token_urlsafe())
+    reading = Reading(settings)
     draining = asyncio.Event()
     check = HealthCheck(acceptor, lambda: ping(db), lambda: look_once(settings, db))
+    parts = Parts(settings, acceptor, keys, bodies, check, db, people, reading, draining)
     server = Server(
         uvicorn.Config(
-            Guard(
-                build_app(Parts(settings, acceptor, keys, bodies, check, db, people, draining)),
-                Cors(settings.cors_origins),
-            ),
+            Guard(build_app(parts), Cors(settings.cors_origins)),
             http=protocol_class(acceptor, keys, bodies),
             ws="none",
             lifespan="off",
@@ -102,6 +102,7 @@ async def serve(settings: Settings, listener: socket.socket, signals: Signals) -
         await key_watch.stop()
         await check.close()
         people.close()
+        await reading.close()
         for task in (ending, stopping, sweeping):
             if not task.cancelled() and task.exception() is not None:
                 _log.error("unexpected error", exc_info=task.exception())

@@ -4,10 +4,10 @@
 |---|---|---|---|
 | `events` | UUID (`evp.identity`) | the events (`evp.documents`); clustered on `_id`. An erased one keeps `_id`, `frame_id`, `type`, `source`, `time` and has `erased_at` | |
 | `frames` | frame id | header, written before the events and never changed: `srv`, `seq`, `n`, `ids` (16 bytes each, in one binary), `bucket` (of 10 s, by the log's time), `entry`, `external` | `bucket` |
-| `outcomes` | frame id | the account: `stored`, `duplicate`, `dead` (indexes), `cells`, `sources`, `first_ms`, `last_ms`, `accepted_at`, `settled_at`; `open` while it is judged again; `provisional`, `missing` (indexes) if made without the events; `judge_at`, `judged_at`: when it is, and was last changed by being, judged again | `judge_at` |
-| `rollups` | `<level>:<bucket>:<at>` | events stored by `bucket` (of acceptance) and `at` (their own time): `stored`, `types`; `version` of the bucket | `level` and `bucket`, `level` and `at` |
+| `outcomes` | frame id | the account: `stored`, `duplicate`, `dead` (indexes), `cells`, `sources`, `source_cells` (where several minutes), `first_ms`, `last_ms`, `accepted_at`, `settled_at`; `open` while it is judged again; `provisional`, `missing` (indexes) if made without the events; `judge_at`, `judged_at`: when it is, and was last changed by being, judged again | `judge_at` |
+| `rollups` | `<level>:<bucket>:<at>` | events stored by `bucket` (of acceptance) and `at` (their own time): `stored`, `types`, `sources`; `version` of the bucket | `level` and `bucket`, `level` and `at` |
 | `buckets` | `<level>:<start>`, milliseconds | which sums are due: `dirty` and `done`, versions, `fold_at` while they differ; `unsettled_at` asks for a sweep; `account`, the rest of the sums; `pruned` once its cells by the minute are gone, `prune_at` until then | `fold_at`, `unsettled_at`, `prune_at`, `level` and `start` |
-| `dead_letters` | `<frame id>:<index>` or hash | what can't be stored, and why (`evp.storage.dead_letters`); one that was purged stays without its payload, and has `purged_at` | `last_at`, `frame_id` |
+| `dead_letters` | `<frame id>:<index>` or hash | what can't be stored, and why (`evp.storage.dead_letters`); one that was purged stays without its payload, and has `purged_at` | `last_at`, `frame_id`, `event_id` |
 | `dead_letter_parts` | `<letter id>/<n>` | `data`: a piece of a payload too large for its letter | |
 | `servers` | epoch | how far a server process got: `seq`, `events`, `unknown` (events of the append of unknown outcome that ended it; with `seq` 0, of all those by which a process ended epochs that had nothing acknowledged), `first_at`, `seen_at` | |
 | `workers` | `<group>/<name>` | what a worker does now, or did last: `group`, `name`, `host`, `pid`, `totals`, `stored_per_s`, `rss_bytes`, `seen_at` | |
@@ -79,7 +79,11 @@ INDEXES = {
         IndexModel("prune_at", sparse=True),
         IndexModel(["level", "start"]),
     ),
-    DEAD_LETTERS: (IndexModel("last_at"), IndexModel("frame_id", sparse=True)),
+    DEAD_LETTERS: (
+        IndexModel("last_at"),
+        IndexModel("frame_id", sparse=True),
+        IndexModel("event_id", sparse=True),
+    ),
     REFRESH_TOKENS: (
         IndexModel(["user", "started_at"]),
         IndexModel("expires_at", expireAfterSeconds=0),

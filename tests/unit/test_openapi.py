@@ -18,6 +18,8 @@ from evp.server.operations import OPERATIONS
 PAGES = {"GET /docs", "GET /docs/{name}"}
 """For browsers: they have no place in the document of the API."""
 
+DOCUMENT = document(ROUTES)
+
 _PARAMETER = re.compile(r"{(\w+):\w+}")
 
 
@@ -39,7 +41,7 @@ def test_every_route_is_described() -> None:
 
 def test_document_is_openapi() -> None:
     """Version, title and the two ways to say who asks are there."""
-    found = document()
+    found = DOCUMENT
     assert found["openapi"].startswith("3.1")
     assert found["info"]["title"] == TITLE == "Event Processing API"
     assert found["components"]["securitySchemes"]["apiKey"]["name"] == "x-api-key"
@@ -48,8 +50,8 @@ def test_document_is_openapi() -> None:
 
 def test_every_reference_leads_somewhere() -> None:
     """No schema refers to one that is not there."""
-    text = msgspec.json.encode(document()).decode()
-    names = document()["components"]["schemas"]
+    text = msgspec.json.encode(DOCUMENT).decode()
+    names = DOCUMENT["components"]["schemas"]
     assert set(re.findall(r'"#/components/schemas/([^"]+)"', text)) <= set(names)
 
 
@@ -64,7 +66,7 @@ def bodies() -> list[Any]:
     found = []
     for route, operation in OPERATIONS.items():
         method, path = route.split(" ")
-        told = document()["paths"][path][method.lower()]
+        told = DOCUMENT["paths"][path][method.lower()]
         contents = [told.get("requestBody", {}).get("content", {})]
         contents += [one.get("content", {}) for one in told["responses"].values()]
         for content in contents:
@@ -82,20 +84,20 @@ def bodies() -> list[Any]:
 @pytest.mark.parametrize(("schema", "example"), bodies())
 def test_every_example_fits_its_schema(schema: dict[str, Any], example: Any) -> None:
     """An example is a value that the schema beside it allows."""
-    whole = schema | {"components": document()["components"]}
+    whole = schema | {"components": DOCUMENT["components"]}
     Draft202012Validator(whole).validate(example)
 
 
 def test_example_of_an_event_can_be_sent() -> None:
     """The first event that somebody copies from the document decodes."""
-    content = document()["paths"]["/events"]["post"]["requestBody"]["content"]
+    content = DOCUMENT["paths"]["/events"]["post"]["requestBody"]["content"]
     example = msgspec.json.encode(content["application/json"]["example"])
     assert msgspec.json.decode(example, type=Event).type == "order.placed"
 
 
 def test_extension_attributes_are_allowed_by_their_rule() -> None:
     """The schema of an event takes what CloudEvents calls an extension, and no other member."""
-    schemas = document()["components"]
+    schemas = DOCUMENT["components"]
     validator = Draft202012Validator({"$ref": "#/components/schemas/Event", "components": schemas})
     assert validator.is_valid({"type": "a", "myextension": 5})
     assert not validator.is_valid({"type": "a", "my_extension": 5})

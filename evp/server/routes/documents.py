@@ -12,10 +12,12 @@ from pathlib import Path
 
 import msgspec
 from litestar import MediaType, Response, get
+from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
 from evp.errors import Refusal
 from evp.server.openapi import TITLE, document
+from evp.server.parts import AnyRequest
 
 _FILES = {
     "swagger-ui.css": "text/css",
@@ -53,9 +55,10 @@ _SAFE = {"x-content-type-options": "nosniff", "referrer-policy": "no-referrer"}
 
 
 @get("/openapi.json")
-async def openapi() -> Response[bytes]:
+async def openapi(request: AnyRequest) -> Response[bytes]:
     """Give the OpenAPI document."""
-    return Response(await asyncio.to_thread(_encoded), media_type=MediaType.JSON, headers=_SAFE)
+    text = await asyncio.to_thread(_encoded, request.app.state.handlers)
+    return Response(text, media_type=MediaType.JSON, headers=_SAFE)
 
 
 @get("/docs", sync_to_thread=False)
@@ -79,8 +82,8 @@ async def docs_file(name: FromPath[str]) -> Response[bytes]:
 
 
 @cache
-def _encoded() -> bytes:
-    return msgspec.json.encode(document())
+def _encoded(handlers: tuple[HTTPRouteHandler, ...]) -> bytes:
+    return msgspec.json.encode(document(handlers))
 
 
 @cache

@@ -6,10 +6,11 @@ Whatever the shape of the events, they end in the same `Acceptor`.
 from __future__ import annotations
 
 import asyncio
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 from urllib.parse import parse_qsl
 
 from litestar import Response, post
+from litestar.params import QueryParameter
 from litestar.status_codes import HTTP_202_ACCEPTED, HTTP_500_INTERNAL_SERVER_ERROR
 
 from evp.cloudevents import decode_binary
@@ -45,6 +46,13 @@ class _Asked(NamedTuple):
 
 
 _VALUES = {"on_error": {"refuse": False, "skip": True}, "ids": {"0": False, "1": True}}
+_ON_ERROR = QueryParameter(
+    description="What a bad event does: refuse the batch, the default, or skip just that event.",
+    enum=tuple(_VALUES["on_error"]),
+)
+_IDS = QueryParameter(
+    description="1 to be told the `_id` of each event.", enum=tuple(_VALUES["ids"])
+)
 
 
 @post(EVENT_PATH.decode(), status_code=HTTP_202_ACCEPTED)
@@ -54,7 +62,11 @@ async def post_event(request: AnyRequest) -> Response[bytes]:
 
 
 @post(BATCH_PATH.decode(), status_code=HTTP_202_ACCEPTED)
-async def post_batch(request: AnyRequest) -> Response[bytes]:
+async def post_batch(
+    request: AnyRequest,
+    on_error: Annotated[str | None, _ON_ERROR] = None,  # noqa: ARG001 - for the documents alone:
+    ids: Annotated[str | None, _IDS] = None,  # noqa: ARG001 - `_asked` reads both, after the key
+) -> Response[bytes]:
     """Take a batch of events: all or none, or with `on_error=skip` those that are good."""
     return await _take(request, BATCH_PATH)
 
