@@ -47,12 +47,13 @@ def differences(shown: Any, real: Any, path: str = "$") -> list[str]:
             found += differences(shown[key], real[key], f"{path}.{key}")
         return found
     if isinstance(shown, list) and isinstance(real, list):
-        if ANY not in shown and len(shown) != len(real):
+        if shown == [ANY]:
+            return []
+        if len(shown) != len(real):
             return [f"{path}: {len(shown)} are shown, {len(real)} came"]
-        pairs = zip([one for one in shown if one != ANY], real, strict=False)
-        return [
-            line for n, (a, b) in enumerate(pairs) for line in differences(a, b, f"{path}[{n}]")
-        ]
+        pairs = enumerate(zip(shown, real, strict=True))
+        found = [differences(*pair, f"{path}[{place}]") for place, pair in pairs]
+        return [line for lines in found for line in lines]
     if isinstance(shown, str) and isinstance(real, str):
         pattern = ".*".join(re.escape(part) for part in shown.split(ANY))
         return [] if re.fullmatch(pattern, real, re.DOTALL) else [f"{path}: {real!r} came"]
