@@ -23,7 +23,7 @@ class Scope(StrEnum):
     ADMIN = "admin"
 
 
-@users.command(epilog="Example: pwgen -s 20 1 | tee /dev/stderr | evp users create anna")
+@users.command(epilog="Example: evp users create anna --scope admin")
 def create(
     name: Name,
     scope: Annotated[

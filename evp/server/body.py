@@ -34,9 +34,14 @@ async def read_body(request: AnyRequest, bytes_max: int) -> bytes:
         bodies.release(len(body))
 
 
-def decode_json(request: AnyRequest, body: bytes, shape: type[T]) -> T:
+def content_type_of(request: AnyRequest) -> str:
+    """Return what a request says its body is; nothing if it says nothing."""
+    return request.headers.get("content-type", "")
+
+
+def decode_json(body: bytes, content_type: str, shape: type[T]) -> T:
     """Return what a JSON body says. Raises Refusal; `path` leads to the culprit."""
-    kind, _, parameters = request.headers.get("content-type", "").lower().partition(";")
+    kind, _, parameters = content_type.lower().partition(";")
     if kind.strip() != _JSON or parameters.strip() not in _CHARSETS:
         raise Refusal("unsupported_media_type", f"send content-type {_JSON}")
     try:

@@ -48,7 +48,7 @@ class Person(Struct, frozen=True):
     scopes: frozenset[str]
 
 
-class Grant(Struct, frozen=True):
+class Issued(Struct, frozen=True):
     """What a login or a refresh gives: two tokens, and how many seconds each is good for."""
 
     access_token: str
@@ -80,7 +80,7 @@ class People:
         implied = [_IMPLIED_BY_SCOPE.get(scope, set()) for scope in scopes]
         return Person(claims.sub, frozenset(scopes).union(*implied))
 
-    async def login(self, name: str, password: str, address: str) -> Grant:
+    async def login(self, name: str, password: str, address: str) -> Issued:
         """Begin a session. Raises Refusal and StoreUnavailable.
 
         Whoever can't log in, for whatever reason, gets the same answer after the
@@ -100,7 +100,7 @@ class People:
             _log.info("login", user=record.user.name, address=address)
             return await self._begin(record.user)
 
-    async def refresh(self, text: str) -> Grant:
+    async def refresh(self, text: str) -> Issued:
         """Go on with a session: the token that is given ends, another takes its place.
 
         A token that has ended before ends the whole session, since two clients have
@@ -123,7 +123,7 @@ class People:
                 await sessions.end(self._db, session.family)
                 _log.warning("refresh token used twice; session ended", user=session.user)
                 raise invalid_token()
-        return self._grant(record.user, following, expires_at)
+        return self._issue(record.user, following, expires_at)
 
     async def logout(self, text: str) -> None:
         """End a session, by any token it ever had. Raises Refusal and StoreUnavailable."""
@@ -140,7 +140,7 @@ class People:
             kept = await self._hashing.hash(password)
             await users.keep_better_hash(self._db, record, kept)
 
-    async def _begin(self, user: User) -> Grant:
+    async def _begin(self, user: User) -> Issued:
         token = self._refresh.first()
         at = now()
         expires_at = at + _IDLE
@@ -148,7 +148,7 @@ class People:
             self._db,
             Session(token.family, user.name, user.version, token.digest, None, at, at, expires_at),
         )
-        return self._grant(user, token, expires_at)
+        return self._issue(user, token, expires_at)
 
     async def _rotate(
         self,
@@ -169,7 +169,7 @@ class People:
         is_last = (session.former, session.current) == (token.digest, following.digest)
         return is_last and now() - session.rotated_at <= _AGAIN
 
-    def _grant(self, user: User, token: RefreshToken, expires_at: datetime) -> Grant:
+    def _issue(self, user: User, token: RefreshToken, expires_at: datetime) -> Issued:
         access = self._access.make(user.name, user.version, user.scopes)
         left_s = int((expires_at - now()).total_seconds())
-        return Grant(access, ACCESS_TOKEN_S, token.text, left_s)
+        return Issued(access, ACCESS_TOKEN_S, token.text, left_s)

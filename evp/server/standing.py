@@ -38,23 +38,28 @@ class Standing:
 
     async def holds(self, name: str, version: int) -> bool:
         """Return whether a token of this version still holds."""
-        known = self._known.get(name)
-        if self._is_old(known, version):
+        if self._is_old(name, version):
             async with self._asking:
-                known = self._known.get(name)
-                if self._is_old(known, version) and self._clock_s() >= self._ask_at_s:
-                    known = await self._ask(name, known)
-        return known is None or (known.version == version and not known.disabled)
+                if self._is_old(name, version) and not self._store_is_away:
+                    await self._ask(name)
+        known = self._known.get(name)
+        if known is None or (known.version < version and self._store_is_away):
+            return True
+        return known.version == version and not known.disabled
 
-    def _is_old(self, known: _Known | None, version: int) -> bool:
+    @property
+    def _store_is_away(self) -> bool:
+        """Whether the store did not answer a short while ago."""
+        return self._clock_s() < self._ask_at_s
+
+    def _is_old(self, name: str, version: int) -> bool:
         """Return whether to ask: after a while, or for a token that is newer than what is known."""
-        return (
-            known is None
-            or known.version < version
-            or self._clock_s() - known.at_s >= STANDING_KEEP_S
-        )
+        known = self._known.get(name)
+        if known is None or known.version < version:
+            return True
+        return self._clock_s() - known.at_s >= STANDING_KEEP_S
 
-    async def _ask(self, name: str, known: _Known | None) -> _Known | None:
+    async def _ask(self, name: str) -> None:
         try:
             async with asyncio.timeout(STORE_PING_S_MAX):
                 record = await users.find(self._db, name)
@@ -62,11 +67,9 @@ class Standing:
             reason = str(error) or "no answer"
             _log.warning("can't see whether tokens still hold", reason=reason)
             self._ask_at_s = self._clock_s() + STANDING_AGAIN_S
-            return known
+            return
         version = 0 if record is None else record.user.version
         disabled = record is None or record.user.disabled
-        found = _Known(version, disabled, self._clock_s())
         if name not in self._known and len(self._known) >= PEOPLE_KNOWN_MAX:
             del self._known[next(iter(self._known))]
-        self._known[name] = found
-        return found
+        self._known[name] = _Known(version, disabled, self._clock_s())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -15,6 +16,8 @@ from tests.support.wait import until_now
 
 PASSWORD = "correct horse battery"
 OTHER = "another horse battery"
+TAG = secrets.token_hex(4)
+"""What makes names new in a store that keeps them."""
 
 
 def run(up: Up, *arguments: str, password: str = "") -> Finished:
@@ -49,29 +52,18 @@ def rows(up: Up) -> dict[str, Any]:
     return {row["name"]: row for row in json.loads(done.out)}
 
 
-def test_first_user(up: Up) -> None:
-    """`evp up` tells the password of a first user, who may do everything."""
-    until_now(lambda: "Login: " in up.text, what="the login is told")
-    [(name, password)] = re.findall(
-        r"^Login: (\w+) / (\S+) \(told only now\)$", up.text, re.MULTILINE
-    )
-    assert rows(up)[name]["scopes"] == ["admin"]
-    status, grant = login(up.http_url, name, password)
-    assert status == 200
-    status, me = ask(up.http_url, "/auth/me", token=grant["access_token"])
-    assert (status, me) == (200, {"name": "admin", "scopes": ["admin", "read"]})
-    for path in up.data_dir.rglob("*.json"):
-        assert password not in path.read_text()
-
-
 def test_a_login_is_told_once(light: dict[str, str], tmp_path: Path) -> None:
-    """The second start makes nobody, and keeps the secret: who was logged in still is."""
+    """The first start makes an admin, the second one nobody: who was logged in still is."""
     up = Up(tmp_path, environ=light)
     try:
         up.run()
         until_now(lambda: "Login: " in up.text, what="the login is told")
-        [password] = re.findall(r"^Login: admin / (\S+)", up.text, re.MULTILINE)
+        line = re.compile(r"^Login: admin / (\S+) \(told only now\)$", re.MULTILINE)
+        [password] = line.findall(up.text)
         _, grant = login(up.http_url, "admin", password)
+        _, me = ask(up.http_url, "/auth/me", token=grant["access_token"])
+        assert me == {"name": "admin", "scopes": ["admin", "read"]}
+        assert password not in (up.data_dir / "up.json").read_text()
         secret = (up.data_dir / "jwt_secret").read_text()
         assert (up.data_dir / "jwt_secret").stat().st_mode & 0o777 == 0o600
         up.stop()
@@ -87,32 +79,35 @@ def test_a_login_is_told_once(light: dict[str, str], tmp_path: Path) -> None:
 
 def test_life_of_a_user(up: Up) -> None:
     """Made, logged in, another password, disabled, enabled: each does what it says."""
-    done = run(up, "create", "Life", password=PASSWORD + "\n")
-    assert (done.code, done.out) == (0, "user life is made, with the scope read\n")
-    assert rows(up)["life"]["disabled"] is False
-    status, grant = login(up.http_url, "life", PASSWORD)
+    name = f"life-{TAG}"
+    done = run(up, "create", name.title(), password=PASSWORD + "\n")
+    assert (done.code, done.out) == (0, f"user {name} is made, with the scope read\n")
+    assert rows(up)[name]["disabled"] is False
+    status, grant = login(up.http_url, name, PASSWORD)
     assert status == 200
     again = {"refresh_token": grant["refresh_token"]}
-    assert run(up, "passwd", "life", password=OTHER).out == "user life has another password\n"
+    assert run(up, "passwd", name, password=OTHER).out == f"user {name} has another password\n"
     assert ask(up.http_url, "/auth/refresh", again)[0] == 401
-    assert login(up.http_url, "life", PASSWORD)[0] == 401
-    assert run(up, "disable", "life").out == "user life is disabled\n"
-    assert run(up, "disable", "life").code == 0
-    assert rows(up)["life"]["disabled"] is True
-    assert login(up.http_url, "life", OTHER)[0] == 401
-    assert run(up, "enable", "life").out == "user life is enabled\n"
-    status, grant = login(up.http_url, "life", OTHER)
+    assert login(up.http_url, name, PASSWORD)[0] == 401
+    assert run(up, "disable", name).out == f"user {name} is disabled\n"
+    assert run(up, "disable", name).code == 0
+    assert rows(up)[name]["disabled"] is True
+    assert login(up.http_url, name, OTHER)[0] == 401
+    assert run(up, "enable", name).out == f"user {name} is enabled\n"
+    status, grant = login(up.http_url, name, OTHER)
     assert ask(up.http_url, "/auth/me", token=grant["access_token"])[0] == 200
 
 
 def test_listing_shows_no_hash(up: Up) -> None:
     """The list tells who there is and since when, and nothing of a password."""
-    done = run(up, "create", "shown", "--scope", "admin", "--json", password=PASSWORD)
+    done = run(up, "create", f"shown-{TAG}", "--scope", "admin", "--json", password=PASSWORD)
     assert set(json.loads(done.out)) == {
         *("name", "scopes", "version", "disabled", "created_at", "password_at")
     }
     text = run(up, "list").out
-    [words] = [line.split() for line in text.splitlines() if line.strip().startswith("shown")]
+    [words] = [
+        line.split() for line in text.splitlines() if line.strip().startswith(f"shown-{TAG}")
+    ]
     assert words[1:3] == ["admin", "enabled"]
     assert "argon2" not in text + json.dumps(rows(up)) + done.out
 
@@ -134,7 +129,7 @@ def test_what_can_not_be_done(up: Up) -> None:
 
 def test_the_password_is_asked_for(up: Up) -> None:
     """At a terminal it is asked for twice and not shown; two that differ are asked for again."""
-    command = [*EVP, "users", "create", "typed"]
+    command = [*EVP, "users", "create", f"typed-{TAG}"]
     with terminal(command, environ=up.environ, cwd=up.folder, columns=80) as screen:
         for prompts, password in (
             ("Password: ", PASSWORD),
@@ -146,10 +141,10 @@ def test_the_password_is_asked_for(up: Up) -> None:
             screen.wait_shows(prompts)
             screen.type(password.encode() + b"\n")
         assert screen.wait_ended().code == 0
-    assert "user typed is made" in screen.text
+    assert f"user typed-{TAG} is made" in screen.text
     assert PASSWORD not in screen.text
     assert OTHER not in screen.text
-    assert login(up.http_url, "typed", PASSWORD)[0] == 200
+    assert login(up.http_url, f"typed-{TAG}", PASSWORD)[0] == 200
 
 
 def test_no_store(clean: dict[str, str], tmp_path: Path) -> None:

@@ -52,8 +52,8 @@ def differences(shown: Any, real: Any, path: str = "$") -> list[str]:
         if len(shown) != len(real):
             return [f"{path}: {len(shown)} are shown, {len(real)} came"]
         pairs = enumerate(zip(shown, real, strict=True))
-        found = [differences(*pair, f"{path}[{place}]") for place, pair in pairs]
-        return [line for lines in found for line in lines]
+        by_place = [differences(*pair, f"{path}[{place}]") for place, pair in pairs]
+        return [line for lines in by_place for line in lines]
     if isinstance(shown, str) and isinstance(real, str):
         pattern = ".*".join(re.escape(part) for part in shown.split(ANY))
         return [] if re.fullmatch(pattern, real, re.DOTALL) else [f"{path}: {real!r} came"]

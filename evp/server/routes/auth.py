@@ -11,9 +11,9 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from evp.limits import AUTH_BODY_BYTES_MAX, PASSWORD_BYTES_MAX, USER_NAME_CHARS_MAX
 from evp.server.access import READ, require
-from evp.server.body import decode_json, read_body
+from evp.server.body import content_type_of, decode_json, read_body
 from evp.server.parts import AnyRequest, parts_of
-from evp.server.people import Grant
+from evp.server.people import Issued
 from evp.server.person import ACCESS_COOKIE, REFRESH_COOKIE, address_of, cookie_of
 from evp.server.tokens import invalid_token
 from evp.settings import PRODUCTION
@@ -59,18 +59,19 @@ class Me(Struct, frozen=True):
 @post(f"{_PATH}/login", status_code=HTTP_200_OK)
 async def login(request: AnyRequest) -> Response[Tokens]:
     """Log in with user name and password."""
-    asked = decode_json(request, await read_body(request, AUTH_BODY_BYTES_MAX), Credentials)
+    body = await read_body(request, AUTH_BODY_BYTES_MAX)
+    asked = decode_json(body, content_type_of(request), Credentials)
     people = parts_of(request).people
-    grant = await people.login(asked.username, asked.password, address_of(request))
-    return _answer(request, grant, cookies=asked.cookies)
+    issued = await people.login(asked.username, asked.password, address_of(request))
+    return _answer(request, issued, cookies=asked.cookies)
 
 
 @post(f"{_PATH}/refresh", status_code=HTTP_200_OK)
 async def refresh(request: AnyRequest) -> Response[Tokens]:
     """Exchange a refresh token for two new tokens; it is good once."""
     token, from_cookie = await _refresh_token(request)
-    grant = await parts_of(request).people.refresh(token)
-    return _answer(request, grant, cookies=from_cookie)
+    issued = await parts_of(request).people.refresh(token)
+    return _answer(request, issued, cookies=from_cookie)
 
 
 @post(f"{_PATH}/logout", status_code=HTTP_204_NO_CONTENT)
@@ -93,27 +94,27 @@ async def _refresh_token(request: AnyRequest) -> tuple[str, bool]:
     """Return the refresh token of a request, and whether it came as a cookie."""
     body = await read_body(request, AUTH_BODY_BYTES_MAX)
     if body:
-        return decode_json(request, body, Renewal).refresh_token, False
+        return decode_json(body, content_type_of(request), Renewal).refresh_token, False
     cookie = cookie_of(request, REFRESH_COOKIE)
     if cookie is None:
         raise invalid_token()
     return cookie, True
 
 
-def _answer(request: AnyRequest, grant: Grant, *, cookies: bool) -> Response[Tokens]:
+def _answer(request: AnyRequest, issued: Issued, *, cookies: bool) -> Response[Tokens]:
     if not cookies:
         tokens = Tokens(
-            grant.expires_in_s,
-            grant.refresh_expires_in_s,
-            access_token=grant.access_token,
-            refresh_token=grant.refresh_token,
+            issued.expires_in_s,
+            issued.refresh_expires_in_s,
+            access_token=issued.access_token,
+            refresh_token=issued.refresh_token,
         )
         return Response(tokens, headers=_NO_STORE)
     made = [
-        _cookie(request, ACCESS_COOKIE, grant.access_token, grant.expires_in_s),
-        _cookie(request, REFRESH_COOKIE, grant.refresh_token, grant.refresh_expires_in_s),
+        _cookie(request, ACCESS_COOKIE, issued.access_token, issued.expires_in_s),
+        _cookie(request, REFRESH_COOKIE, issued.refresh_token, issued.refresh_expires_in_s),
     ]
-    tokens = Tokens(grant.expires_in_s, grant.refresh_expires_in_s)
+    tokens = Tokens(issued.expires_in_s, issued.refresh_expires_in_s)
     return Response(tokens, headers=_NO_STORE, cookies=made)
 
 
