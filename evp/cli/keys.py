@@ -93,6 +93,8 @@ def revoke_key(
 ) -> None:
     """End a key for good. Every server refuses it within 5 s, also while the store is away.
 
+    Exit 3 if only one of log and store could be told: run it again once both are there.
+
     Example: evp keys revoke shop --yes
     """
     import sys

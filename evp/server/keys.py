@@ -82,6 +82,11 @@ class Keys:
                 raise Refusal("keys_unavailable", detail, retry_after_s=1)
         raise Refusal("unauthenticated", "send a valid key in the x-api-key header")
 
+    @property
+    def any_live(self) -> bool:
+        """Whether there is any key with which a request would be let in."""
+        return bool(self._by_index)
+
     def learn(self, account: Account, at_ms: int) -> None:
         """Take note of keys. One that was revoked stays so, whatever is told later."""
         self.known = agreed(self.known, account)

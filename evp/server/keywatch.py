@@ -50,6 +50,8 @@ class KeyWatch:
                 "the keys can't be read: log and store are away",
                 effect="keys that are not set in EVP_API_KEYS get 503 until one of them is back",
             )
+        elif not self._keys.any_live:
+            _log.warning("there are no keys, so nobody may send", mend="evp keys create NAME")
         self._tasks = [
             asyncio.create_task(self._keep_looking(), name="key watch"),
             asyncio.create_task(self._keep_comparing(), name="key compare"),
@@ -131,9 +133,14 @@ class KeyWatch:
     async def _compare(self) -> None:
         self._differs.clear()
         keys = self._keys
-        async with Link.opened(self._url) as link:
-            found = await compare(
-                link, self._log_keys, self._db, keys.known, complete=keys.complete
-            )
+        try:
+            async with Link.opened(self._url) as link:
+                found = await compare(
+                    link, self._log_keys, self._db, keys.known, complete=keys.complete
+                )
+        except LogUnavailable:
+            # What the store knows holds all the same: a log that is full takes no change.
+            await self._look_at_store()
+            raise
         keys.learn(found, now_ms())
         self._learnt(complete=True, where="log and store")

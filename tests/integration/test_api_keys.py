@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 from evp import keybook
 from evp.api_keys import ADMIN, INGEST, READ, make_key
 from evp.clock import now_ms
-from evp.errors import Refusal
+from evp.errors import LogUnavailable, Refusal, StoreUnavailable
 from evp.http import Reply
 from evp.keybook import KeyBook
 from evp.limits import API_KEY_BYTES_MAX
@@ -218,7 +218,7 @@ async def test_pace(quick_server: InProcess, *, chunked: bool) -> None:
         assert (await asked(wire, batch)).status == 202
         reply = await quick_server.ask(batch)
         assert (reply.status, reply.code) == (429, "rate_limited")
-        assert reply.headers["retry-after"] == "3"
+        assert 1 <= int(reply.headers["retry-after"]) <= 3
         assert (await send(quick_server, JSON["x-api-key"], chunked=chunked)).status == 202
         await asyncio.sleep(3)
         assert (await send(quick_server, key, chunked=chunked)).status == 202
@@ -265,7 +265,7 @@ async def test_pace_of_a_head_that_repeats(
         await until_paid(quick_server, key)
         statuses = [(await asked(wire, posted(key))).status for _ in range(60)]
     assert set(statuses) == {202, 429}
-    assert 20 <= statuses.count(202) < 40
+    assert 20 <= statuses.count(202) < 60
     assert repeated >= 50
 
 
@@ -348,7 +348,7 @@ async def test_store_is_away(
         async with serving(settings) as second:
             await until(second.is_ready, what="the server accepts")
             assert (await send(second, key)).status == 202
-            with pytest.raises(Exception, match="only the log knows"):
+            with pytest.raises(StoreUnavailable, match="only the log knows"):
                 await revoked(settings, "app")
             for one in (server, second):
                 await refused(one, key)
@@ -421,7 +421,7 @@ async def test_log_is_away(quick: None, own_log_server: Server, own_settings: Se
         await taken(server, key)
         own_log_server.kill()
         assert (await send(server, key)).code in {"log_unavailable", "ack_unknown"}
-        with pytest.raises(Exception, match="run this again once the log is back"):
+        with pytest.raises(LogUnavailable, match="run this again once the log is back"):
             await revoked(own_settings, "app")
         await refused(server, key)
         # The log's copy is of before; it must not bring the key back.
@@ -431,6 +431,28 @@ async def test_log_is_away(quick: None, own_log_server: Server, own_settings: Se
         async with serving(own_settings) as second:
             await until(second.is_ready, what="the server accepts")
             await refused(second, key)
+    await remove_traces(own_settings)
+
+
+async def test_log_is_full(quick: None, own_log_server: Server, own_settings: Settings) -> None:
+    """A log that takes no change can't be told; servers have it from the store."""
+    async with serving(own_settings) as server:
+        await until(server.is_ready, what="the server accepts")
+        key = await created(own_settings, "app")
+        await taken(server, key)
+        async with server.log() as link:
+            await link.call("CONFIG", "SET", "maxmemory", "1")
+            with pytest.raises(LogUnavailable, match="app is revoked in the store"):
+                await revoked(own_settings, "app")
+            await refused(server, key)
+            await link.call("CONFIG", "SET", "maxmemory", "0")
+            name = LogKeys(own_settings.stream).api_keys
+
+            async def is_told() -> bool:
+                copy = await link.call("HGETALL", name)
+                return b"revoked_at_ms" in b"".join(copy)
+
+            await until(is_told, what="the log is told")
     await remove_traces(own_settings)
 
 
