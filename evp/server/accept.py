@@ -15,12 +15,12 @@ from collections.abc import Callable
 
 from evp.batch.retry import Backoff
 from evp.clock import now
-from evp.codec import Decoded, Media, decode
+from evp.codec import Decoded, Media, decode, decode_one
 from evp.documents import Admission
 from evp.errors import AckUnknown, LogNotDurable, LogUnavailable, Refusal
 from evp.limits import DURABILITY_CHECK_S, RECONNECT_LONGEST_S
 from evp.logs import get
-from evp.server.answer import Answer
+from evp.server.answer import JSON, Answer
 from evp.server.backpressure import BacklogPart, Backpressure
 from evp.server.problem import fault, problem
 from evp.server.told import Tell, tell_batch, tell_event
@@ -34,7 +34,6 @@ from evp.stream.producer import Epoch, Producer
 Respond = Callable[[Answer], None]
 
 _EVENT, _CLOUD_EVENT = Media.EVENT, Media.CLOUD_EVENT
-_JSON = ((b"content-type", b"application/json"),)
 _log = get("evp.accept")
 
 
@@ -53,7 +52,7 @@ class Acceptor:
         self._backpressure = Backpressure(settings, self._flusher)
         self._refusal: Refusal | None = Refusal("log_unavailable", "the log is not connected yet")
         self._closing = False
-        self._label = b""
+        self._label = ""
         self._watch = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -76,7 +75,7 @@ class Acceptor:
     @property
     def durability(self) -> str:
         """What a 202 is worth: fsync, declared or memory; empty before the first connection."""
-        return self._label.decode()
+        return self._label
 
     def accept(self, body: bytes, media: Media, respond: Respond) -> int:
         """Take one request; `respond` is called exactly once, now or when the log has it.
@@ -89,7 +88,7 @@ class Acceptor:
             return 0
         try:
             if media is _EVENT or media is _CLOUD_EVENT:
-                return self.take(decode(body, media), tell_event, respond, batch=False)
+                return self.take(decode_one(body, media), tell_event, respond, batch=False)
             return self.take(decode(body, media), tell_batch, respond, batch=True)
         except Refusal as refusal:
             respond(problem(refusal))
@@ -107,7 +106,7 @@ class Acceptor:
             if isinstance(result, LogUnavailable):
                 respond(self._failed(result))
             else:
-                respond(Answer(202, tell(made.ids, result, first, self._label), _JSON))
+                respond(Answer(202, tell(made.ids, result, first, self._label), JSON))
 
         made, first = self._flusher.add(decoded, done, batch=batch)
         return len(made.ids)
@@ -194,7 +193,7 @@ class Acceptor:
             now: Refusal | None = _refusal_of(error)
         else:
             now = None
-            self._label = durability.label.encode()
+            self._label = durability.label
         if self._closing:
             return
         self._refusal = now

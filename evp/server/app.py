@@ -62,7 +62,7 @@ def _http_error(_request: AnyRequest, error: HTTPException) -> Response[bytes]:
     if isinstance(error, MethodNotAllowedException):
         allowed = (error.headers or {}).get("allow", "")
         answer = problem(Refusal("method_not_allowed", f"this path takes {allowed}"))
-        return response(answer._replace(headers=(*answer.headers, (b"allow", allowed.encode()))))
+        return response(answer.plus(((b"allow", allowed.encode()),)))
     if isinstance(error, ValidationException):
         return response(problem(_invalid_query(error)))
     return response(problem(Refusal("invalid_request", error.detail)))

@@ -7,9 +7,7 @@ answered in the order they came; one that can't be read is the last one.
 from __future__ import annotations
 
 import asyncio
-import os
 import resource
-from itertools import count
 from typing import Any
 
 import httptools
@@ -29,14 +27,10 @@ from evp.limits import (
 )
 from evp.server.answer import REQUEST_ID, Answer, on_the_wire
 from evp.server.problem import fault, note, problem
-from evp.server.request import sane_id
+from evp.server.request import new_id, sane_id
 
 _SWEEP_S = 1.0
 _PROBES = b"/api/"
-
-#: What the ids of this process's requests begin with, and its connections by number.
-_PROCESS = os.urandom(4).hex()
-_numbers = count(1)
 
 
 class Connection(HttpToolsProtocol):
@@ -48,8 +42,6 @@ class Connection(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         # The newest request. uvicorn declares it as always there, and starts with None.
         self.cycle: Any = None
-        self._id_prefix = f"{_PROCESS}-{next(_numbers)}-".encode()
-        self._ids_made = 0
         self._active_at_s = monotonic_s()
         self._reading_since_s: float | None = None
         self._in_head = False
@@ -166,7 +158,7 @@ class Connection(HttpToolsProtocol):
             raise Refusal("server_busy", detail, retry_after_s=1)
         self._begin_for_app()
         given = next((value for name, value in self.headers if name == REQUEST_ID), None)
-        self.scope["state"]["request_id"] = sane_id(given) or self.make_id()
+        self.scope["state"]["request_id"] = sane_id(given) or new_id()
         super().on_headers_complete()
         self.cycle.transport = _Closing(self)
         self._in_head = False
@@ -178,11 +170,6 @@ class Connection(HttpToolsProtocol):
         super().on_url(url)
         for name, value in headers:
             super().on_header(name, value)
-
-    def make_id(self) -> bytes:
-        """Return a new id for a request: of the process, the connection, and its number on it."""
-        self._ids_made += 1
-        return b"%b%d" % (self._id_prefix, self._ids_made)
 
     def on_body(self, body: bytes) -> None:
         """Hand a part of the body to the app."""
@@ -211,7 +198,7 @@ class Connection(HttpToolsProtocol):
         unanswered = cycle is not None and not cycle.response_complete
         in_body = self._reading_since_s is not None and not self._in_head
         if unanswered or not in_body:
-            request_id = self.make_id()
+            request_id = new_id()
             note(answer, request_id=request_id.decode())
             self._last_words = on_the_wire(answer, request_id, keep_alive=False)
         if in_body:

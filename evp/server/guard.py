@@ -46,7 +46,7 @@ class Guard:
         refusal = header_twice(scope["headers"])
         if refusal is not None:
             answer = problem(refusal)
-            await _send(answer._replace(headers=answer.headers + CLOSE), send_on)
+            await _send(answer.plus(CLOSE), send_on)
         elif (
             scope.get("method") == "OPTIONS"
             and _ASKS_FIRST in headers

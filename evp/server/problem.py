@@ -71,8 +71,8 @@ def problem(refusal: Refusal) -> Answer:
 
 def fault(error: BaseException | None) -> Answer:
     """Return the answer after an error that nobody foresaw; only evp's own log tells it."""
-    answer = problem(Refusal("internal_error", "evp failed; the log of the server says why"))
-    return answer._replace(error=error)
+    told = problem(Refusal("internal_error", "evp failed; the log of the server says why"))
+    return Answer(told.status, told.body, told.headers, error)
 
 
 def note(answer: Answer, **request: str) -> None:

@@ -34,6 +34,7 @@ from evp.server.request import (
     body_bytes_max,
     header_twice,
     media_of,
+    new_id,
     sane_id,
 )
 
@@ -211,7 +212,8 @@ class IngestProtocol(Connection):
         if not self._is_wanted(size_bytes, grant):
             return None
         cycle = PlainCycle(media, size_bytes, grant, keep_alive=self.parser.should_keep_alive())
-        cycle.request_id = sane_id(headers.get(REQUEST_ID))
+        if REQUEST_ID in headers:
+            cycle.request_id = sane_id(headers[REQUEST_ID])
         return cycle
 
     def _is_wanted(self, size_bytes: int, grant: Grant) -> bool:
@@ -228,7 +230,7 @@ class IngestProtocol(Connection):
         transport = self.transport
         if cycle.disconnected or transport.is_closing():
             return
-        request_id = cycle.request_id or self.make_id()
+        request_id = cycle.request_id or new_id()
         if answer.error is not None:
             note(answer, request_id=request_id.decode())
         transport.write(on_the_wire(answer, request_id, keep_alive=cycle.keep_alive))

@@ -6,8 +6,10 @@ Both HTTP layers ask here, so that a request is treated alike by either.
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from collections.abc import Iterable
+from itertools import count
 from types import TracebackType
 from typing import Self
 
@@ -45,6 +47,8 @@ _MEDIA_BY_PATH = {
         b"application/cloudevents-batch+json": Media.CLOUD_BATCH,
     },
 }
+_ID_PREFIX = f"{os.urandom(6).hex()}-".encode()
+_numbers = count(1)
 _SANE_ID = re.compile(rb"[\w.:/+=@-]{1,%d}" % REQUEST_ID_CHARS_MAX)
 
 
@@ -91,6 +95,11 @@ def sane_id(request_id: bytes | None) -> bytes | None:
     if request_id is not None and _SANE_ID.fullmatch(request_id):
         return request_id
     return None
+
+
+def new_id() -> bytes:
+    """Return an id for a request that has none: of this process, and numbered in it."""
+    return b"%b%d" % (_ID_PREFIX, next(_numbers))
 
 
 def body_bytes_max(path: bytes) -> int:

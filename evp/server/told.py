@@ -48,42 +48,38 @@ class BatchAccepted(Struct, frozen=True):
     """With `ids=1`: the `_id` of each event of the batch, null for a rejected one."""
 
 
-Tell = Callable[[list[bytes], str, int, bytes], bytes]
+Tell = Callable[[list[bytes], str, int, str], bytes]
 """Makes the body of a 202 from ids, entry id, index of the first event in it, and durability."""
 
 _encode = msgspec.json.Encoder().encode
 
 
-def tell_event(ids: list[bytes], entry_id: str, first: int, durability: bytes) -> bytes:
+def tell_event(ids: list[bytes], entry_id: str, first: int, durability: str) -> bytes:
     """Return an EventAccepted; none of its texts has anything to escape."""
-    return b'{"event_id":"%b","receipt":"0.%b.%d","durability":"%b"}' % (
-        canonical(ids[0]).encode(),
-        entry_id.encode(),
-        first,
-        durability,
-    )
+    return (
+        f'{{"event_id":"{canonical(ids[0])}","receipt":"0.{entry_id}.{first}",'
+        f'"durability":"{durability}"}}'
+    ).encode()
 
 
-def tell_batch(ids: list[bytes], entry_id: str, first: int, durability: bytes) -> bytes:
+def tell_batch(ids: list[bytes], entry_id: str, first: int, durability: str) -> bytes:
     """Return a BatchAccepted of a batch that was taken whole."""
-    return b'{"accepted":%d,"rejected":[],"receipt":"0.%b.%d","durability":"%b"}' % (
-        len(ids),
-        entry_id.encode(),
-        first,
-        durability,
-    )
+    return (
+        f'{{"accepted":{len(ids)},"rejected":[],"receipt":"0.{entry_id}.{first}",'
+        f'"durability":"{durability}"}}'
+    ).encode()
 
 
 def telling(rejected: Mapping[int, Refusal], *, skips: bool, with_ids: bool) -> Tell:
     """Return what makes a BatchAccepted that says more; `rejected` is by index."""
 
-    def tell(ids: list[bytes], entry_id: str, first: int, durability: bytes) -> bytes:
+    def tell(ids: list[bytes], entry_id: str, first: int, durability: str) -> bytes:
         named = islice(rejected.items(), REJECTED_NAMED_MAX)
         answer = BatchAccepted(
             accepted=len(ids),
             rejected=[Rejected(index, one.code, one.detail) for index, one in named],
             receipt=f"0.{entry_id}.{first}",
-            durability=durability.decode(),
+            durability=durability,
             rejected_total=len(rejected) if skips else UNSET,
             event_ids=_by_index(ids, rejected) if with_ids else UNSET,
         )

@@ -26,7 +26,7 @@ from tests.support.server import (
 both_ways = pytest.mark.parametrize("chunked", [False, True], ids=["plain", "asgi"])
 
 ONE = b'{"type": "t", "id": "1"}'
-MADE = re.compile(r"[0-9a-f]{8}-[0-9]+-[0-9]+")
+MADE = re.compile(r"[0-9a-f]{12}-[0-9]+")
 ORIGIN = "https://app.example.com"
 
 EVERY_ANSWER = {
@@ -112,7 +112,7 @@ async def test_refusals_and_faults_are_logged_by_id(
 
     with capture_logs(processors=[merge_contextvars]) as logs:
         refused = await server.ask(request(b"{", chunked=chunked))
-        monkeypatch.setattr(accept, "decode", fails)
+        monkeypatch.setattr(accept, "decode_one", fails)
         failed = await server.ask(request(ONE, chunked=chunked))
     assert failed.code == "internal_error"
     told = {line["event"]: line["request_id"] for line in logs if "request_id" in line}

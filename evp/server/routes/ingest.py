@@ -91,7 +91,7 @@ async def _take(request: AnyRequest, path: bytes) -> Response[bytes]:
         except Refusal as refusal:
             answer = problem(refusal)
             # The body may still be on its way; nothing after it could be told apart.
-            return response(answer._replace(headers=answer.headers + CLOSE))
+            return response(answer.plus(CLOSE))
         except _ClientGone:
             return Response(b"", status_code=400)
         if encoding is not None:
