@@ -392,8 +392,8 @@ LOADTEST_PASS_MS_MAX = 600_000
 LOADTEST_PING_S_MAX = 10.0
 #: Lost and doubled events that a load test names.
 LOADTEST_NAMED_MAX = 20
-#: What a server process reads from the store for those who ask: connections, questions that are
-#: worked on at once, others that wait, and how long one may take, seconds.
+#: What a server process reads from the store for those who ask: connections, one of them for what
+#: no sums have; questions that are worked on at once, and that wait; how long one takes, seconds.
 READ_CONNECTIONS_MAX = 3
 READ_AT_ONCE = 2
 READ_WAITING_MAX = 32
@@ -403,9 +403,11 @@ READ_REACH_S_MAX = 2.0
 #: Equal questions get one answer, which is kept so long, seconds; and how many are.
 ANSWER_KEEP_S = 1.0
 ANSWERS_MAX = 32
-#: Frames that no sums have are read again after the first, and waited for after the second.
+#: Frames that no sums have are read every so often, for so long after somebody asked; where that
+#: was longer ago than the third, a question waits for it.
 TAIL_FRESH_S = 1.0
-TAIL_STALE_S_MAX = 3.0
+TAIL_KEPT_S = 60.0
+TAIL_STALE_S_MAX = 5.0
 #: Frames without sums of which a server process keeps the ids: without workers they grow.
 TAIL_FRAMES_MAX = 200_000
 #: Steps of a series: a week of five minutes, or a day of minutes, and some.

@@ -20,11 +20,13 @@ from evp.limits import (
     READ_S_MAX,
     TAIL_FRAMES_MAX,
     TAIL_FRESH_S,
+    TAIL_KEPT_S,
     TAIL_STALE_S_MAX,
 )
 from evp.logs import get
 from evp.server.shared import Shared, Turns
 from evp.settings import Settings
+from evp.signals import end
 from evp.storage.bounded import limited
 from evp.storage.candidates import Wanted
 from evp.storage.client import Database, close, connect, database, reach
@@ -47,8 +49,9 @@ class Reading:
         self._tails: Shared[Tail] = Shared(0.0)
         self._tail_reader = TailReader(self._db, TAIL_FRAMES_MAX)
         self._tail: Tail | None = None
-        self._tail_at_s = -TAIL_STALE_S_MAX
-        self._renewing: set[asyncio.Task[None]] = set()
+        self._tail_at_s = 0.0
+        self._asked_at_s = 0.0
+        self._keeping: asyncio.Task[None] | None = None
 
     async def metrics(self, first_ms: int, end_ms: int, step_ms: int) -> Metrics:
         """Return sums (`evp.storage.metrics`), a few seconds old at most.
@@ -73,47 +76,54 @@ class Reading:
     @contextlib.asynccontextmanager
     async def asking(self) -> AsyncIterator[Database]:
         """Give the store for one question, once it is its turn; raises as `metrics`."""
-        async with self._turns:
-            try:
-                await reach(self._db, READ_REACH_S_MAX)
-                with limited(self._within_s):
-                    yield self._db
-            except StoreTooSlow as error:
-                detail = f"{error}: ask for less, or later"
-                raise Refusal("too_slow", detail, retry_after_s=1) from error
-            except StoreUnavailable as error:
-                detail = "the store can't be read now; what is sent is accepted all the same"
-                raise Refusal("store_unavailable", detail, retry_after_s=1) from error
+        async with self._turns, self._within_limits():
+            yield self._db
 
     async def close(self) -> None:
         """End what is under way, and close the connections."""
-        for task in self._renewing:
-            task.cancel()
-        await asyncio.gather(*self._renewing, return_exceptions=True)
+        if self._keeping is not None:
+            await end(self._keeping)
         await self._metrics.close()
         await self._tails.close()
         await close(self._client)
 
-    async def _fresh_tail(self) -> Tail:
-        """Return the tail. An old one is renewed meanwhile; one that is too old is waited for."""
-        age_s = monotonic_s() - self._tail_at_s
-        if self._tail is None or age_s >= TAIL_STALE_S_MAX:
-            return await self._tails.get("tail", self._read_tail)
-        if age_s >= TAIL_FRESH_S and not self._renewing:
-            task = asyncio.create_task(self._renew())
-            self._renewing.add(task)
-            task.add_done_callback(self._renewing.discard)
-        return self._tail
-
-    async def _renew(self) -> None:
+    @contextlib.asynccontextmanager
+    async def _within_limits(self) -> AsyncIterator[None]:
         try:
-            await self._tails.get("tail", self._read_tail)
-        except Refusal as refusal:
-            _log.debug("the newest frames can't be read now", reason=refusal.detail)
+            await reach(self._db, READ_REACH_S_MAX)
+            with limited(self._within_s):
+                yield
+        except StoreTooSlow as error:
+            detail = f"{error}: ask for less, or later"
+            raise Refusal("too_slow", detail, retry_after_s=1) from error
+        except StoreUnavailable as error:
+            detail = "the store can't be read now; what is sent is accepted all the same"
+            raise Refusal("store_unavailable", detail, retry_after_s=1) from error
+
+    async def _fresh_tail(self) -> Tail:
+        """Return the tail, and have it read again and again for as long as somebody asks."""
+        self._asked_at_s = monotonic_s()
+        tail = self._tail
+        if tail is None or self._asked_at_s - self._tail_at_s >= TAIL_STALE_S_MAX:
+            tail = await self._tails.get("tail", self._read_tail)
+        if self._keeping is None or self._keeping.done():
+            self._keeping = asyncio.create_task(self._keep_tail(), name="tail")
+        return tail
+
+    async def _keep_tail(self) -> None:
+        while True:
+            await asyncio.sleep(TAIL_FRESH_S)
+            if monotonic_s() - self._asked_at_s >= TAIL_KEPT_S:
+                return
+            try:
+                await self._tails.get("tail", self._read_tail)
+            except Refusal as refusal:
+                _log.debug("the newest frames can't be read now", reason=refusal.detail)
 
     async def _read_tail(self) -> Tail:
         started_at_s = monotonic_s()
-        async with self.asking():
+        # Without a turn: whoever asks for much must not make the answers of all others old.
+        async with self._within_limits():
             self._tail = await self._tail_reader.read()
         self._tail_at_s = started_at_s
         return self._tail

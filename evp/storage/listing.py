@@ -92,8 +92,8 @@ class _Walk:
             which["_id"] = {"$lte": ObjectId(after.frame_id)}
         frames_max = PAGE_FRAMES_MAX if self._wanted.by_sums else self._events_max
         while True:
-            cursor = self._db[FRAMES].find(which, {"n": 1}).sort("_id", -1)
-            rows = await cursor.limit(frames_max).to_list()
+            cursor = self._db[FRAMES].find(which, {"n": 1}, batch_size=frames_max)
+            rows = await cursor.sort("_id", -1).limit(frames_max).to_list()
             if not rows:
                 self.page.more_behind = Place(to_ms(bucket), _NO_FRAME, 0)
                 return self._may_go_on()
