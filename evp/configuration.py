@@ -20,7 +20,13 @@ from evp.settings import JWT_SECRET_BYTES_MIN, PREFIX, PRODUCTION, ROWS, Row, Se
 FILE_NAME = "evp.toml"
 API_KEY_FILE = "api_key"
 
-_OPTIONAL = {"read_count", "jwt_secret", "backlog_max"}
+_OPTIONAL = {
+    "read_count",
+    "jwt_secret",
+    "backlog_max",
+    "metrics_port",
+    "metrics_token",
+}
 _REQUIRED_IN_PRODUCTION = ("redis_url", "mongo_url", "jwt_secret", "api_keys")
 
 

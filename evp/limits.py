@@ -239,6 +239,20 @@ JUDGE_AGAIN_MS_MIN = 10_000
 JUDGE_AGAIN_MS_MAX = 24 * 3600 * 1000
 #: One that has not changed for so long is left as it is: by then it was judged about 30 times.
 JUDGE_AGAIN_AGE_MS_MAX = 7 * 24 * 3600 * 1000
+#: Processes that share their metrics, and what each may put on their board.
+METRICS_BOARD_PLACES_MAX = 1_024
+METRICS_PLACE_BYTES = 64 * KIB
+#: How often each does so, and when it counts as gone, seconds.
+METRICS_SHARE_S = 1.0
+METRICS_STALE_S = 5.0
+#: A look at the log for metrics may take this long, and is kept for so long, seconds.
+METRICS_LOOK_S_MAX = 2.0
+METRICS_LOOK_KEEP_S = 1.0
+#: Consumer groups that metrics tell of, those that are furthest behind.
+METRICS_GROUPS_MAX = 100
+#: Connections to the port for metrics, and how long an idle one stays open, seconds.
+METRICS_CONNECTIONS_MAX = 32
+METRICS_KEEP_ALIVE_S = 15
 #: A server process looks at the balance only when it is asked for its health, again after at
 #: least so many times what the last look took, and gives a look up after this, seconds.
 BALANCE_COST_FACTOR = 100

@@ -60,6 +60,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     jwt_secret: str | None
     data_dir: Path
     log_level: str
+    metrics_port: int | None
+    metrics_token: str | None
 
     @property
     def time_in_id(self) -> bool:
@@ -113,6 +115,12 @@ def _one_of(*choices: str) -> Callable[[str], str]:
 
 def _name(text: str) -> str:
     if not 0 < len(text) <= 200 or any(char.isspace() or char in "{}" for char in text):
+        raise ValueError(text)
+    return text
+
+
+def _token(text: str) -> str:
+    if not (text.isascii() and text.isprintable()) or " " in text:
         raise ValueError(text)
     return text
 
@@ -212,6 +220,10 @@ ROWS: tuple[Row, ...] = (
     Row("log_level", "info", "least severity that is logged",
         "debug, info, warning, error or critical",
         _one_of("debug", "info", "warning", "error", "critical"), ("LOG_LEVEL",)),
+    Row("metrics_port", "", "port on which `evp work` tells /metrics (default: none; `evp serve` "
+        "tells them on its own port)", "1 to 65535", _number(1, 65535)),
+    Row("metrics_token", "", "who asks for /metrics must send it: authorization: Bearer … "
+        "(default: anyone may ask)", "a text without spaces", _token, secret=True),
 )  # fmt: skip
 """All settings. An empty default means none."""
 

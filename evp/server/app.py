@@ -9,11 +9,12 @@ from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFou
 from evp.errors import Refusal
 from evp.server.parts import AnyRequest, Parts, response
 from evp.server.problem import fault, problem
-from evp.server.routes import ingest, probes
+from evp.server.routes import ingest, metrics, probes
 
 ROUTES = (
     *ingest.ROUTES,
     *probes.ROUTES,
+    *metrics.ROUTES,
 )
 
 

@@ -9,6 +9,7 @@ from litestar import Request, Response
 from litestar.datastructures import State
 from msgspec import Struct
 
+from evp.metrics.exporter import Exporter
 from evp.server.accept import Acceptor
 from evp.server.answer import Answer
 from evp.server.health import HealthCheck
@@ -29,6 +30,7 @@ class Parts(Struct, frozen=True):
     bodies: Bodies
     health: HealthCheck
     db: Database
+    exporter: Exporter
     draining: asyncio.Event
     """Set when the server is about to stop."""
 

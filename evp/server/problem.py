@@ -7,6 +7,7 @@ the path.
 
 from __future__ import annotations
 
+from collections import Counter
 from http import HTTPStatus
 
 import msgspec
@@ -19,6 +20,9 @@ from evp.server.answer import Answer
 _TYPE = "urn:evp:problem:"
 _RETRY_AFTER_S = 1
 _log = get("evp.server")
+
+PROBLEMS: Counter[str] = Counter()
+"""How many problems this process has answered with, by code."""
 
 
 class Problem(Struct, frozen=True):
@@ -38,6 +42,7 @@ _encode = msgspec.json.Encoder().encode
 
 def problem(refusal: Refusal) -> Answer:
     """Return the answer that tells a refusal."""
+    PROBLEMS[refusal.code] += 1
     body = Problem(
         type=_TYPE + refusal.code,
         title=HTTPStatus(refusal.status).phrase,

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Generator
+from functools import partial
 
 import uvicorn
 
@@ -19,6 +20,9 @@ from evp.errors import EngineFailed, Refusal
 from evp.limits import KEEP_ALIVE_S, SERVER_STORE_CONNECTIONS_MAX
 from evp.logs import get
 from evp.machine import settle_memory
+from evp.metrics.board import Place
+from evp.metrics.exporter import Exporter
+from evp.metrics.families import Values
 from evp.server.accept import Acceptor
 from evp.server.app import build_app
 from evp.server.connection import Connection, sweep
@@ -26,11 +30,14 @@ from evp.server.health import HealthCheck
 from evp.server.keys import Keys
 from evp.server.ledger import Ledger
 from evp.server.parts import Parts
+from evp.server.problem import PROBLEMS
 from evp.server.protocol import protocol_class
 from evp.server.request import Bodies
 from evp.settings import Settings
 from evp.signals import Signals, end
 from evp.storage.client import close, connect, database, ping
+from evp.stream.gauges import LogGauges
+from evp.stream.keys import Keys as LogKeys
 
 _log = get("evp.server")
 
@@ -44,9 +51,12 @@ class Server(uvicorn.Server):
         yield
 
 
-async def serve(settings: Settings, listener: socket.socket, signals: Signals) -> None:
+async def serve(
+    settings: Settings, listener: socket.socket, signals: Signals, place: Place | None = None
+) -> None:
     """Serve on a bound socket until a signal comes; a second one forces the end.
 
+    `place` is where this process shares its metrics with others of the same parent.
     Raises EngineFailed if the server does not start. An engine that is away is
     no reason: readiness tells.
     """
@@ -58,9 +68,12 @@ async def serve(settings: Settings, listener: socket.socket, signals: Signals) -
     bodies = Bodies()
     draining = asyncio.Event()
     check = HealthCheck(acceptor, lambda: ping(db), lambda: look_once(settings, db))
+    gauges = LogGauges(settings.redis_url, LogKeys(settings.stream))
+    exporter = Exporter("serve-1", partial(_counted, acceptor), gauges.look, place)
+    parts = Parts(settings, acceptor, keys, bodies, check, db, exporter, draining)
     server = Server(
         uvicorn.Config(
-            build_app(Parts(settings, acceptor, keys, bodies, check, db, draining)),
+            build_app(parts),
             http=protocol_class(acceptor, keys, bodies),
             ws="none",
             lifespan="off",
@@ -73,7 +86,10 @@ async def serve(settings: Settings, listener: socket.socket, signals: Signals) -
         )
     )
     stopping = asyncio.create_task(_stop(signals, server, acceptor, draining, settings))
-    sweeping = asyncio.create_task(sweep(server.server_state))
+    helpers = [
+        asyncio.create_task(sweep(server.server_state)),
+        asyncio.create_task(exporter.run()),
+    ]
     await acceptor.start()
     ledger.start()
     settle_memory()
@@ -86,10 +102,11 @@ async def serve(settings: Settings, listener: socket.socket, signals: Signals) -
     finally:
         ending = asyncio.create_task(_wind_up(acceptor, ledger))
         await asyncio.wait({ending, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        await end(ending, stopping, sweeping)
+        await end(ending, stopping, *helpers)
         await ledger.stop()
         await check.close()
-        for task in (ending, stopping, sweeping):
+        await gauges.close()
+        for task in (ending, stopping, *helpers):
             if not task.cancelled() and task.exception() is not None:
                 _log.error("unexpected error", exc_info=task.exception())
         await acceptor.close()
@@ -97,6 +114,10 @@ async def serve(settings: Settings, listener: socket.socket, signals: Signals) -
             connection.transport.close()
         await close(client)
     _log.info("stopped")
+
+
+def _counted(acceptor: Acceptor) -> Values:
+    return {**acceptor.values(), "evp_http_problems_total": dict(PROBLEMS)}
 
 
 async def _stop(

@@ -12,7 +12,6 @@ from litestar import Response, post
 from evp.errors import Refusal
 from evp.server.answer import Answer
 from evp.server.parts import AnyRequest, parts_of, response
-from evp.server.problem import problem
 from evp.server.request import (
     BATCH_PATH,
     EVENT_PATH,
@@ -48,7 +47,7 @@ async def ingest(request: AnyRequest) -> Response[bytes]:
             raise closed
         body = await _read(request, path, parts.bodies)
     except Refusal as refusal:
-        answer = problem(refusal)
+        answer = acceptor.refused(refusal)
         # The body may still be on its way; nothing after it could be told apart.
         return response(answer._replace(headers=answer.headers + _CLOSE))
     except _ClientGone:
