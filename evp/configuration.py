@@ -26,6 +26,7 @@ _OPTIONAL = {
     "backlog_max",
     "metrics_port",
     "metrics_token",
+    "retention_days",
 }
 _REQUIRED_IN_PRODUCTION = ("redis_url", "mongo_url", "jwt_secret", "api_keys")
 

@@ -62,6 +62,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     log_level: str
     metrics_port: int | None
     metrics_token: str | None
+    retention_days: int | None
 
     @property
     def time_in_id(self) -> bool:
@@ -224,6 +225,8 @@ ROWS: tuple[Row, ...] = (
         "tells them on its own port)", "1 to 65535", _number(1, 65535)),
     Row("metrics_token", "", "who asks for /metrics must send it: authorization: Bearer … "
         "(default: anyone may ask)", "a text without spaces", _token, secret=True),
+    Row("retention_days", "", "workers delete events that the log accepted longer ago than this "
+        "(default: events are kept)", "1 to 36500 days", _number(1, 36_500)),
 )  # fmt: skip
 """All settings. An empty default means none."""
 

@@ -55,6 +55,7 @@ class WorkCounts:
         self.end_to_end_seconds = Histogram(LONG_SECONDS)
         self.dead_letters: Counter[str] = Counter(dict.fromkeys(reasons, 0))
         self.store_failures = 0
+        self.expired = 0
 
     def values(self) -> Values:
         """Return what was counted, by family."""
@@ -64,4 +65,5 @@ class WorkCounts:
             "evp_end_to_end_seconds": self.end_to_end_seconds,
             "evp_dead_letters_total": dict(self.dead_letters),
             "evp_store_failures_total": self.store_failures,
+            "evp_events_expired_total": self.expired,
         }

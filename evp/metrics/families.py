@@ -86,6 +86,8 @@ FAMILIES: tuple[Family, ...] = (
         "Deliveries of entries that a newer evp wrote; they stay pending until workers are newer."),
     Family("evp_groups_lost_total", COUNTER, WORK,
         "Times the consumer group was gone and was made anew."),
+    Family("evp_events_expired_total", COUNTER, WORK,
+        "Events deleted because their time of retention (EVP_RETENTION_DAYS) was over."),
     Family("evp_log_up", GAUGE, LOG,
         "1 if the log answered when this was asked for; the other evp_stream_ metrics are missing "
         "if it did not."),

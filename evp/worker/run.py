@@ -103,7 +103,7 @@ async def _work(
             in_flight=in_flight,
         )
         _log.info("working", consumer=slot.name, group=settings.consumer_group, pid=os.getpid())
-        upkeep = Upkeep(settings, db, slot.incarnation)
+        upkeep = Upkeep(settings, db, slot.incarnation, journal.counts)
         helpers = [
             asyncio.create_task(_set_when(ended, stop, slot.lost, upkeep.over)),
             asyncio.create_task(heartbeat.run()),
