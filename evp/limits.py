@@ -266,6 +266,10 @@ EXPIRE_LATER_MS = 60 * 1000
 EXPIRE_SETTLED_MS = 3600 * 1000
 #: One turn repeats that for so long, seconds; then other chores have theirs.
 EXPIRE_TURN_S = 0.5
+#: Documents and dead letters that `evp erase` changes in one write.
+ERASE_DOCUMENTS_MAX = 500
+#: It may go through all of a collection for so long, milliseconds.
+ERASE_PASS_MS_MAX = 3600 * 1000
 #: A server process looks at the balance only when it is asked for its health, again after at
 #: least so many times what the last look took, and gives a look up after this, seconds.
 BALANCE_COST_FACTOR = 100

@@ -12,6 +12,7 @@ import evp
 from evp.cli.claim_stale import claim_stale
 from evp.cli.config import config
 from evp.cli.dlq import dlq
+from evp.cli.erase import erase
 from evp.cli.groups import groups
 from evp.cli.health import health
 from evp.cli.loadtest import loadtest
@@ -41,6 +42,7 @@ app.command()(verify)
 app.command()(loadtest)
 app.command()(health)
 app.command("claim-stale")(claim_stale)
+app.command()(erase)
 app.add_typer(groups)
 app.add_typer(dlq)
 app.add_typer(config)

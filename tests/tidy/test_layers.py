@@ -16,7 +16,7 @@ LAYERS: tuple[tuple[str, str], ...] = (
     ("rules of batches, no I/O either", "batch"),
     ("this machine: files, signals, memory", "running configuration signals machine metrics"),
     ("adapters: one for each other side", "stream storage http"),
-    ("services", "balance server worker groups stats verify sender demo dlq loadtest"),
+    ("services", "balance server worker groups stats verify sender demo dlq erasure loadtest"),
     ("processes", "supervise engines"),
     ("views: structs in, renderables out", "views"),
     ("the edge", "cli"),
