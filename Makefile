@@ -44,7 +44,7 @@ cov: $(READY) ## run the tests and report what they don't cover (at least 90 % o
 	@rm -f .coverage .coverage.*
 	@$(BIN)/coverage run -m pytest -q && $(BIN)/coverage combine -q && $(BIN)/coverage report
 
-docs: $(READY) ## write docs/SETTINGS.md and docs/CLI.md anew from the code
+docs: $(READY) ## write docs/SETTINGS.md, docs/CLI.md and docs/METRICS.md anew from the code
 	@$(BIN)/python scripts/docs.py
 
 SEED ?= $(shell date +%s)

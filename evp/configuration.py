@@ -21,7 +21,14 @@ FILE_NAME = "evp.toml"
 API_KEY_FILE = "api_key"
 JWT_SECRET_FILE = "jwt_secret"  # noqa: S105 - is its name
 
-_OPTIONAL = {"read_count", "jwt_secret", "backlog_max"}
+_OPTIONAL = {
+    "read_count",
+    "jwt_secret",
+    "backlog_max",
+    "metrics_port",
+    "metrics_token",
+    "retention_days",
+}
 _REQUIRED_IN_PRODUCTION = ("redis_url", "mongo_url", "jwt_secret")
 
 

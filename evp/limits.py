@@ -309,6 +309,37 @@ JUDGE_AGAIN_MS_MIN = 10_000
 JUDGE_AGAIN_MS_MAX = 24 * 3600 * 1000
 #: One that has not changed for so long is left as it is: by then it was judged about 30 times.
 JUDGE_AGAIN_AGE_MS_MAX = 7 * 24 * 3600 * 1000
+#: Processes that share their metrics, and what each may put on their board.
+METRICS_BOARD_PLACES_MAX = 1_024
+METRICS_PLACE_BYTES = 64 * KIB
+#: How often each does so, and when it counts as gone, seconds.
+METRICS_SHARE_S = 1.0
+METRICS_STALE_S = 5.0
+#: A look at the log for metrics may take this long, and is kept for so long, seconds.
+METRICS_LOOK_S_MAX = 2.0
+METRICS_LOOK_KEEP_S = 1.0
+#: Consumer groups that metrics tell of, those that are furthest behind.
+METRICS_GROUPS_MAX = 100
+#: Connections to the port for metrics, and how long an idle one stays open, seconds.
+METRICS_CONNECTIONS_MAX = 32
+METRICS_KEEP_ALIVE_S = 15
+#: Events that one step of retention deletes, about: whole frames, at least one.
+EXPIRE_EVENTS_MAX = 5_000
+#: Buckets of which one step expires frames, and frames that it goes through.
+EXPIRE_BUCKETS_MAX = 20
+EXPIRE_FRAMES_MAX = 1_000
+#: Buckets that one step looks through for those that nobody has said when to expire.
+EXPIRE_DATED_MAX = 1_000
+#: A bucket in which something is not settled yet is looked at again after this.
+EXPIRE_LATER_MS = 60 * 1000
+#: A frame that was settled more lately may still be written by another worker.
+EXPIRE_SETTLED_MS = 3600 * 1000
+#: One turn repeats that for so long, seconds; then other chores have theirs.
+EXPIRE_TURN_S = 0.5
+#: Documents and dead letters that `evp erase` changes in one write.
+ERASE_DOCUMENTS_MAX = 500
+#: It may go through all of a collection for so long, milliseconds.
+ERASE_PASS_MS_MAX = 3600 * 1000
 #: A server process looks at the balance only when it is asked for its health, again after at
 #: least so many times what the last look took, and gives a look up after this, seconds.
 BALANCE_COST_FACTOR = 100

@@ -62,6 +62,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     cors_origins: tuple[str, ...]
     data_dir: Path
     log_level: str
+    metrics_port: int | None
+    metrics_token: str | None
+    retention_days: int | None
 
     @property
     def time_in_id(self) -> bool:
@@ -115,6 +118,12 @@ def _one_of(*choices: str) -> Callable[[str], str]:
 
 def _name(text: str) -> str:
     if not 0 < len(text) <= 200 or any(char.isspace() or char in "{}" for char in text):
+        raise ValueError(text)
+    return text
+
+
+def _token(text: str) -> str:
+    if not (text.isascii() and text.isprintable()) or " " in text:
         raise ValueError(text)
     return text
 
@@ -233,6 +242,12 @@ ROWS: tuple[Row, ...] = (
     Row("log_level", "info", "least severity that is logged",
         "debug, info, warning, error or critical",
         _one_of("debug", "info", "warning", "error", "critical"), ("LOG_LEVEL",)),
+    Row("metrics_port", "", "port on which `evp work` tells /metrics (default: none; `evp serve` "
+        "tells them on its own port)", "1 to 65535", _number(1, 65535)),
+    Row("metrics_token", "", "who asks for /metrics must send it: authorization: Bearer … "
+        "(default: anyone may ask)", "a text without spaces", _token, secret=True),
+    Row("retention_days", "", "workers delete events that the log accepted longer ago than this "
+        "(default: events are kept)", "1 to 36500 days", _number(1, 36_500)),
 )  # fmt: skip
 """All settings. An empty default means none."""
 

@@ -12,6 +12,7 @@ import evp
 from evp.cli.claim_stale import claim_stale
 from evp.cli.config import config
 from evp.cli.dlq import dlq
+from evp.cli.erase import erase
 from evp.cli.groups import groups
 from evp.cli.health import health
 from evp.cli.keys import keys
@@ -45,6 +46,7 @@ app.command()(loadtest)
 app.command()(health)
 app.command()(openapi)
 app.command("claim-stale")(claim_stale)
+app.command()(erase)
 app.add_typer(groups)
 app.add_typer(dlq)
 app.add_typer(keys)

@@ -20,6 +20,8 @@ from evp.documents import Admission
 from evp.errors import AckUnknown, LogNotDurable, LogUnavailable, Refusal
 from evp.limits import DURABILITY_CHECK_S, RECONNECT_LONGEST_S
 from evp.logs import get
+from evp.metrics.counts import IngestCounts
+from evp.metrics.families import Values
 from evp.server.answer import JSON, Answer
 from evp.server.backpressure import BacklogPart, Backpressure
 from evp.server.problem import fault, problem
@@ -77,6 +79,27 @@ class Acceptor:
         """What a 202 is worth: fsync, declared or memory; empty before the first connection."""
         return self._label
 
+    @property
+    def counts(self) -> IngestCounts:
+        """What was counted since this process started."""
+        return self._flusher.counts
+
+    def values(self) -> Values:
+        """Return what metrics tell of this process."""
+        durability = self._producer.durability
+        lasts = durability is not None and durability.label != "memory"
+        return {
+            **self.counts.values(),
+            "evp_log_durable": lasts,
+            "evp_ingest_ready": self._refusal is None,
+            "evp_ingest_backlog_full": self._backpressure.full,
+        }
+
+    def refused(self, refusal: Refusal) -> Answer:
+        """Return the answer to a request for events that is refused, and count it."""
+        self.counts.requests[refusal.code] += 1
+        return problem(refusal)
+
     def accept(self, body: bytes, media: Media, respond: Respond) -> int:
         """Take one request; `respond` is called exactly once, now or when the log has it.
 
@@ -84,14 +107,14 @@ class Acceptor:
         either; whoever has gone by then ignores the answer.
         """
         if self._refusal is not None or len(body) > self._flusher.room_bytes:
-            respond(problem(self._refusal or self._backpressure.refusal(len(body))))
+            respond(self.refused(self._refusal or self._backpressure.refusal(len(body))))
             return 0
         try:
             if media is _EVENT or media is _CLOUD_EVENT:
                 return self.take(decode_one(body, media), tell_event, respond, batch=False)
             return self.take(decode(body, media), tell_batch, respond, batch=True)
         except Refusal as refusal:
-            respond(problem(refusal))
+            respond(self.refused(refusal))
         except Exception as error:  # noqa: BLE001 - a fault of ours ends one request, not a connection
             respond(fault(error))
         return 0
@@ -122,12 +145,12 @@ class Acceptor:
         """Return the answer to a request whose frame the log did not acknowledge."""
         if isinstance(error, LogFull):
             self._backpressure.overflowed()
-            return problem(self._backpressure.refusal(0))
+            return self.refused(self._backpressure.refusal(0))
         self._watch.set()
         if isinstance(error, AckUnknown):
             detail = "the log did not confirm it; send the same event again, with id and time"
-            return problem(Refusal("ack_unknown", detail, retry_after_s=1))
-        return problem(_refusal_of(error))
+            return self.refused(Refusal("ack_unknown", detail, retry_after_s=1))
+        return self.refused(_refusal_of(error))
 
     async def start(self) -> None:
         """Connect and keep connected. Does not fail: `refusal` says what is wrong."""

@@ -15,7 +15,7 @@ from evp.errors import Refusal, StoreUnavailable
 from evp.logs import get
 from evp.server.parts import AnyRequest, Parts, response
 from evp.server.problem import fault, problem
-from evp.server.routes import analytics, auth, documents, events, ingest, probes
+from evp.server.routes import analytics, auth, documents, events, ingest, metrics, probes
 
 ROUTES = (
     *ingest.ROUTES,
@@ -24,6 +24,7 @@ ROUTES = (
     *auth.ROUTES,
     *events.ROUTES,
     *analytics.ROUTES,
+    *metrics.ROUTES,
 )
 
 _log = get("evp.server")

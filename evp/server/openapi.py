@@ -20,7 +20,7 @@ from litestar.openapi import OpenAPIConfig
 import evp
 from evp.errors import STATUS_BY_CODE
 from evp.limits import ATTRIBUTE_CHARS_MAX, ATTRIBUTE_NAME_CHARS_MAX
-from evp.server.operations import OPERATIONS, TAGS, Operation, Said
+from evp.server.operations import OPERATIONS, TAGS, Operation, Said, types_of
 from evp.server.problem import PROBLEM_JSON, Problem, type_of
 
 TITLE = "Event Processing API"
@@ -32,6 +32,11 @@ _SECURITY: dict[str, Any] = {
         "in": "header",
         "name": "x-api-key",
         "description": "A key from `evp keys create`, or one of `EVP_API_KEYS`.",
+    },
+    "metricsToken": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "The token of `EVP_METRICS_TOKEN`, where that is set.",
     },
     "bearer": {
         "type": "http",
@@ -84,7 +89,7 @@ def _parameters(handlers: Sequence[HTTPRouteHandler]) -> dict[str, list[dict[str
 
 def _types() -> Iterator[Any]:
     for operation in OPERATIONS.values():
-        yield from (said.type for said in operation.said() if said.type is not None)
+        yield from operation.types()
 
 
 def _allow_extensions(event: dict[str, Any]) -> None:
@@ -108,7 +113,7 @@ def _operation(route: str, operation: Operation, by_type: Mapping[Any, Any]) -> 
         "operationId": "_".join([method.lower(), *words]).replace(".", "_"),
         "tags": [operation.tag],
         "summary": operation.summary,
-        "security": [{name: []} for name in operation.security],
+        "security": [{name: []} if name else {} for name in operation.security],
         "responses": _responses(operation, by_type),
     }
     if operation.description:
@@ -163,7 +168,8 @@ def _content(said: tuple[Said, ...], by_type: Mapping[Any, Any]) -> dict[str, An
     """Return bodies by media type."""
     found: dict[str, Any] = {}
     for one in said:
-        schema = {"type": "string"} if one.type is None else by_type[one.type]
+        schemas = [by_type[one_type] for one_type in types_of(one)] or [{"type": "string"}]
+        schema = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
         found[one.media_type] = {"schema": schema}
         if one.example is not None:
             found[one.media_type]["example"] = one.example

@@ -17,12 +17,15 @@ from evp.server.analytics import AnalyticsMetrics
 from evp.server.events import EventPlace, EventsPage
 from evp.server.health import Health
 from evp.server.routes.auth import Credentials, Me, Renewal, Tokens
+from evp.server.routes.probes import Status
 from evp.server.told import BatchAccepted, EventAccepted
 
 _JSON = "application/json"
 _EXAMPLE_ID = "0190c2a4-5f00-8b3a-9d1e-6f2a7c4b8e01"
 
 _Batch = Annotated[list[Event], Meta(min_length=1, max_length=BATCH_EVENTS_MAX)]
+
+_Health = (Health, Status)
 
 _KEY = ("apiKey",)
 _KEY_OR_PERSON = ("apiKey", "bearer")
@@ -39,11 +42,21 @@ TAGS = {
 
 
 class Said(NamedTuple):
-    """A body: its media type, the type that decodes or encodes it (None: text), an example."""
+    """A body: its media type, the type that decodes or encodes it, an example.
+
+    No type means text, several mean one of them.
+    """
 
     media_type: str
     type: Any = None
     example: Any = None
+
+
+def types_of(said: Said) -> tuple[Any, ...]:
+    """Return the types of a body."""
+    if said.type is None:
+        return ()
+    return said.type if isinstance(said.type, tuple) else (said.type,)
 
 
 class Answered(NamedTuple):
@@ -54,7 +67,10 @@ class Answered(NamedTuple):
 
 
 class Operation(NamedTuple):
-    """One method of one path. `refusals` are codes of `evp.errors.STATUS_BY_CODE`."""
+    """One method of one path. `refusals` are codes of `evp.errors.STATUS_BY_CODE`.
+
+    `security` names ways to say who asks; an empty name among them is nobody.
+    """
 
     tag: str
     summary: str
@@ -65,10 +81,11 @@ class Operation(NamedTuple):
     body: tuple[Said, ...] = ()
     body_required: bool = True
 
-    def said(self) -> Iterator[Said]:
-        """Give every body that goes in or out."""
-        yield from self.body
-        yield from (answer.said for answer in self.answers.values() if answer.said)
+    def types(self) -> Iterator[Any]:
+        """Give the types of all bodies that go in or out."""
+        answers = (answer.said for answer in self.answers.values() if answer.said)
+        for said in (*self.body, *answers):
+            yield from types_of(said)
 
 
 _ALWAYS = ("invalid_request", "headers_too_large", "internal_error", "server_busy")
@@ -270,12 +287,20 @@ OPERATIONS: dict[str, Operation] = {
     ),
     "GET /api/health": Operation(
         "health",
-        "How the server and its engines are",
+        "How the server and its engines are; to those who may not read only the status",
         {
-            200: Answered("It accepts; `degraded` if something is wrong.", Said(_JSON, Health)),
-            503: Answered("It can't accept.", Said(_JSON, Health)),
+            200: Answered("It accepts; `degraded` if something is wrong.", Said(_JSON, _Health)),
+            503: Answered("It can't accept.", Said(_JSON, _Health)),
         },
         _ALWAYS,
+    ),
+    "GET /metrics": Operation(
+        "health",
+        "What is counted, for Prometheus",
+        {200: Answered("Prometheus' or OpenMetrics' text.", Said("text/plain"))},
+        ("unauthenticated", *_ALWAYS),
+        security=("", "metricsToken"),
+        description="All processes of the command are in it. Open unless EVP_METRICS_TOKEN is set.",
     ),
     "GET /openapi.json": Operation(
         "documentation",

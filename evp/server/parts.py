@@ -9,6 +9,7 @@ from litestar import Request, Response
 from litestar.datastructures import State
 from msgspec import Struct
 
+from evp.metrics.exporter import Exporter
 from evp.server.accept import Acceptor
 from evp.server.answer import Answer
 from evp.server.health import HealthCheck
@@ -34,6 +35,7 @@ class Parts(Struct, frozen=True):
     db: Database
     people: People
     reading: Reading
+    exporter: Exporter
     draining: asyncio.Event
     """Set when the server is about to stop."""
 

@@ -7,6 +7,7 @@ the path.
 
 from __future__ import annotations
 
+from collections import Counter
 from http import HTTPStatus
 
 import msgspec
@@ -24,6 +25,9 @@ _COME_BACK = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}
 _WANTED = b'ApiKey realm="evp", Bearer realm="evp"'
 _INVALID_TOKEN = b'Bearer realm="evp", error="invalid_token"'
 _log = get("evp.server")
+
+PROBLEMS: Counter[str] = Counter()
+"""How many problems this process has answered with, by code."""
 
 
 class Problem(Struct, frozen=True):
@@ -48,6 +52,7 @@ def type_of(code: str) -> str:
 
 def problem(refusal: Refusal) -> Answer:
     """Return the answer that tells a refusal."""
+    PROBLEMS[refusal.code] += 1
     body = Problem(
         type=type_of(refusal.code),
         title=HTTPStatus(refusal.status).phrase,

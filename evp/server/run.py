@@ -12,6 +12,7 @@ import contextlib
 import secrets
 import socket
 from collections.abc import Generator
+from functools import partial
 
 import uvicorn
 
@@ -20,6 +21,9 @@ from evp.errors import EngineFailed, Refusal
 from evp.limits import KEEP_ALIVE_S, SERVER_STORE_CONNECTIONS_MAX
 from evp.logs import get
 from evp.machine import settle_memory
+from evp.metrics.board import Place
+from evp.metrics.exporter import Exporter
+from evp.metrics.families import Values
 from evp.server.accept import Acceptor
 from evp.server.app import build_app
 from evp.server.connection import Connection, sweep
@@ -31,12 +35,15 @@ from evp.server.keywatch import KeyWatch
 from evp.server.ledger import Ledger
 from evp.server.parts import Parts
 from evp.server.people import People
+from evp.server.problem import PROBLEMS
 from evp.server.protocol import protocol_class
 from evp.server.reading import Reading
 from evp.server.request import Bodies
 from evp.settings import Settings
 from evp.signals import Signals, end
 from evp.storage.client import close, connect, database, ping
+from evp.stream.gauges import LogGauges
+from evp.stream.keys import Keys as LogKeys
 
 _log = get("evp.server")
 
@@ -50,9 +57,12 @@ class Server(uvicorn.Server):
         yield
 
 
-async def serve(settings: Settings, listener: socket.socket, signals: Signals) -> None:
+async def serve(
+    settings: Settings, listener: socket.socket, signals: Signals, place: Place | None = None
+) -> None:
     """Serve on a bound socket until a signal comes; a second one forces the end.
 
+    `place` is where this process shares its metrics with others of the same parent.
     Raises EngineFailed if the server does not start. An engine that is away is
     no reason: readiness tells.
     """
@@ -68,7 +78,9 @@ async def serve(settings: Settings, listener: socket.socket, signals: Signals) -
     reading = Reading(settings)
     draining = asyncio.Event()
     check = HealthCheck(acceptor, lambda: ping(db), lambda: look_once(settings, db))
-    parts = Parts(settings, acceptor, keys, bodies, check, db, people, reading, draining)
+    gauges = LogGauges(settings.redis_url, LogKeys(settings.stream))
+    exporter = Exporter("serve-1", partial(_counted, acceptor), gauges.look, place)
+    parts = Parts(settings, acceptor, keys, bodies, check, db, people, reading, exporter, draining)
     server = Server(
         uvicorn.Config(
             Guard(build_app(parts), Cors(settings.cors_origins)),
@@ -84,7 +96,10 @@ async def serve(settings: Settings, listener: socket.socket, signals: Signals) -
         )
     )
     stopping = asyncio.create_task(_stop(signals, server, acceptor, draining, settings))
-    sweeping = asyncio.create_task(sweep(server.server_state))
+    helpers = [
+        asyncio.create_task(sweep(server.server_state)),
+        asyncio.create_task(exporter.run()),
+    ]
     await asyncio.gather(acceptor.start(), key_watch.start())
     ledger.start()
     settle_memory()
@@ -97,13 +112,14 @@ async def serve(settings: Settings, listener: socket.socket, signals: Signals) -
     finally:
         ending = asyncio.create_task(_wind_up(acceptor, ledger))
         await asyncio.wait({ending, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        await end(ending, stopping, sweeping)
+        await end(ending, stopping, *helpers)
         await ledger.stop()
         await key_watch.stop()
         await check.close()
         people.close()
         await reading.close()
-        for task in (ending, stopping, sweeping):
+        await gauges.close()
+        for task in (ending, stopping, *helpers):
             if not task.cancelled() and task.exception() is not None:
                 _log.error("unexpected error", exc_info=task.exception())
         await acceptor.close()
@@ -111,6 +127,10 @@ async def serve(settings: Settings, listener: socket.socket, signals: Signals) -
             connection.transport.close()
         await close(client)
     _log.info("stopped")
+
+
+def _counted(acceptor: Acceptor) -> Values:
+    return {**acceptor.values(), "evp_http_problems_total": dict(PROBLEMS)}
 
 
 async def _stop(

@@ -24,7 +24,7 @@ from evp.limits import (
 )
 from evp.storage.client import Database, Document
 from evp.storage.failures import told
-from evp.storage.lookup import ids_of, portions
+from evp.storage.lookup import ids_of, portions, stored_events
 from evp.storage.schema import DEAD_LETTERS, EVENTS, FRAMES, OUTCOMES, SERVERS
 
 _WINDOW_MIN = timedelta(seconds=10)
@@ -232,6 +232,16 @@ async def stored_ids(db: Database, ids: Sequence[bytes]) -> set[bytes]:
         return {bytes(row["_id"]): None for row in rows}
 
     return set(await _looked_up(ids, look))
+
+
+async def owners(db: Database, ids: Sequence[bytes]) -> dict[bytes, Any]:
+    """Return, of those ids that have a document, whose it is: by id the frame id it carries.
+
+    Raises StoreUnavailable.
+    """
+    with told():
+        found = await stored_events(db, set(ids), ("frame_id",))
+    return {id_: document.get("frame_id") for id_, document in found.items()}
 
 
 async def lettered(db: Database, places: Sequence[tuple[ObjectId, int]]) -> set[str]:

@@ -145,6 +145,7 @@ async def write(db: Database, bucket: Mapping[str, Any], tally: Tally, now_ms: i
     said: dict[str, Any] = {"account": tally.account()}
     if level is FINEST:
         said["prune_at"] = _prune_at(start, now_ms)
+        said["expire_from"] = start
     done = await db[BUCKETS].update_one(
         {"_id": bucket["_id"], "dirty": version},
         {

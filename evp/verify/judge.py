@@ -20,8 +20,10 @@ from evp.storage.evidence import (
     letter_id,
     lettered,
     outcomes_by_id,
+    owners,
     stored_ids,
 )
+from evp.storage.retention import has_expired
 from evp.verify.logview import LogView, Whereabouts
 from evp.verify.report import Counts, Kind
 
@@ -56,6 +58,7 @@ class Judge:
         self._log = log
         self._counts = counts
         self.undecided = 0
+        self._has_expired = False
 
     async def quick(
         self, page: Sequence[FrameHeader], *, with_ids: bool
@@ -177,11 +180,27 @@ class Judge:
             if not _adds_up(frame, outcome):
                 less = 0 if frame.external else frame.count - _sum_of(outcome)
                 faults.append(Fault(Kind.COUNTS_WRONG, frame, [], less))
-            if missing:
+            if missing and not await self._were_expired(frame, outcome, missing):
                 faults.append(Fault(Kind.EVENT_MISSING, frame, missing))
             if unlettered:
                 faults.append(Fault(Kind.LETTER_MISSING, frame, unlettered))
         return faults
+
+    async def _were_expired(
+        self, frame: FrameHeader, outcome: Settled, missing: Sequence[int]
+    ) -> bool:
+        """Return whether only duplicates are missing, of events that retention may have deleted.
+
+        A duplicate is the document of another frame: if that one is not expired, it tells the loss.
+        """
+        ids = frame.event_ids
+        if len({ids[index] for index in missing}) > outcome.duplicate:
+            return False
+        self._has_expired = self._has_expired or await has_expired(self._db)
+        if not self._has_expired:
+            return False
+        own = [one for one in (await owners(self._db, ids)).values() if one == frame.frame_id]
+        return len(own) >= outcome.stored
 
     async def _evidence(
         self, settled: Sequence[tuple[FrameHeader, Settled]]

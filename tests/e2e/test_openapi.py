@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,18 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from evp.server.operations import OPERATIONS
 from tests.e2e.commands import evp
-from tests.support.up import Up
+from tests.e2e.conftest import on_store
+from tests.support.up import Up, running_up
 
 #: `make api-cases` raises it; what is found by then is soon found here as well.
 EXAMPLES = int(os.environ.get("EVP_API_EXAMPLES", "15"))
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory, store_url: str) -> Iterator[Up]:
+    """An `evp up` of its own: so many logins keep others out for a minute."""
+    with running_up(tmp_path_factory.mktemp("api"), environ=on_store(store_url, "api")) as up:
+        yield up
 
 
 @pytest.fixture(scope="module")

@@ -422,3 +422,12 @@ async def test_servers_share_a_stream(log: Server, on_log: Settings) -> None:
         frames = await one.frames(3)
     assert [frame.seq for frame in frames] == [1, 1, 2]
     assert frames[0].srv == frames[2].srv != frames[1].srv
+
+
+async def test_details_are_for_those_who_may_read(steady: InProcess) -> None:
+    """Without a key health tells its status alone: enough for a balancer, nothing for others."""
+    whole = msgspec.json.decode((await steady.get("/api/health")).body)
+    for headers in ({}, {"x-api-key": "wrong"}):
+        reply = await steady.get("/api/health", headers)
+        assert (reply.status, msgspec.json.decode(reply.body)) == (200, {"status": "ok"})
+    assert {"log", "store", "backlog", "version"} <= set(whole)

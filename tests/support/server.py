@@ -27,7 +27,8 @@ from evp.supervise import bind
 from tests.support.make import ADMISSION
 
 API_KEY = "test-key"
-JSON = {"content-type": "application/json", "x-api-key": API_KEY}
+KEY = {"x-api-key": API_KEY}
+JSON = KEY | {"content-type": "application/json"}
 NDJSON = JSON | {"content-type": "application/x-ndjson"}
 ANSWER_S_MAX = 15.0
 
@@ -105,9 +106,9 @@ class InProcess:
             await wire.send(*parts)
             return await wire.reply()
 
-    async def get(self, path: str) -> Reply:
-        """GET something that anyone may see."""
-        return await self.ask(request(b"", method="GET", path=path, headers={}))
+    async def get(self, path: str, headers: Mapping[str, str] = KEY) -> Reply:
+        """GET something, with the key unless other headers are given."""
+        return await self.ask(request(b"", method="GET", path=path, headers=headers))
 
     async def is_ready(self) -> bool:
         """Return whether the server says that it accepts."""

@@ -22,7 +22,6 @@ from evp.server.access import INGEST, require_key
 from evp.server.answer import CLOSE, Answer, Headers
 from evp.server.encoding import encoding_of, unpack
 from evp.server.parts import AnyRequest, Parts, parts_of, response
-from evp.server.problem import problem
 from evp.server.request import (
     BATCH_PATH,
     EVENT_PATH,
@@ -73,6 +72,7 @@ async def post_batch(
 
 async def _take(request: AnyRequest, path: bytes) -> Response[bytes]:
     parts = parts_of(request)
+    acceptor = parts.acceptor
     headers: Headers = tuple(request.scope["headers"])
     answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
 
@@ -86,25 +86,35 @@ async def _take(request: AnyRequest, path: bytes) -> Response[bytes]:
             asked = _asked(path, request.scope["query_string"])
             encoding = encoding_of(headers)
             media = media_of_request(path, headers)
-            _refuse_unread(parts.acceptor, path, dict(headers).get(b"content-length", b"0"))
+            _refuse_unread(acceptor, path, dict(headers).get(b"content-length", b"0"))
             body = await _read(request, path, hold)
         except Refusal as refusal:
-            answer = problem(refusal)
+            answer = acceptor.refused(refusal)
             # The body may still be on its way; nothing after it could be told apart.
             return response(answer.plus(CLOSE))
         except _ClientGone:
             return Response(b"", status_code=400)
-        if encoding is not None:
-            body = await unpack(body, encoding, body_bytes_max(path), hold, parts.bodies.threads)
-        if media is Media.BINARY:
-            _refuse_full(parts.acceptor, len(body))
-            decoded = decode_binary(headers, body)
-            grant.spend(parts.acceptor.take(decoded, tell_event, respond, batch=False))
-        elif any(asked):
-            grant.spend(await _take_as_asked(parts, body, media, asked, respond))
-        else:
-            grant.spend(parts.acceptor.accept(body, media, respond))
+        try:
+            if encoding is not None:
+                most_bytes = body_bytes_max(path)
+                body = await unpack(body, encoding, most_bytes, hold, parts.bodies.threads)
+            grant.spend(await _hand_on(parts, headers, body, media, asked, respond))
+        except Refusal as refusal:
+            return response(acceptor.refused(refusal))
     return response(await answered)
+
+
+async def _hand_on(
+    parts: Parts, headers: Headers, body: bytes, media: Media, asked: _Asked, respond: Respond
+) -> int:
+    """Hand what a request holds to the acceptor; return how many events. Raises Refusal."""
+    acceptor = parts.acceptor
+    if media is Media.BINARY:
+        _refuse_full(acceptor, len(body))
+        return acceptor.take(decode_binary(headers, body), tell_event, respond, batch=False)
+    if any(asked):
+        return await _take_as_asked(parts, body, media, asked, respond)
+    return acceptor.accept(body, media, respond)
 
 
 async def _take_as_asked(

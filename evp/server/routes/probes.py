@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from litestar import Response, get
 from litestar.status_codes import HTTP_200_OK, HTTP_503_SERVICE_UNAVAILABLE
+from msgspec import Struct
 
 from evp.errors import Refusal
+from evp.server.access import READ, require
 from evp.server.health import Health
 from evp.server.parts import AnyRequest, parts_of, response
 from evp.server.problem import problem
+
+
+class Status(Struct):
+    """What anyone may know of a server's health: ok, degraded or down."""
+
+    status: str
 
 
 @get("/api/live", sync_to_thread=False)
@@ -30,11 +38,22 @@ def ready(request: AnyRequest) -> Response[bytes] | Response[dict[str, str]]:
 
 
 @get("/api/health")
-async def health(request: AnyRequest) -> Response[Health]:
-    """Tell how the server and the engines are."""
+async def health(request: AnyRequest) -> Response[Health] | Response[Status]:
+    """Tell how the server and the engines are; the details to those who may read."""
     found = await parts_of(request).health.look()
     down = found.status == "down"
-    return Response(found, status_code=HTTP_503_SERVICE_UNAVAILABLE if down else HTTP_200_OK)
+    code = HTTP_503_SERVICE_UNAVAILABLE if down else HTTP_200_OK
+    if await _may_read(request):
+        return Response(found, status_code=code)
+    return Response(Status(found.status), status_code=code)
+
+
+async def _may_read(request: AnyRequest) -> bool:
+    try:
+        await require(request, READ)
+    except Refusal:
+        return False
+    return True
 
 
 ROUTES = (live, ready, health)

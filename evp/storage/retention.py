@@ -1,0 +1,178 @@
+"""Retention: events that the log accepted long ago are deleted, frame by frame.
+
+    mark the frame expired → empty its dead letters → delete its documents → empty its header
+
+In this order, so that `evp verify`, which does not look at an expired frame, never
+takes for lost what is on its way out; and each step can be done again, by whoever
+goes on after a crash. A document goes only if it is this frame's: one that was
+stored again since, by a younger frame, carries that one's id and stays. Header and
+outcome are kept, without the ids, so numbers have no gap and sums stay what they were.
+
+Which buckets have frames that hold events is a date in each (`expire_from`), given
+to it by whoever sums it up: a late frame makes its bucket due, and so comes back here.
+Buckets that an older evp summed up without it are found by one walk over time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from bson import Binary, ObjectId
+from msgspec import Struct
+
+from evp.clock import from_ms, to_ms
+from evp.limits import (
+    EXPIRE_BUCKETS_MAX,
+    EXPIRE_DATED_MAX,
+    EXPIRE_EVENTS_MAX,
+    EXPIRE_FRAMES_MAX,
+    EXPIRE_LATER_MS,
+    EXPIRE_SETTLED_MS,
+    LOOKUP_IDS_MAX,
+)
+from evp.storage.buckets import BUCKET_MS, FINEST
+from evp.storage.client import Database, Document
+from evp.storage.dlq import STATES, Filters, purge, walk
+from evp.storage.failures import told
+from evp.storage.lookup import ids_of, portions
+from evp.storage.schema import BUCKETS, DEAD_LETTERS, EVENTS, FRAMES, META, OUTCOMES
+
+_STATE = "retention"
+_LONG_AGO = from_ms(0)
+_NO_IDS = b""
+
+
+class Expired(Struct):
+    """What one turn did; `more` is true if it left something that is due."""
+
+    frames: int = 0
+    events: int = 0
+    more: bool = False
+
+
+async def expire(db: Database, keep_ms: int, now_ms: int) -> Expired:
+    """Delete events that were accepted longer than `keep_ms` ago, about EXPIRE_EVENTS_MAX of them.
+
+    Raises StoreUnavailable; calling again is safe.
+    """
+    done = Expired()
+    # A bucket is old when its last frame is.
+    old = from_ms(max(0, now_ms - keep_ms - BUCKET_MS))
+    with told():
+        all_dated = await _date(db, old)
+        query = db[BUCKETS].find({"expire_from": {"$lte": old}}).sort("expire_from")
+        due = await query.limit(EXPIRE_BUCKETS_MAX + 1).to_list()
+        for bucket in due[:EXPIRE_BUCKETS_MAX]:
+            if "fold_at" in bucket or not await _expire_bucket(db, bucket, now_ms, done):
+                # As if it had been accepted so much later.
+                await _put_off(db, bucket, from_ms(to_ms(old) + EXPIRE_LATER_MS))
+            if done.more:
+                return done
+    done.more = not all_dated or len(due) > EXPIRE_BUCKETS_MAX
+    return done
+
+
+async def has_expired(db: Database) -> bool:
+    """Return whether retention has ever deleted anything. Raises StoreUnavailable."""
+    with told():
+        state = await db[META].find_one({"_id": _STATE})
+    return state is not None and "expired_to" in state
+
+
+async def _date(db: Database, old: datetime) -> bool:
+    """Have old buckets looked at that nobody has dated; False if there may be more of them."""
+    state = await db[META].find_one({"_id": _STATE}) or {}
+    start: datetime = state.get("dated_to", _LONG_AGO)
+    if start >= old:
+        return True
+    end = old
+    span = {"level": FINEST.name, "start": {"$gte": start, "$lt": end}}
+    next_ = db[BUCKETS].find(span, {"start": 1}).sort("start").skip(EXPIRE_DATED_MAX).limit(1)
+    for row in await next_.to_list():
+        end = row["start"]
+    some = span | {"start": {"$gte": start, "$lt": end}, "expire_from": {"$exists": False}}
+    await db[BUCKETS].update_many(some, {"$set": {"expire_from": start}})
+    await db[META].update_one({"_id": _STATE}, {"$max": {"dated_to": end}}, upsert=True)
+    return end == old
+
+
+async def _expire_bucket(
+    db: Database, bucket: Mapping[str, Any], now_ms: int, done: Expired
+) -> bool:
+    """Expire frames of a bucket, all unless `done` has enough; False if some can't be yet."""
+    start: datetime = bucket["start"]
+    full = {"bucket": start, "ids": {"$ne": _NO_IDS}}
+    headers = await db[FRAMES].find(full).limit(EXPIRE_FRAMES_MAX + 1).to_list()
+    settled = await _settled(db, [one["_id"] for one in headers], now_ms)
+    ready = [one for one in headers if one["_id"] in settled]
+    for portion in _portions(ready[:EXPIRE_FRAMES_MAX]):
+        if done.events >= EXPIRE_EVENTS_MAX:
+            done.more = True
+            return True
+        await db[META].update_one({"_id": _STATE}, {"$max": {"expired_to": start}}, upsert=True)
+        done.events += await _expire_frames(db, portion)
+        done.frames += len(portion)
+    if len(headers) > EXPIRE_FRAMES_MAX and ready:
+        done.more = True
+        return True
+    if len(ready) < len(headers):
+        return False
+    # Whoever changes something in it meanwhile has it summed up, and then looked at, again.
+    as_it_was = {"_id": bucket["_id"], "dirty": bucket["dirty"], "fold_at": {"$exists": False}}
+    await db[BUCKETS].update_one(as_it_was, {"$unset": {"expire_from": ""}})
+    return True
+
+
+async def _settled(db: Database, frame_ids: Sequence[ObjectId], now_ms: int) -> set[ObjectId]:
+    """Return which frames nobody writes any more: settled, and not just now."""
+    before = from_ms(now_ms - EXPIRE_SETTLED_MS)
+    fields = {"open": 1, "settled_at": 1}
+    return {
+        row["_id"]
+        for portion in portions(frame_ids)
+        for row in await db[OUTCOMES].find({"_id": {"$in": portion}}, fields).to_list()
+        if not row.get("open") and row["settled_at"] <= before
+    }
+
+
+def _portions(headers: Sequence[Document]) -> list[list[Document]]:
+    """Return headers in portions of as many events, and frames, as one question may have."""
+    found: list[list[Document]] = []
+    events = 0
+    for header in headers:
+        events += header["n"]
+        if not found or events > LOOKUP_IDS_MAX:
+            found.append([])
+            events = header["n"]
+        found[-1].append(header)
+    return found
+
+
+async def _expire_frames(db: Database, headers: Sequence[Document]) -> int:
+    """Expire frames; return how many documents were deleted."""
+    frame_ids = [one["_id"] for one in headers]
+    these = {"_id": {"$in": frame_ids}}
+    await db[FRAMES].update_many(these, {"$set": {"expired": True}})
+    await _empty_letters(db, frame_ids)
+    deleted = 0
+    for ids in portions([id_ for one in headers for id_ in ids_of(bytes(one["ids"]))]):
+        own = {"_id": {"$in": [Binary(id_, 4) for id_ in ids]}, "frame_id": {"$in": frame_ids}}
+        deleted += (await db[EVENTS].delete_many(own)).deleted_count
+    await db[FRAMES].update_many(these, {"$set": {"ids": _NO_IDS}})
+    return deleted
+
+
+async def _empty_letters(db: Database, frame_ids: Sequence[ObjectId]) -> None:
+    """Remove what dead letters of frames hold; that the events were dead stays in the account."""
+    held = {"frame_id": {"$in": list(frame_ids)}, "purged_at": {"$exists": False}}
+    rows = await db[DEAD_LETTERS].find(held, {"frame_id": 1}).to_list()
+    for frame_id in {str(row["frame_id"]) for row in rows}:
+        async for letters in walk(db, Filters(frame_id=frame_id), STATES):
+            await purge(db, letters)
+
+
+async def _put_off(db: Database, bucket: Document, later: datetime) -> None:
+    seen = {"_id": bucket["_id"], "expire_from": bucket["expire_from"]}
+    await db[BUCKETS].update_one(seen, {"$set": {"expire_from": later}})
