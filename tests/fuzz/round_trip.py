@@ -7,13 +7,17 @@ from bson import Binary
 from bson.codec_options import CodecOptions
 from msgspec import UNSET
 
+from evp.clock import now
+from evp.cloudevents import decode_binary
 from evp.codec import Decoded, Media, decode
 from evp.documents import Admission
 from evp.errors import STATUS_BY_CODE, Refusal
 from evp.frame import Frame, OpenFrame, read_frame
 from evp.server.problem import problem
+from evp.sift import sift
 
 MEDIA = tuple(Media)
+_BATCHES = (Media.ARRAY, Media.NDJSON, Media.CLOUD_BATCH)
 _ADMISSION = Admission("fuzz", time_in_id=True)
 _CODEC: CodecOptions[dict[str, object]] = CodecOptions(tz_aware=True)
 _SRV = b"12345678"
@@ -27,17 +31,45 @@ def check(data: bytes) -> None:
     if not data:
         return
     media, body = MEDIA[data[0] % len(MEDIA)], data[1:]
-    batch = media is not Media.EVENT
     frame = OpenFrame()
     try:
-        decoded = decode(body, media)
-        made, carrier = frame.encode(decoded, _ADMISSION, batch=batch)
+        decoded = _decoded(body, media)
+        made, carrier = frame.encode(decoded, _ADMISSION, batch=media in _BATCHES)
     except Refusal as refusal:
-        assert refusal.code in STATUS_BY_CODE
-        assert problem(refusal).status == refusal.status < 500
+        _check_refusal(refusal)
+        if media in _BATCHES:
+            _check_sifted(body, media)
         return
     frame.join(made, carrier)
     _compare(decoded, made.ids, read_frame("1-0", frame.fields(_SRV, 1)))
+
+
+def _decoded(body: bytes, media: Media) -> Decoded:
+    """Return what a body holds; in binary mode its first line is the value of a header."""
+    if media is not Media.BINARY:
+        return decode(body, media)
+    value, _, data = body.partition(b"\n")
+    attributes = {b"ce-specversion": b"1.0", b"ce-id": b"1", b"ce-source": b"s", b"ce-type": b"t"}
+    return decode_binary([*attributes.items(), (b"ce-subject", value)], data)
+
+
+def _check_refusal(refusal: Refusal) -> None:
+    assert refusal.code in STATUS_BY_CODE
+    assert problem(refusal).status == refusal.status < 500
+
+
+def _check_sifted(body: bytes, media: Media) -> None:
+    """Check that what is good in a batch that was refused can be taken alone."""
+    try:
+        good, rejected = sift(body, media, now(), _ADMISSION)
+    except Refusal as refusal:
+        _check_refusal(refusal)
+        return
+    assert rejected
+    frame = OpenFrame()
+    made, carrier = frame.encode(good, _ADMISSION, batch=True)
+    frame.join(made, carrier)
+    _compare(good, made.ids, read_frame("1-0", frame.fields(_SRV, 1)))
 
 
 def _compare(decoded: Decoded, ids: list[bytes], frame: Frame) -> None:
