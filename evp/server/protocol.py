@@ -25,7 +25,7 @@ from evp.server.accept import Acceptor
 from evp.server.answer import REQUEST_ID, Answer, on_the_wire
 from evp.server.connection import Connection, connections_max
 from evp.server.keys import Grant, Keys
-from evp.server.problem import note, problem
+from evp.server.problem import note
 from evp.server.repeated import RepeatedHead, head_of
 from evp.server.request import (
     BATCH_PATH,
@@ -188,7 +188,7 @@ class IngestProtocol(Connection):
         if limit is None:
             self.acceptor.accept(body, cycle.media, respond)
         elif (refusal := limit.refusal()) is not None:
-            respond(problem(refusal))
+            respond(self.acceptor.refused(refusal))
         else:
             limit.spend(self.acceptor.accept(body, cycle.media, respond))
 

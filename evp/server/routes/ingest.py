@@ -100,6 +100,7 @@ async def _take(request: AnyRequest, path: bytes) -> Response[bytes]:
                 body = await unpack(body, encoding, most_bytes, hold, parts.bodies.threads)
             grant.spend(await _hand_on(parts, headers, body, media, asked, respond))
         except Refusal as refusal:
+            grant.spend(0)
             return response(acceptor.refused(refusal))
     return response(await answered)
 
