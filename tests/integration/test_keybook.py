@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -13,9 +14,10 @@ from msgspec.structs import replace
 from evp import keybook
 from evp.api_keys import INGEST, READ, Account, ApiKey, agreed, make_key, news
 from evp.clock import from_ms, now_ms
-from evp.errors import LogUnavailable, StoreUnavailable, UsageError
+from evp.errors import LogUnavailable, Refusal, StoreUnavailable, UsageError
 from evp.keybook import KeyBook, compare, tell_log
 from evp.limits import API_KEYS_ENDED_MS_KEPT
+from evp.server.keys import Keys as ServerKeys
 from evp.settings import Settings
 from evp.storage.api_keys import add_keys, read_keys
 from evp.storage.client import Database
@@ -66,6 +68,14 @@ def crash_at(patch: pytest.MonkeyPatch, step: int, *, done: bool) -> list[str]:
 async def both(link: Link, keys: Keys, db: Database) -> tuple[Account, Account]:
     """Return what log and store know."""
     return (await read_copy(link, keys)).keys, await read_keys(db)
+
+
+def answer(keys: ServerKeys, text: str) -> str:
+    """Return how a server answers a key: its name, or the code of the refusal."""
+    try:
+        return keys.grant_of(text.encode()).name
+    except Refusal as refusal:
+        return refusal.code
 
 
 def is_revoked(*accounts: Account) -> set[bool]:
@@ -229,6 +239,98 @@ async def test_many_compare_at_once(
         **{f"second-{n}": True for n in range(4)},
     }
     assert len(first) == 5
+
+
+class History:
+    """What people do to keys and what happens to engines, beside a server that looks on."""
+
+    def __init__(self, book: KeyBook, link: Link, keys: Keys, db: Database, seed: int) -> None:
+        self.server = ServerKeys({}, complete=False)
+        self.texts: dict[str, str] = {}
+        self.begun: set[str] = set()
+        self.revoked: set[str] = set()
+        self.happenings = (
+            *(self.command,) * 5,
+            *(self.command_that_dies,) * 2,
+            self.log_is_lost,
+            self.store_is_saved,
+            self.store_is_put_back,
+            self.compare,
+        )
+        self.chance = random.Random(seed)
+        self._book, self._link, self._keys, self._db = book, link, keys, db
+        self._saved: list[dict[str, Any]] = []
+
+    async def command(self) -> None:
+        """Make a key, or revoke one."""
+        live = [name for name in self.texts if name not in self.begun]
+        if not live or self.chance.random() < 0.5:
+            name = f"key-{len(self.texts)}-{self.chance.randrange(10**6)}"
+            self.texts[name] = (await self._book.create(name, (INGEST,))).text
+        else:
+            name = self.chance.choice(live)
+            self.begun.add(name)
+            await self._book.revoke(name)
+            self.revoked.add(name)
+
+    async def command_that_dies(self) -> None:
+        """Begin a command."""
+        with pytest.MonkeyPatch.context() as patch:
+            crash_at(patch, self.chance.randrange(1, 7), done=self.chance.random() < 0.5)
+            with contextlib.suppress(Crash):
+                await self.command()
+
+    async def log_is_lost(self) -> None:
+        """Lose the copy."""
+        await self._link.call("DEL", self._keys.api_keys)
+
+    async def store_is_saved(self) -> None:
+        """Make a backup."""
+        self._saved = await self._db[API_KEYS].find().to_list()
+
+    async def store_is_put_back(self) -> None:
+        """Put the backup in the place of what is there."""
+        await self._db[API_KEYS].delete_many({})
+        if self._saved:
+            await self._db[API_KEYS].insert_many(self._saved)
+
+    async def compare(self) -> None:
+        """Bring all to agree, as servers do now and then."""
+        known, complete = self.server.known, self.server.complete
+        found = await compare(self._link, self._keys, self._db, known, complete=complete)
+        self.server.learn(found, now_ms())
+        self.server.complete = True
+
+    async def look(self) -> None:
+        """Look at the log, as servers do every two seconds; at all, if it lacks something."""
+        copy = await read_copy(self._link, self._keys)
+        self.server.learn(copy.keys, now_ms())
+        if not copy.version or news(self.server.known, copy.keys, now_ms()):
+            await self.compare()
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_whatever_happens(
+    book: KeyBook, link: Link, keys: Keys, db: Database, seed: int
+) -> None:
+    """Commands that die, a log that is lost, a store that is put back: what was told is so."""
+    history = History(book, link, keys, db, seed)
+    for _ in range(25):
+        await history.chance.choice(history.happenings)()
+        await history.look()
+    await history.compare()
+    in_log, in_store = await both(link, keys, db)
+    assert in_log == in_store
+    started_now = ServerKeys({})
+    started_now.learn(in_log, now_ms())
+    assert history.revoked
+    for name, text in history.texts.items():
+        answers = {answer(one, text) for one in (history.server, started_now)}
+        assert len(answers) == 1
+        if name not in history.begun:
+            assert answers == {name}
+        if name in history.revoked:
+            assert answers == {"unauthenticated"}
 
 
 async def test_copy_is_not_changed_on_old_knowledge(link: Link, keys: Keys) -> None:
