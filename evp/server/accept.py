@@ -77,27 +77,27 @@ class Acceptor:
         """What a 202 is worth: fsync, declared or memory; empty before the first connection."""
         return self._label
 
-    def accept(self, body: bytes, media: Media, respond: Respond) -> None:
+    def accept(self, body: bytes, media: Media, respond: Respond) -> int:
         """Take one request; `respond` is called exactly once, now or when the log has it.
 
-        Never raises. `respond` must not raise either; whoever has gone by then
-        ignores the answer.
+        Returns how many events were taken. Never raises. `respond` must not raise
+        either; whoever has gone by then ignores the answer.
         """
         if self._refusal is not None or len(body) > self._flusher.room_bytes:
             respond(problem(self._refusal or self._backpressure.refusal(len(body))))
-            return
+            return 0
         try:
             if media is _EVENT or media is _CLOUD_EVENT:
-                self.take(decode_one(body, media), tell_event, respond, batch=False)
-            else:
-                self.take(decode(body, media), tell_batch, respond, batch=True)
+                return self.take(decode_one(body, media), tell_event, respond, batch=False)
+            return self.take(decode(body, media), tell_batch, respond, batch=True)
         except Refusal as refusal:
             respond(problem(refusal))
         except Exception as error:  # noqa: BLE001 - a fault of ours ends one request, not a connection
             respond(fault(error))
+        return 0
 
-    def take(self, decoded: Decoded, tell: Tell, respond: Respond, *, batch: bool) -> None:
-        """Take events that are decoded; `tell` makes the body of the 202.
+    def take(self, decoded: Decoded, tell: Tell, respond: Respond, *, batch: bool) -> int:
+        """Take events that are decoded, and return how many; `tell` makes the body of the 202.
 
         Raises Refusal; then nothing was kept, and `respond` is never called.
         """
@@ -109,6 +109,7 @@ class Acceptor:
                 respond(Answer(202, tell(made.ids, result, first, self._label), JSON))
 
         made, first = self._flusher.add(decoded, done, batch=batch)
+        return len(made.ids)
 
     def sift(self, body: bytes, media: Media) -> Sifted:
         """Return what `take` can take of a batch, and why not the rest. Raises Refusal.

@@ -89,54 +89,59 @@ async def _take(request: AnyRequest, path: bytes) -> Response[bytes]:
         if not answered.done():
             answered.set_result(answer)
 
-    with Hold(parts.bodies) as hold:
-        try:
-            await require(request, INGEST)
-            asked = _asked(path, request.scope["query_string"])
-            encoding = encoding_of(headers)
-            media = media_of_request(path, headers)
-            _refuse_unread(parts.acceptor, path, dict(headers).get(b"content-length", b"0"))
+    is_read = False
+    try:
+        await require(request, INGEST)
+        asked = _asked(path, request.scope["query_string"])
+        encoding = encoding_of(headers)
+        media = media_of_request(path, headers)
+        _refuse_unread(parts.acceptor, path, dict(headers).get(b"content-length", b"0"))
+        with Hold(parts.bodies) as hold:
             body = await _read(request, path, hold)
-        except Refusal as refusal:
-            answer = problem(refusal)
-            # The body may still be on its way; nothing after it could be told apart.
-            return response(answer.plus(CLOSE))
-        except _ClientGone:
-            return Response(b"", status_code=400)
-        if encoding is not None:
-            body = await unpack(body, encoding, body_bytes_max(path), hold, parts.bodies.threads)
-        if media is Media.BINARY:
-            _refuse_full(parts.acceptor, len(body))
-            decoded = decode_binary(headers, body)
-            parts.acceptor.take(decoded, tell_event, respond, batch=False)
-        elif any(asked):
-            await _take_as_asked(parts, body, media, asked, respond)
-        else:
-            parts.acceptor.accept(body, media, respond)
+            is_read = True
+            if encoding is not None:
+                most_bytes = body_bytes_max(path)
+                body = await unpack(body, encoding, most_bytes, hold, parts.bodies.threads)
+            if media is Media.BINARY:
+                _refuse_full(parts.acceptor, len(body))
+                decoded = decode_binary(headers, body)
+                parts.acceptor.take(decoded, tell_event, respond, batch=False)
+            elif any(asked):
+                await _take_as_asked(parts, body, media, asked, respond)
+            else:
+                parts.acceptor.accept(body, media, respond)
+    except Refusal as refusal:
+        answer = problem(refusal)
+        # What is still on its way of a body could not be told from the next request.
+        return response(answer if is_read else answer.plus(CLOSE))
+    except _ClientGone:
+        return Response(b"", status_code=400)
     return response(await answered)
 
 
 async def _take_as_asked(
     parts: Parts, body: bytes, media: Media, asked: _Asked, respond: Respond
-) -> None:
-    """Hand a batch to the acceptor, or what is good of it. Raises Refusal."""
+) -> int:
+    """Hand a batch to the acceptor, or what is good of it; return how many events.
+
+    Raises Refusal if nothing can be taken.
+    """
     acceptor = parts.acceptor
     _refuse_full(acceptor, len(body))
     tell = telling({}, skips=asked.skips, with_ids=asked.with_ids)
     try:
-        acceptor.take(decode(body, media), tell, respond, batch=True)
+        return acceptor.take(decode(body, media), tell, respond, batch=True)
     except Refusal as refusal:
         if not asked.skips or refusal.status >= HTTP_500_INTERNAL_SERVER_ERROR:
             raise
-    else:
-        return
     if len(body) <= BODY_INLINE_BYTES_MAX:
         sifted = acceptor.sift(body, media)
     else:
         async with parts.bodies.threads:
             sifted = await asyncio.to_thread(acceptor.sift, body, media)
+        _refuse_full(acceptor, len(body))
     tell = telling(sifted.rejected, skips=True, with_ids=asked.with_ids)
-    acceptor.take(sifted.decoded, tell, respond, batch=True)
+    return acceptor.take(sifted.decoded, tell, respond, batch=True)
 
 
 def _asked(path: bytes, query: bytes) -> _Asked:
