@@ -6,6 +6,7 @@ Everything about a setting stands in one row of `ROWS`; loading it
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -153,17 +154,17 @@ def parse_api_keys(text: str) -> dict[str, str]:
     return keys
 
 
+_ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?")
+
+
 def parse_origins(text: str) -> tuple[str, ...]:
     """Return the origins of `https://app.example.com,…`, as browsers write them.
 
     Raises ValueError if one is no origin, such as an address with a path.
     """
     origins = tuple(part.strip().lower() for part in text.split(",") if part.strip())
-    for origin in origins:
-        scheme, _, authority = origin.partition("://")
-        known = scheme in {"http", "https"} and urlsplit(origin).netloc == authority != ""
-        if origin != "*" and (not known or "@" in authority):
-            raise ValueError(origin)
+    if not all(origin == "*" or _ORIGIN.fullmatch(origin) for origin in origins):
+        raise ValueError(text)
     return origins
 
 

@@ -532,11 +532,22 @@ bodies = (
 )
 
 
-@settings(max_examples=60)
-@given(
-    body=bodies,
-    target=st.sampled_from([("/events", JSON), ("/events/batch", JSON), ("/events/batch", NDJSON)]),
-)
+TARGETS: list[tuple[str, dict[str, str]]] = [
+    ("/events", JSON),
+    ("/events/batch", JSON),
+    ("/events/batch", NDJSON),
+    ("/events", JSON | {"content-type": "application/cloudevents+json"}),
+    ("/events/batch", JSON | {"content-type": "application/cloudevents-batch+json"}),
+    ("/events", JSON | {"ce-specversion": "1.0", "ce-id": "1", "ce-source": "s", "ce-type": "t"}),
+    ("/events/batch?on_error=skip&ids=1", JSON),
+    ("/events/batch?on_error=skip", NDJSON),
+    ("/events/batch", NDJSON | {"content-encoding": "gzip"}),
+    ("/events", JSON | {"content-encoding": "zstd"}),
+]
+
+
+@settings(max_examples=100)
+@given(body=bodies, target=st.sampled_from(TARGETS))
 async def test_any_bytes_are_answered_alike(
     server: InProcess, body: bytes, target: tuple[str, dict[str, str]]
 ) -> None:

@@ -221,3 +221,44 @@ def test_development_secret_is_read_where_it_is_kept(tmp_path: Path) -> None:
     assert load(tmp_path).settings.jwt_secret == secret
     without = {key: value for key, value in PRODUCTION.items() if "JWT" not in key}
     assert "EVP_JWT_SECRET" in problems(tmp_path, without)
+
+
+@pytest.mark.parametrize(
+    ("text", "origins"),
+    [
+        ("", ()),
+        ("*", ("*",)),
+        ("https://app.example.com", ("https://app.example.com",)),
+        (
+            "https://App.example.com , http://localhost:5173,",
+            ("https://app.example.com", "http://localhost:5173"),
+        ),
+        ("http://[::1]:8080", ("http://[::1]:8080",)),
+    ],
+)
+def test_origins(tmp_path: Path, text: str, origins: tuple[str, ...]) -> None:
+    """Origins are written as browsers write them, and reach a child process unchanged."""
+    settings = load(tmp_path, {"EVP_CORS_ORIGINS": text}).settings
+    assert settings.cors_origins == origins
+    assert load(tmp_path, as_environ(settings, {})).settings.cors_origins == origins
+    [row] = [row for row in ROWS if row.name == "cors_origins"]
+    assert shown(row, settings) == ",".join(origins)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "app.example.com",
+        "https://",
+        "https://app.example.com/",
+        "https://app.example.com/path",
+        "https://app.example.com?x",
+        "https://user@app.example.com",
+        "ftp://app.example.com",
+        "https://*.example.com,",
+        "null",
+    ],
+)
+def test_what_is_no_origin(tmp_path: Path, text: str) -> None:
+    """What no browser sends as an origin would let nobody in, so it is told at the start."""
+    assert "EVP_CORS_ORIGINS" in problems(tmp_path, {"EVP_CORS_ORIGINS": text})

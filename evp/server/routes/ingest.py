@@ -135,6 +135,7 @@ async def _take_as_asked(
     else:
         async with parts.bodies.threads:
             sifted = await asyncio.to_thread(acceptor.sift, body, media)
+        _refuse_full(acceptor, len(body))
     tell = telling(sifted.rejected, skips=True, with_ids=asked.with_ids)
     return acceptor.take(sifted.decoded, tell, respond, batch=True)
 
