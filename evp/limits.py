@@ -436,7 +436,7 @@ ANSWER_KEEP_S = 1.0
 ANSWERS_MAX = 32
 #: Frames that no sums have are read every so often, for so long after somebody asked; where that
 #: was longer ago than the third, a question waits for it.
-TAIL_FRESH_S = 1.0
+TAIL_FRESH_S = 2.0
 TAIL_KEPT_S = 60.0
 TAIL_STALE_S_MAX = 5.0
 #: Frames without sums of which a server process keeps the ids: without workers they grow.

@@ -10,6 +10,7 @@ from msgspec import Struct
 from evp.batch.tally import Tally
 from evp.clock import from_ms, now_ms, to_ms
 from evp.frame import MINUTE_MS, SOURCE_OTHER
+from evp.limits import PAGE_FRAMES_MAX
 from evp.storage.buckets import FINEST, LEVELS, Level, bucket_of
 from evp.storage.client import Database, Document
 from evp.storage.schema import BUCKETS, ROLLUPS
@@ -83,14 +84,18 @@ async def buckets(
 
 
 def _open(tail: Tail, wanted: Wanted) -> Iterator[datetime]:
-    """Give the open buckets, the newest first; those of after the tail was read as well."""
+    """Give the open buckets, the newest first; those of after the tail was read as well.
+
+    What has come into a bucket since is looked for, unless that has very many frames.
+    """
     read_ms = to_ms(bucket_of(to_ms(tail.at)))
     fresh = {from_ms(ms) for ms in range(read_ms, now_ms() + FINEST.bucket_ms, FINEST.bucket_ms)}
     for start in sorted(fresh | tail.fresh.keys(), reverse=True):
         if start < tail.state.listed_to:
             return
-        sums = tail.fresh.get(start)
-        if start in fresh or not wanted.by_sums or sums is None or wanted.may_be_in(sums):
+        sums = tail.fresh.get(start, Tally())
+        grows = start in fresh and sums.frames <= PAGE_FRAMES_MAX
+        if grows or not wanted.by_sums or wanted.may_be_in(sums):
             yield start
 
 

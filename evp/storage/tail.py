@@ -25,6 +25,7 @@ from evp.storage.schema import BUCKETS, FRAMES, OUTCOMES
 from evp.storage.settle import is_final
 
 LONG_AGO = from_ms(0)
+_STEPS_MAX = 60
 
 
 class State(Struct, frozen=True):
@@ -73,20 +74,37 @@ class TailReader:
 
         Raises StoreUnavailable, and StoreTooSlow if the tail has too many frames.
         """
-        at, frames = now(), 0
+        at = now()
         with told():
             state = await look(self._db)
-            by_bucket: dict[datetime, set[ObjectId]] = {}
-            for which in ({"$gte": state.listed_to}, *state.due[0], *state.pruned):
-                async for row in rows_of(self._db, FRAMES, {"bucket": which}, {"bucket": 1}):
-                    by_bucket.setdefault(row["bucket"], set()).add(row["_id"])
-                    frames += 1
-                    if self._frames_max is not None and frames > self._frames_max:
-                        raise StoreTooSlow(f"more than {self._frames_max} frames have no sums yet")
+            by_bucket = await self._frames(state, at)
             self._known = {start: self._known_of(start, ids) for start, ids in by_bucket.items()}
             sums = {start: await self._sum(start, ids) for start, ids in by_bucket.items()}
         pruned = {start: sums.pop(start) for start in state.pruned if start in sums}
         return Tail(at, state, sums, pruned)
+
+    async def _frames(self, state: State, at: datetime) -> dict[datetime, set[ObjectId]]:
+        """Return the ids of all frames in the tail, by bucket."""
+        by_bucket: dict[datetime, set[ObjectId]] = {}
+        steps = (FINEST.start(at) - state.listed_to) // FINEST.width
+        # Bucket by bucket where they are few, since a date in each row costs more than the rest.
+        near = range(steps + 1 if steps < _STEPS_MAX else 0)
+        starts = {state.listed_to + step * FINEST.width for step in near}
+        for start in starts | state.due[0] | state.pruned:
+            async for page in pages_of(self._db, FRAMES, {"bucket": start}, {"_id": 1}):
+                by_bucket.setdefault(start, set()).update([row["_id"] for row in page])
+                self._check_size(by_bucket)
+        rest = {"bucket": {"$gte": state.listed_to + len(near) * FINEST.width}}
+        async for page in pages_of(self._db, FRAMES, rest, {"bucket": 1}):
+            for row in page:
+                by_bucket.setdefault(row["bucket"], set()).add(row["_id"])
+            self._check_size(by_bucket)
+        return by_bucket
+
+    def _check_size(self, by_bucket: dict[datetime, set[ObjectId]]) -> None:
+        frames = sum(map(len, by_bucket.values()))
+        if self._frames_max is not None and frames > self._frames_max:
+            raise StoreTooSlow(f"more than {self._frames_max} frames have no sums yet")
 
     def _known_of(self, start: datetime, frame_ids: set[ObjectId]) -> _Known:
         """Return what is known of a bucket, unless frames of it are gone: then it is read anew."""
@@ -138,7 +156,15 @@ async def rows_of(
 
     Raises PyMongoError.
     """
-    cursor = db[collection].find(which, fields, batch_size=STORE_ROWS_AT_ONCE)
-    while page := await cursor.to_list(STORE_ROWS_AT_ONCE):
+    async for page in pages_of(db, collection, which, fields):
         for row in page:
             yield row
+
+
+async def pages_of(
+    db: Database, collection: str, which: Document, fields: Document | None = None
+) -> AsyncIterator[list[Document]]:
+    """Give documents as `rows_of`, as many at a time as are decoded in one go."""
+    cursor = db[collection].find(which, fields, batch_size=STORE_ROWS_AT_ONCE)
+    while page := await cursor.to_list(STORE_ROWS_AT_ONCE):
+        yield page
