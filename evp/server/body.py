@@ -1,4 +1,4 @@
-"""Small JSON bodies: read within bounds, and understood, or refused with the reason."""
+"""Bodies: read within bounds, and small JSON ones understood, or refused with the reason."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TypeVar
 import msgspec
 
 from evp.errors import Refusal
-from evp.server.parts import AnyRequest, parts_of
+from evp.server.parts import AnyRequest
+from evp.server.request import Hold, too_large
 
 T = TypeVar("T")
 
@@ -15,23 +16,20 @@ _JSON = "application/json"
 _CHARSETS = {"", "charset=utf-8", 'charset="utf-8"'}
 
 
-async def read_body(request: AnyRequest, bytes_max: int) -> bytes:
+async def read_body(request: AnyRequest, most_bytes: int, hold: Hold) -> bytes:
     """Return the body. Raises Refusal as soon as it, or all bodies together, are too large."""
-    bodies = parts_of(request).bodies
     body = bytearray()
-    try:
-        while True:
-            message = await request.receive()
-            if message["type"] != "http.request":
-                raise Refusal("invalid_request", "the client left before its request was whole")
-            bodies.hold(len(message["body"]))
-            body += message["body"]
-            if len(body) > bytes_max:
-                raise Refusal("body_too_large", f"a body may have {bytes_max} bytes here")
-            if not message["more_body"]:
-                return bytes(body)
-    finally:
-        bodies.release(len(body))
+    while True:
+        message = await request.receive()
+        if message["type"] != "http.request":
+            raise Refusal("invalid_request", "the client left before its request was whole")
+        part = message["body"]
+        hold.add(len(part))
+        body += part
+        if len(body) > most_bytes:
+            raise too_large(most_bytes)
+        if not message["more_body"]:
+            return bytes(body)
 
 
 def content_type_of(request: AnyRequest) -> str:

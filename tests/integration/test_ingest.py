@@ -24,6 +24,7 @@ from evp.limits import (
     FRAME_EVENTS_CLOSE,
     HEADER_BYTES_MAX,
 )
+from evp.server.body import read_body
 from evp.server.protocol import IngestProtocol
 from evp.server.routes import ingest
 from evp.settings import Settings
@@ -69,7 +70,7 @@ async def held(log_settings: Settings) -> AsyncIterator[InProcess]:
 def layers(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Counts the requests that each of the two ways took."""
     taken: Counter[str] = Counter()
-    respond, read = IngestProtocol._respond, ingest._read
+    respond, read = IngestProtocol._respond, read_body
 
     def counted_respond(self: IngestProtocol, *arguments: Any) -> None:
         taken["plain"] += 1
@@ -80,7 +81,7 @@ def layers(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         return await read(*arguments)
 
     monkeypatch.setattr(IngestProtocol, "_respond", counted_respond)
-    monkeypatch.setattr(ingest, "_read", counted_read)
+    monkeypatch.setattr(ingest, "read_body", counted_read)
     return taken
 
 

@@ -443,7 +443,7 @@ async def test_other_ways_in(crowd: People, anna: str) -> None:
         assert (reply.status, reply.code) == (401, "unauthenticated")
         assert "Bearer" in reply.headers["www-authenticate"]
     path = f"/auth/me?access_token={token}"
-    assert (await crowd.server.get(path)).code == "unauthenticated"
+    assert (await crowd.server.get(path, headers={})).code == "unauthenticated"
     assert (await crowd.me(x_api_key="test-key", **basic)).status == 200
     assert (await crowd.me("garbage", x_api_key="test-key")).code == "invalid_token"
 

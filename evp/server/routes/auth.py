@@ -15,6 +15,7 @@ from evp.server.body import content_type_of, decode_json, read_body
 from evp.server.parts import AnyRequest, parts_of
 from evp.server.people import Issued
 from evp.server.person import ACCESS_COOKIE, REFRESH_COOKIE, address_of, cookie_of
+from evp.server.request import Hold
 from evp.server.tokens import invalid_token
 from evp.settings import PRODUCTION
 
@@ -59,7 +60,7 @@ class Me(Struct, frozen=True):
 @post(f"{_PATH}/login", status_code=HTTP_200_OK)
 async def login(request: AnyRequest) -> Response[Tokens]:
     """Log in with user name and password."""
-    body = await read_body(request, AUTH_BODY_BYTES_MAX)
+    body = await _body(request)
     asked = decode_json(body, content_type_of(request), Credentials)
     people = parts_of(request).people
     issued = await people.login(asked.username, asked.password, address_of(request))
@@ -90,9 +91,14 @@ async def me(request: AnyRequest) -> Response[Me]:
     return Response(Me(caller.name, sorted(caller.scopes)), headers=_NO_STORE)
 
 
+async def _body(request: AnyRequest) -> bytes:
+    with Hold(parts_of(request).bodies) as hold:
+        return await read_body(request, AUTH_BODY_BYTES_MAX, hold)
+
+
 async def _refresh_token(request: AnyRequest) -> tuple[str, bool]:
     """Return the refresh token of a request, and whether it came as a cookie."""
-    body = await read_body(request, AUTH_BODY_BYTES_MAX)
+    body = await _body(request)
     if body:
         return decode_json(body, content_type_of(request), Renewal).refresh_token, False
     cookie = cookie_of(request, REFRESH_COOKIE)

@@ -20,6 +20,7 @@ from evp.limits import BODY_INLINE_BYTES_MAX
 from evp.server.accept import Acceptor, Respond
 from evp.server.access import INGEST, require_key
 from evp.server.answer import CLOSE, Answer, Headers
+from evp.server.body import read_body
 from evp.server.encoding import encoding_of, unpack
 from evp.server.parts import AnyRequest, Parts, parts_of, response
 from evp.server.request import (
@@ -31,10 +32,6 @@ from evp.server.request import (
     too_large,
 )
 from evp.server.told import tell_event, telling
-
-
-class _ClientGone(Exception):
-    """Raised when the client left before its body was there."""
 
 
 class _Asked(NamedTuple):
@@ -87,13 +84,11 @@ async def _take(request: AnyRequest, path: bytes) -> Response[bytes]:
             encoding = encoding_of(headers)
             media = media_of_request(path, headers)
             _refuse_unread(acceptor, path, dict(headers).get(b"content-length", b"0"))
-            body = await _read(request, path, hold)
+            body = await read_body(request, body_bytes_max(path), hold)
         except Refusal as refusal:
             answer = acceptor.refused(refusal)
             # The body may still be on its way; nothing after it could be told apart.
             return response(answer.plus(CLOSE))
-        except _ClientGone:
-            return Response(b"", status_code=400)
         try:
             if encoding is not None:
                 most_bytes = body_bytes_max(path)
@@ -168,23 +163,6 @@ def _refuse_full(acceptor: Acceptor, size_bytes: int) -> None:
     refusal = acceptor.refusal_of(size_bytes)
     if refusal is not None:
         raise refusal
-
-
-async def _read(request: AnyRequest, path: bytes, hold: Hold) -> bytes:
-    """Return the body. Raises Refusal as soon as it or all together are too large, _ClientGone."""
-    most_bytes = body_bytes_max(path)
-    body = bytearray()
-    while True:
-        message = await request.receive()
-        if message["type"] != "http.request":
-            raise _ClientGone
-        part = message["body"]
-        hold.add(len(part))
-        body += part
-        if len(body) > most_bytes:
-            raise too_large(most_bytes)
-        if not message["more_body"]:
-            return bytes(body)
 
 
 ROUTES = (post_event, post_batch)
