@@ -29,7 +29,8 @@ from evp.server.answer import Answer, on_the_wire
 from evp.server.problem import fault, problem
 
 _SWEEP_S = 1.0
-_PROBES = b"/api/"
+#: What is asked for to see what is wrong must be answered when all is taken.
+_PROBES = (b"/api/", b"/metrics")
 
 
 class Connection(HttpToolsProtocol):

@@ -34,7 +34,8 @@ from tests.support.make import event, frame_of
 from tests.support.stores import MAY_LEAVE_SOCKETS, WRITE_MS, Listener, documents, store, the_one
 from tests.support.sums import fold_all, sweep_all
 from tests.support.verifying import clean, look, the_finding
-from tests.support.workers import changed
+from tests.support.wait import until
+from tests.support.workers import changed, working
 
 pytestmark = MAY_LEAVE_SOCKETS
 
@@ -300,6 +301,23 @@ async def test_worker_expires(db: Database, writer: Writer, settings: Settings) 
     assert (await ids_left(db), counts.expired) == ([], 2)
     names = [chore.name for chore in Upkeep(settings, db, "a", counts)._chores]
     assert "expire" not in names
+
+
+async def test_worker_by_itself(
+    db: Database, link: Link, writer: Writer, settings: Settings
+) -> None:
+    """A worker that is merely started with the setting sums up, and lets old events go."""
+    assert link.is_open
+    await writer.write([taken_at(OLD_MS, 0, 1), taken_at(YOUNG_MS, 2, seq=2)])
+    long_ago = {"$set": {"settled_at": from_ms(OLD_MS)}}
+    await db[schema.OUTCOMES].update_many({}, long_ago)
+
+    async def are_gone() -> bool:
+        return await ids_left(db) == ["e2"]
+
+    async with working(changed(settings, retention_days=30)):
+        await until(are_gone, what="old events are gone")
+    await clean(settings)
 
 
 @pytest.fixture
