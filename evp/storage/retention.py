@@ -115,7 +115,7 @@ class _Turn:
         """Expire frames of a bucket, all unless time is up; False if some can't be yet."""
         db, start = self._db, bucket["start"]
         full = {"bucket": start, "ids": {"$ne": _NO_IDS}}
-        headers = await db[FRAMES].find(full).limit(EXPIRE_HEADERS_MAX).to_list()
+        headers = await db[FRAMES].find(full, {"n": 1}).limit(EXPIRE_HEADERS_MAX).to_list()
         settled = await self._settled([one["_id"] for one in headers])
         ready = [one for one in headers if one["_id"] in settled]
         if ready:
@@ -125,7 +125,7 @@ class _Turn:
             if self.done.frames and monotonic_s() >= self._ends_at_s:
                 self.done.more = True
                 return True
-            self.done.events += await _expire_frames(db, portion)
+            self.done.events += await _expire_frames(db, [one["_id"] for one in portion])
             self.done.frames += len(portion)
         if len(headers) == EXPIRE_HEADERS_MAX and ready:
             self.done.more = True
@@ -161,16 +161,20 @@ def _portions(headers: Sequence[Document]) -> list[list[Document]]:
     return found
 
 
-async def _expire_frames(db: Database, headers: Sequence[Document]) -> int:
+async def _expire_frames(db: Database, frame_ids: Sequence[ObjectId]) -> int:
     """Expire frames; return how many documents were deleted."""
-    frame_ids = [one["_id"] for one in headers]
     await _change(db, frame_ids, {"expired": True})
     await _empty_letters(db, frame_ids)
-    events = [(id_, one["_id"]) for one in headers for id_ in ids_of(bytes(one["ids"]))]
-    deletes = [DeleteMany(_own(portion)) for portion in portions(events)]
-    done = await db[EVENTS].bulk_write(deletes, ordered=False)
+    events: list[tuple[bytes, ObjectId]] = []
+    for some in portions(frame_ids):
+        rows = await db[FRAMES].find({"_id": {"$in": some}}, {"ids": 1}).to_list()
+        events += [(id_, row["_id"]) for row in rows for id_ in ids_of(bytes(row["ids"]))]
+    deleted = 0
+    if events:
+        deletes = [DeleteMany(_own(portion)) for portion in portions(events)]
+        deleted = (await db[EVENTS].bulk_write(deletes, ordered=False)).deleted_count
     await _change(db, frame_ids, {"ids": _NO_IDS})
-    return done.deleted_count
+    return deleted
 
 
 async def _change(db: Database, frame_ids: Sequence[ObjectId], to: Document) -> None:
