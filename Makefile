@@ -17,7 +17,7 @@ $(READY): requirements/dev.lock pyproject.toml
 	@touch $@
 
 .PHONY: help up test lint type format cov docs lock faults faults-slice faults-suite
-.PHONY: bench bench-quick bench-growth bench-store clean
+.PHONY: bench bench-quick bench-growth bench-store fuzz clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,6 +74,14 @@ STORE_VERSION := 0.5.3-beta.193
 bench-store: ## build the embedded store as a compiled program, for the bench to use (cargo; some minutes)
 	@test -x .bench/store/bin/secantusd-rs || cargo install secantus-mdb --version $(STORE_VERSION) \
 		--ignore-rust-version --root .bench/store
+
+FUZZ_S ?= 300
+
+fuzz: $(READY) ## fuzz the accept path, guided by coverage; the corpus grows (FUZZ_S=seconds)
+	@test -d .bench/fuzz || $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--target .bench/fuzz -r tests/fuzz/requirements.txt
+	@PYTHONPATH=.bench/fuzz:. $(BIN)/python tests/fuzz/run.py -max_total_time=$(FUZZ_S) -max_len=4096 \
+		-artifact_prefix=tests/fuzz/
 
 lock: $(READY) ## pin the newest allowed versions with their hashes
 	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --prerelease if-necessary-or-explicit \

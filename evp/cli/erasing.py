@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from evp.cli.output import Output
-from evp.cli.replaying import with_store
+from evp.cli.storing import with_store
 from evp.erasure import Erased, erase
 from evp.errors import EXIT_FINDING, EXIT_OK, UsageError
 from evp.settings import Settings

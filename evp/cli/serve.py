@@ -28,11 +28,14 @@ def serve(
     import sys
 
     from evp import supervise
-    from evp.cli.context import child_environ, run, run_until_told, start, with_api_key
+    from evp.cli.context import child_environ, run, run_until_told, start, with_secrets
     from evp.metrics.board import Board, Place
     from evp.server.run import serve as serve_one
+    from evp.settings import PRODUCTION
 
-    settings = with_api_key(start(host=host, port=port))
+    settings = start(host=host, port=port)
+    if settings.env != PRODUCTION:
+        settings = with_secrets(settings)
     if socket_fd is not None:
         inherited = socket.socket(fileno=socket_fd)
         place = Place.of_flag(board) if board else None

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from evp import api_keys
+from evp.errors import Refusal
+from evp.server.keys import Grant
 from evp.server.parts import AnyRequest, parts_of
+from evp.server.person import person_of
 
-INGEST = "ingest"
-READ = "read"
-ADMIN = "admin"
+INGEST = api_keys.INGEST
+READ = api_keys.READ
+ADMIN = api_keys.ADMIN
 
 
 class Caller(Struct, frozen=True):
@@ -19,10 +23,29 @@ class Caller(Struct, frozen=True):
 
 
 async def require(request: AnyRequest, scope: str) -> Caller:
-    """Return who asks, if they may do what `scope` stands for.
+    """Return who asks, if they may do what `scope` stands for; of a key, it counts as one event.
 
-    Raises Refusal `unauthenticated`, the same for a missing and a wrong key.
+    Raises Refusal as `require_key` does, and `invalid_token`.
     """
-    key = request.headers.get("x-api-key")
-    name = parts_of(request).keys.name_of(None if key is None else key.encode("latin-1"))
-    return Caller(name, frozenset((scope,)))
+    person = await person_of(request)
+    if person is not None:
+        if scope not in person.scopes:
+            raise Refusal("forbidden", f"this needs a user with the scope {scope}")
+        return Caller(person.name, person.scopes)
+    grant = require_key(request, scope)
+    grant.spend(1)
+    return Caller(grant.name, grant.scopes)
+
+
+def require_key(request: AnyRequest, scope: str) -> Grant:
+    """Return what the key behind a request may do; the caller says what the request spends.
+
+    Raises Refusal `unauthenticated`, the same for a missing and a wrong key;
+    `forbidden` if the key is good for other things only; `rate_limited` if it has sent
+    too much; `keys_unavailable` while nobody can tell.
+    """
+    headers = dict(request.scope["headers"])  # None of those that decide is there twice.
+    grant = parts_of(request).keys.grant_of(headers.get(b"x-api-key"))
+    grant.require(scope)
+    grant.require_pace()
+    return grant

@@ -4,27 +4,40 @@ from __future__ import annotations
 
 from litestar import Litestar, Response
 from litestar.datastructures import State
-from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
+from litestar.exceptions import (
+    HTTPException,
+    MethodNotAllowedException,
+    NotFoundException,
+    ValidationException,
+)
 
-from evp.errors import Refusal
+from evp.errors import Refusal, StoreUnavailable
+from evp.logs import get
 from evp.server.parts import AnyRequest, Parts, response
 from evp.server.problem import fault, problem
-from evp.server.routes import ingest, metrics, probes
+from evp.server.routes import analytics, auth, documents, events, ingest, metrics, probes
 
 ROUTES = (
     *ingest.ROUTES,
     *probes.ROUTES,
+    *documents.ROUTES,
+    *auth.ROUTES,
+    *events.ROUTES,
+    *analytics.ROUTES,
     *metrics.ROUTES,
 )
+
+_log = get("evp.server")
 
 
 def build_app(parts: Parts) -> Litestar:
     """Return the ASGI app."""
     return Litestar(
         route_handlers=list(ROUTES),
-        state=State({"parts": parts}, deep_copy=False),
+        state=State({"parts": parts, "handlers": ROUTES}, deep_copy=False),
         exception_handlers={
             Refusal: _refused,
+            StoreUnavailable: _store_away,
             HTTPException: _http_error,
             Exception: _unexpected,
         },
@@ -39,14 +52,31 @@ def _refused(_request: AnyRequest, error: Refusal) -> Response[bytes]:
     return response(problem(error))
 
 
+def _store_away(_request: AnyRequest, error: StoreUnavailable) -> Response[bytes]:
+    _log.warning("a request needs the store", reason=str(error))
+    return response(problem(Refusal("store_unavailable", "the store can't be reached now")))
+
+
 def _http_error(_request: AnyRequest, error: HTTPException) -> Response[bytes]:
     if isinstance(error, NotFoundException):
         return response(problem(Refusal("not_found", "there is nothing at this path")))
     if isinstance(error, MethodNotAllowedException):
         allowed = (error.headers or {}).get("allow", "")
         answer = problem(Refusal("method_not_allowed", f"this path takes {allowed}"))
-        return response(answer._replace(headers=(*answer.headers, (b"allow", allowed.encode()))))
+        return response(answer.plus(((b"allow", allowed.encode()),)))
+    if isinstance(error, ValidationException):
+        return response(problem(_invalid_query(error)))
     return response(problem(Refusal("invalid_request", error.detail)))
+
+
+def _invalid_query(error: ValidationException) -> Refusal:
+    """Return the refusal of parameters that are not what their handler takes."""
+    told = []
+    for row in error.extra if isinstance(error.extra, list) else ():
+        # Other texts repeat what was sent.
+        said = row["message"] if row["message"].startswith("Expected ") else "no such value"
+        told.append(f"{row.get('key', 'a parameter')}: {said}")
+    return Refusal("invalid_query", "; ".join(told) or "a parameter has a wrong value")
 
 
 def _unexpected(_request: AnyRequest, error: Exception) -> Response[bytes]:

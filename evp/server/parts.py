@@ -14,6 +14,9 @@ from evp.server.accept import Acceptor
 from evp.server.answer import Answer
 from evp.server.health import HealthCheck
 from evp.server.keys import Keys
+from evp.server.people import People
+from evp.server.problem import note
+from evp.server.reading import Reading
 from evp.server.request import Bodies
 from evp.settings import Settings
 from evp.storage.client import Database
@@ -30,6 +33,8 @@ class Parts(Struct, frozen=True):
     bodies: Bodies
     health: HealthCheck
     db: Database
+    people: People
+    reading: Reading
     exporter: Exporter
     draining: asyncio.Event
     """Set when the server is about to stop."""
@@ -43,6 +48,8 @@ def parts_of(request: AnyRequest) -> Parts:
 
 def response(answer: Answer) -> Response[bytes]:
     """Return an answer as Litestar takes it."""
+    if answer.error is not None:
+        note(answer)
     headers = {name.decode(): value.decode() for name, value in answer.headers}
     return Response(
         answer.body,

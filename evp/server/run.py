@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import socket
 from collections.abc import Generator
 from functools import partial
@@ -26,12 +27,17 @@ from evp.metrics.families import Values
 from evp.server.accept import Acceptor
 from evp.server.app import build_app
 from evp.server.connection import Connection, sweep
+from evp.server.cors import Cors
+from evp.server.guard import Guard
 from evp.server.health import HealthCheck
 from evp.server.keys import Keys
+from evp.server.keywatch import KeyWatch
 from evp.server.ledger import Ledger
 from evp.server.parts import Parts
+from evp.server.people import People
 from evp.server.problem import PROBLEMS
 from evp.server.protocol import protocol_class
+from evp.server.reading import Reading
 from evp.server.request import Bodies
 from evp.settings import Settings
 from evp.signals import Signals, end
@@ -64,16 +70,20 @@ async def serve(
     db = database(client, settings.mongo_db)
     acceptor = Acceptor(settings)
     ledger = Ledger(settings, db, acceptor)
-    keys = Keys(settings.api_keys)
+    keys = Keys(settings.api_keys, complete=False)
+    key_watch = KeyWatch(settings, db, keys)
     bodies = Bodies()
+    # Every command sets a secret; without one, tokens are good in this process only.
+    people = People(db, settings.jwt_secret or secrets.token_urlsafe())
+    reading = Reading(settings)
     draining = asyncio.Event()
     check = HealthCheck(acceptor, lambda: ping(db), lambda: look_once(settings, db))
     gauges = LogGauges(settings.redis_url, LogKeys(settings.stream))
     exporter = Exporter("serve-1", partial(_counted, acceptor), gauges.look, place)
-    parts = Parts(settings, acceptor, keys, bodies, check, db, exporter, draining)
+    parts = Parts(settings, acceptor, keys, bodies, check, db, people, reading, exporter, draining)
     server = Server(
         uvicorn.Config(
-            build_app(parts),
+            Guard(build_app(parts), Cors(settings.cors_origins)),
             http=protocol_class(acceptor, keys, bodies),
             ws="none",
             lifespan="off",
@@ -90,7 +100,7 @@ async def serve(
         asyncio.create_task(sweep(server.server_state)),
         asyncio.create_task(exporter.run()),
     ]
-    await acceptor.start()
+    await asyncio.gather(acceptor.start(), key_watch.start())
     ledger.start()
     settle_memory()
     host, port = listener.getsockname()[:2]
@@ -104,7 +114,10 @@ async def serve(
         await asyncio.wait({ending, stopping}, return_when=asyncio.FIRST_COMPLETED)
         await end(ending, stopping, *helpers)
         await ledger.stop()
+        await key_watch.stop()
         await check.close()
+        people.close()
+        await reading.close()
         await gauges.close()
         for task in (ending, stopping, *helpers):
             if not task.cancelled() and task.exception() is not None:

@@ -276,7 +276,7 @@ async def test_unexpected_error_is_contained(
     before = await steady.entries()
     async with steady.wire() as wire:
         with monkeypatch.context() as patch, capture_logs() as logged:
-            patch.setattr(accept, "decode", lambda *_: 1 / 0)
+            patch.setattr(accept, "decode_one", lambda *_: 1 / 0)
             await wire.send(request(ONE, chunked=chunked))
             reply = await wire.reply()
         assert (reply.status, reply.code) == (500, "internal_error")

@@ -125,7 +125,7 @@ class Story:
         for one in numbers:
             time = from_ms(_START_MS - one % 3 * 50 * MINUTE_MS).isoformat()
             refused = {"partitionkey": "taken"} if one in {_REFUSED, 100} else {}
-            made = event(one, time=time, type=f"t{one % 2}", **refused)
+            made = event(one, time=time, type=f"t{one % 2}", source=f"s{one % 4}", **refused)
             # Another content under the same id, now and then.
             events.append(made | {"data": len(self._frames) % 2} if one == 5 else made)
         entry_ms = _START_MS + bucket * 180 * BUCKET_MS

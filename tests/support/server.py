@@ -49,10 +49,15 @@ class Wire:
             await self._writer.drain()
             await asyncio.sleep(0)
 
+    async def head(self) -> bytes:
+        """Return the head of the next answer as it comes."""
+        async with asyncio.timeout(ANSWER_S_MAX):
+            return await self._reader.readuntil(b"\r\n\r\n")
+
     async def reply(self) -> Reply:
         """Return the next answer."""
+        head = (await self.head()).decode().split("\r\n")
         async with asyncio.timeout(ANSWER_S_MAX):
-            head = (await self._reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
             headers = {}
             for line in filter(None, head[1:]):
                 name, _, value = line.partition(":")

@@ -63,18 +63,21 @@ async def erase(db: Database, id_: Any) -> None:
     await db[schema.EVENTS].replace_one({"_id": id_}, kept | {ERASED: now()})
 
 
-async def counted(db: Database, step_ms: int) -> dict[tuple[int, str], int]:
-    """Return how many events stand in the store by step and type."""
+Counts = dict[tuple[int, str], int]
+
+
+async def counted(db: Database, step_ms: int, name: str) -> Counts:
+    """Return how many events stand in the store by step and `name`, type or source."""
     found = await db[schema.EVENTS].find().to_list()
-    return dict(Counter((to_ms(one["time"]) // step_ms * step_ms, one["type"]) for one in found))
+    return dict(Counter((to_ms(one["time"]) // step_ms * step_ms, one[name]) for one in found))
 
 
-def by_step(found: Metrics) -> dict[tuple[int, str], int]:
-    """Return metrics in the form of `counted`."""
+def by_step(found: Metrics, names: str) -> Counts:
+    """Return metrics by step and `names`, types or sources, in the form of `counted`."""
     return {
-        (point.start_ms, type_): count
+        (point.start_ms, name): count
         for point in found.series
-        for type_, count in point.types.items()
+        for name, count in getattr(point, names).items()
     }
 
 
@@ -103,6 +106,7 @@ async def prune_later(db: Database) -> None:
 
 async def _check_steps(db: Database, step_ms: int) -> Metrics:
     found = await metrics(db, 0, _FAR_MS, step_ms)
-    assert by_step(found) == await counted(db, step_ms)
-    assert found.stored == found.types.total() == found.accepted.stored
+    assert by_step(found, "types") == await counted(db, step_ms, "type")
+    assert by_step(found, "sources") == await counted(db, step_ms, "source")
+    assert found.stored == found.types.total() == found.sources.total() == found.accepted.stored
     return found
