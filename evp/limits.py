@@ -323,19 +323,20 @@ METRICS_GROUPS_MAX = 100
 #: Connections to the port for metrics, and how long an idle one stays open, seconds.
 METRICS_CONNECTIONS_MAX = 32
 METRICS_KEEP_ALIVE_S = 15
-#: Events that one step of retention deletes, about: whole frames, at least one.
-EXPIRE_EVENTS_MAX = 5_000
-#: Buckets of which one step expires frames, and frames that it goes through.
+#: One turn of retention takes this long, and what the last writes of it take, seconds.
+EXPIRE_TURN_S = 0.5
+#: Events and frames that it expires at once: whole frames, at least one.
+EXPIRE_EVENTS_MAX = 1_000
+EXPIRE_FRAMES_MAX = 200
+#: Buckets that one turn looks into, and headers of one that it reads.
 EXPIRE_BUCKETS_MAX = 20
-EXPIRE_FRAMES_MAX = 1_000
-#: Buckets that one step looks through for those that nobody has said when to expire.
+EXPIRE_HEADERS_MAX = 1_000
+#: Buckets that one turn looks through for those that nobody has said when to expire.
 EXPIRE_DATED_MAX = 1_000
 #: A bucket in which something is not settled yet is looked at again after this.
 EXPIRE_LATER_MS = 60 * 1000
 #: A frame that was settled more lately may still be written by another worker.
 EXPIRE_SETTLED_MS = 3600 * 1000
-#: One turn repeats that for so long, seconds; then other chores have theirs.
-EXPIRE_TURN_S = 0.5
 #: Documents and dead letters that `evp erase` changes in one write.
 ERASE_DOCUMENTS_MAX = 500
 #: It may go through all of a collection for so long, milliseconds.

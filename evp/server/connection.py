@@ -30,7 +30,8 @@ from evp.server.problem import fault, note, problem
 from evp.server.request import new_id, sane_id
 
 _SWEEP_S = 1.0
-_PROBES = b"/api/"
+#: What is asked for to see what is wrong must be answered when all is taken.
+_PROBES = (b"/api/", b"/metrics")
 
 
 class Connection(HttpToolsProtocol):

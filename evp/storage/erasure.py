@@ -28,11 +28,10 @@ from pymongo.errors import BulkWriteError
 
 from evp.batch.outcome import ERASED
 from evp.batch.raw import AS_IT_IS, member
-from evp.limits import ERASE_DOCUMENTS_MAX, ERASE_PASS_MS_MAX
+from evp.limits import ERASE_DOCUMENTS_MAX, ERASE_PASS_MS_MAX, LOOKUP_IDS_MAX
 from evp.storage.client import Database, Document
-from evp.storage.dlq import STATES, Filters, Letter, bodies, walk
+from evp.storage.dlq import STATES, Filters, Letter, bodies, portions_of, walk
 from evp.storage.failures import Failure, failures_of, told
-from evp.storage.lookup import portions
 from evp.storage.schema import DEAD_LETTERS, EVENTS
 
 _KEPT = ("frame_id", "type", "source", "time")
@@ -97,23 +96,17 @@ async def erase(
 
 async def matching_letters(db: Database, wanted: Wanted) -> AsyncIterator[list[Letter]]:
     """Give the dead letters that hold an event that matches. Raises StoreUnavailable."""
-    letters = db[DEAD_LETTERS]
-    with told():
-        query = _query(wanted, "event.") | _UNREAD
-        ids = [row["_id"] for row in await letters.find(query, {"_id": 1}).to_list()]
-        # Those that the store could not hold as documents, byte by byte.
-        query = {"event": _ABSENT, "frame_id": {"$exists": True}} | _UNREAD
-        others = [row["_id"] for row in await letters.find(query, {"_id": 1}).to_list()]
-    for portion in portions(ids):
-        yield await _letters(db, portion)
-    for portion in portions(others):
-        found = await _letters(db, portion)
-        held = await bodies(db, found)
-        yield [
-            one
-            for one in found
-            if one.id in held and _matches(RawBSONDocument(held[one.id].raw), wanted)
-        ]
+    async for letters in _letters(db, _query(wanted, "event.")):
+        yield letters
+    # Those that the store could not hold as documents: their bytes are looked into here.
+    async for letters in _letters(db, {"event": _ABSENT, "frame_id": {"$exists": True}}):
+        for portion in portions_of(letters):
+            held = await bodies(db, portion)
+            yield [
+                one
+                for one in portion
+                if one.id in held and _matches(RawBSONDocument(held[one.id].raw), wanted)
+            ]
 
 
 async def unreadable_letters(db: Database) -> int:
@@ -125,9 +118,12 @@ async def unreadable_letters(db: Database) -> int:
         return int(await db[DEAD_LETTERS].count_documents({"frame_id": _ABSENT} | _UNREAD))
 
 
-async def _letters(db: Database, ids: Sequence[str]) -> list[Letter]:
-    pages = walk(db, Filters(ids=tuple(ids)), STATES)
-    return [letter async for page in pages for letter in page]
+async def _letters(db: Database, query: Document) -> AsyncIterator[list[Letter]]:
+    with told():
+        cursor = db[DEAD_LETTERS].find(query | _UNREAD, {"_id": 1})
+        while rows := await cursor.to_list(LOOKUP_IDS_MAX):
+            async for letters in walk(db, Filters(ids=tuple(row["_id"] for row in rows)), STATES):
+                yield letters
 
 
 def _query(wanted: Wanted, path: str = "") -> Document:

@@ -21,16 +21,18 @@ from typing import Any
 
 from bson import Binary, ObjectId
 from msgspec import Struct
+from pymongo import DeleteMany, UpdateMany
 
-from evp.clock import from_ms, to_ms
+from evp.clock import from_ms, monotonic_s, to_ms
 from evp.limits import (
     EXPIRE_BUCKETS_MAX,
     EXPIRE_DATED_MAX,
     EXPIRE_EVENTS_MAX,
     EXPIRE_FRAMES_MAX,
+    EXPIRE_HEADERS_MAX,
     EXPIRE_LATER_MS,
     EXPIRE_SETTLED_MS,
-    LOOKUP_IDS_MAX,
+    EXPIRE_TURN_S,
 )
 from evp.storage.buckets import BUCKET_MS, FINEST
 from evp.storage.client import Database, Document
@@ -52,12 +54,14 @@ class Expired(Struct):
     more: bool = False
 
 
-async def expire(db: Database, keep_ms: int, now_ms: int) -> Expired:
-    """Delete events that were accepted longer than `keep_ms` ago, about EXPIRE_EVENTS_MAX of them.
+async def expire(
+    db: Database, keep_ms: int, now_ms: int, *, turn_s: float = EXPIRE_TURN_S
+) -> Expired:
+    """Delete events that were accepted longer than `keep_ms` ago, for about `turn_s`.
 
     Raises StoreUnavailable; calling again is safe.
     """
-    done = Expired()
+    turn = _Turn(db, now_ms, monotonic_s() + turn_s)
     # A bucket is old when its last frame is.
     old = from_ms(max(0, now_ms - keep_ms - BUCKET_MS))
     with told():
@@ -65,13 +69,13 @@ async def expire(db: Database, keep_ms: int, now_ms: int) -> Expired:
         query = db[BUCKETS].find({"expire_from": {"$lte": old}}).sort("expire_from")
         due = await query.limit(EXPIRE_BUCKETS_MAX + 1).to_list()
         for bucket in due[:EXPIRE_BUCKETS_MAX]:
-            if "fold_at" in bucket or not await _expire_bucket(db, bucket, now_ms, done):
+            if "fold_at" in bucket or not await turn.expire_bucket(bucket):
                 # As if it had been accepted so much later.
                 await _put_off(db, bucket, from_ms(to_ms(old) + EXPIRE_LATER_MS))
-            if done.more:
-                return done
-    done.more = not all_dated or len(due) > EXPIRE_BUCKETS_MAX
-    return done
+            if turn.done.more:
+                return turn.done
+    turn.done.more = not all_dated or len(due) > EXPIRE_BUCKETS_MAX
+    return turn.done
 
 
 async def has_expired(db: Database) -> bool:
@@ -98,70 +102,93 @@ async def _date(db: Database, old: datetime) -> bool:
     return end == old
 
 
-async def _expire_bucket(
-    db: Database, bucket: Mapping[str, Any], now_ms: int, done: Expired
-) -> bool:
-    """Expire frames of a bucket, all unless `done` has enough; False if some can't be yet."""
-    start: datetime = bucket["start"]
-    full = {"bucket": start, "ids": {"$ne": _NO_IDS}}
-    headers = await db[FRAMES].find(full).limit(EXPIRE_FRAMES_MAX + 1).to_list()
-    settled = await _settled(db, [one["_id"] for one in headers], now_ms)
-    ready = [one for one in headers if one["_id"] in settled]
-    for portion in _portions(ready[:EXPIRE_FRAMES_MAX]):
-        if done.events >= EXPIRE_EVENTS_MAX:
-            done.more = True
+class _Turn:
+    """One turn: what it did, and when it is over."""
+
+    def __init__(self, db: Database, now_ms: int, ends_at_s: float) -> None:
+        self.done = Expired()
+        self._db = db
+        self._settled_before = from_ms(now_ms - EXPIRE_SETTLED_MS)
+        self._ends_at_s = ends_at_s
+
+    async def expire_bucket(self, bucket: Mapping[str, Any]) -> bool:
+        """Expire frames of a bucket, all unless time is up; False if some can't be yet."""
+        db, start = self._db, bucket["start"]
+        full = {"bucket": start, "ids": {"$ne": _NO_IDS}}
+        headers = await db[FRAMES].find(full, {"n": 1}).limit(EXPIRE_HEADERS_MAX).to_list()
+        settled = await self._settled([one["_id"] for one in headers])
+        ready = [one for one in headers if one["_id"] in settled]
+        if ready:
+            began = {"$max": {"expired_to": start}}
+            await db[META].update_one({"_id": _STATE}, began, upsert=True)
+        for portion in _portions(ready):
+            if self.done.frames and monotonic_s() >= self._ends_at_s:
+                self.done.more = True
+                return True
+            self.done.events += await _expire_frames(db, [one["_id"] for one in portion])
+            self.done.frames += len(portion)
+        if len(headers) == EXPIRE_HEADERS_MAX and ready:
+            self.done.more = True
             return True
-        await db[META].update_one({"_id": _STATE}, {"$max": {"expired_to": start}}, upsert=True)
-        done.events += await _expire_frames(db, portion)
-        done.frames += len(portion)
-    if len(headers) > EXPIRE_FRAMES_MAX and ready:
-        done.more = True
+        if len(ready) < len(headers):
+            return False
+        # Whoever changes something in it meanwhile has it summed up, and then looked at, again.
+        as_it_was = {"_id": bucket["_id"], "dirty": bucket["dirty"], "fold_at": {"$exists": False}}
+        await db[BUCKETS].update_one(as_it_was, {"$unset": {"expire_from": ""}})
         return True
-    if len(ready) < len(headers):
-        return False
-    # Whoever changes something in it meanwhile has it summed up, and then looked at, again.
-    as_it_was = {"_id": bucket["_id"], "dirty": bucket["dirty"], "fold_at": {"$exists": False}}
-    await db[BUCKETS].update_one(as_it_was, {"$unset": {"expire_from": ""}})
-    return True
 
-
-async def _settled(db: Database, frame_ids: Sequence[ObjectId], now_ms: int) -> set[ObjectId]:
-    """Return which frames nobody writes any more: settled, and not just now."""
-    before = from_ms(now_ms - EXPIRE_SETTLED_MS)
-    fields = {"open": 1, "settled_at": 1}
-    return {
-        row["_id"]
-        for portion in portions(frame_ids)
-        for row in await db[OUTCOMES].find({"_id": {"$in": portion}}, fields).to_list()
-        if not row.get("open") and row["settled_at"] <= before
-    }
+    async def _settled(self, frame_ids: Sequence[ObjectId]) -> set[ObjectId]:
+        """Return which frames nobody writes any more: settled, and not just now."""
+        fields = {"open": 1, "settled_at": 1}
+        return {
+            row["_id"]
+            for portion in portions(frame_ids)
+            for row in await self._db[OUTCOMES].find({"_id": {"$in": portion}}, fields).to_list()
+            if not row.get("open") and row["settled_at"] <= self._settled_before
+        }
 
 
 def _portions(headers: Sequence[Document]) -> list[list[Document]]:
-    """Return headers in portions of as many events, and frames, as one question may have."""
+    """Return headers in portions of as many events and frames as are expired at once."""
     found: list[list[Document]] = []
     events = 0
     for header in headers:
         events += header["n"]
-        if not found or events > LOOKUP_IDS_MAX:
+        if not found or events > EXPIRE_EVENTS_MAX or len(found[-1]) == EXPIRE_FRAMES_MAX:
             found.append([])
             events = header["n"]
         found[-1].append(header)
     return found
 
 
-async def _expire_frames(db: Database, headers: Sequence[Document]) -> int:
+async def _expire_frames(db: Database, frame_ids: Sequence[ObjectId]) -> int:
     """Expire frames; return how many documents were deleted."""
-    frame_ids = [one["_id"] for one in headers]
-    these = {"_id": {"$in": frame_ids}}
-    await db[FRAMES].update_many(these, {"$set": {"expired": True}})
+    await _change(db, frame_ids, {"expired": True})
     await _empty_letters(db, frame_ids)
+    events: list[tuple[bytes, ObjectId]] = []
+    for some in portions(frame_ids):
+        rows = await db[FRAMES].find({"_id": {"$in": some}}, {"ids": 1}).to_list()
+        events += [(id_, row["_id"]) for row in rows for id_ in ids_of(bytes(row["ids"]))]
     deleted = 0
-    for ids in portions([id_ for one in headers for id_ in ids_of(bytes(one["ids"]))]):
-        own = {"_id": {"$in": [Binary(id_, 4) for id_ in ids]}, "frame_id": {"$in": frame_ids}}
-        deleted += (await db[EVENTS].delete_many(own)).deleted_count
-    await db[FRAMES].update_many(these, {"$set": {"ids": _NO_IDS}})
+    if events:
+        deletes = [DeleteMany(_own(portion)) for portion in portions(events)]
+        deleted = (await db[EVENTS].bulk_write(deletes, ordered=False)).deleted_count
+    await _change(db, frame_ids, {"ids": _NO_IDS})
     return deleted
+
+
+async def _change(db: Database, frame_ids: Sequence[ObjectId], to: Document) -> None:
+    """Change headers, all of them in one write."""
+    updates = [UpdateMany({"_id": {"$in": some}}, {"$set": to}) for some in portions(frame_ids)]
+    await db[FRAMES].bulk_write(updates, ordered=False)
+
+
+def _own(events: Sequence[tuple[bytes, ObjectId]]) -> Document:
+    """Return which documents are those of events and of their frames; all of these expire."""
+    return {
+        "_id": {"$in": [Binary(id_, 4) for id_, _ in events]},
+        "frame_id": {"$in": list({frame_id for _, frame_id in events})},
+    }
 
 
 async def _empty_letters(db: Database, frame_ids: Sequence[ObjectId]) -> None:

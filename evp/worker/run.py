@@ -70,6 +70,9 @@ async def work(
         await _end_in_time(running, signals, stop, patience_s)
     finally:
         await end(*telling)
+        for task in telling:
+            if not task.cancelled() and task.exception() is not None:
+                _log.error("unexpected error in metrics", exc_info=task.exception())
         await gauges.close()
         await close(client)
 

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from evp.clock import monotonic_s, now_ms
 from evp.errors import LogUnavailable, StoreUnavailable, WritingGroupTaken
-from evp.limits import CONSUMER_GONE_IDLE_MS, EXPIRE_TURN_S, GIVE_BACK_S_MAX, JOB_LEASE_MS
+from evp.limits import CONSUMER_GONE_IDLE_MS, GIVE_BACK_S_MAX, JOB_LEASE_MS
 from evp.logs import get
 from evp.metrics.counts import WorkCounts
 from evp.settings import Settings
@@ -147,14 +147,9 @@ class Upkeep:
         """Delete events whose time of retention is over."""
         if self._settings.retention_days is None or not await self._may_do("expire"):
             return False
-        keep_ms = self._settings.retention_days * _DAY_MS
-        ends_at_s = monotonic_s() + EXPIRE_TURN_S
-        more = True
-        while more and monotonic_s() < ends_at_s:
-            done = await expire(self._db, keep_ms, now_ms())
-            self._counts.expired += done.events
-            more = done.more
-        return more
+        done = await expire(self._db, self._settings.retention_days * _DAY_MS, now_ms())
+        self._counts.expired += done.events
+        return done.more
 
     async def _may_do(self, job: str) -> bool:
         """Return True if this worker is the one that does a job now."""

@@ -85,7 +85,11 @@ async def test_server_tells_what_is_documented(
     assert (await served.get("/nothing")).status == 404
     await drain(settings)
     reply = await served.get("/metrics")
+    assert reply.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     assert names(reply.body) == family_names(SERVE, EACH, LOG)
+    other = await served.get("/metrics", {"accept": "application/openmetrics-text; version=1.0.0"})
+    assert other.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
+    assert other.body.endswith(b"# EOF\n")
     found = samples(reply.body)
     assert found["evp_stream_lag_events", settings.consumer_group] == 0
 

@@ -34,7 +34,8 @@ from tests.support.make import event, frame_of
 from tests.support.stores import MAY_LEAVE_SOCKETS, WRITE_MS, Listener, documents, store, the_one
 from tests.support.sums import fold_all, sweep_all
 from tests.support.verifying import clean, look, the_finding
-from tests.support.workers import changed
+from tests.support.wait import until
+from tests.support.workers import changed, working
 
 pytestmark = MAY_LEAVE_SOCKETS
 
@@ -215,16 +216,16 @@ async def test_late_frame_while_its_bucket_expires(
     """One that is written and summed while its bucket is being looked at is not forgotten."""
     await writer.write([taken_at(OLD_MS, 0)])
     await fold_all(db)
-    look = retention._settled
+    look = retention._Turn._settled
 
     async def look_while_one_comes(*given: Any) -> Any:
         found = await look(*given)
-        monkeypatch.setattr(retention, "_settled", look)
+        monkeypatch.setattr(retention._Turn, "_settled", look)
         await writer.write([taken_at(OLD_MS + 1, 1, seq=2)])
         await fold_all(db)
         return found
 
-    monkeypatch.setattr(retention, "_settled", look_while_one_comes)
+    monkeypatch.setattr(retention._Turn, "_settled", look_while_one_comes)
     await expire_all(db)
     await expire_all(db)
     assert await ids_left(db) == []
@@ -249,13 +250,12 @@ async def test_one_turn_is_bounded(db: Database, writer: Writer) -> None:
     await writer.write([*frames, taken_at(OLD_MS + 30_000, 99, seq=10)])
     await fold_all(db)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(retention, "EXPIRE_EVENTS_MAX", 8)
-        patch.setattr(retention, "EXPIRE_FRAMES_MAX", 3)
-        patch.setattr(retention, "LOOKUP_IDS_MAX", 6)
-        turn = await expire(db, KEEP_MS, now_ms() + 2 * HOUR_MS)
-        assert 8 <= turn.events <= 12
-        assert turn.more
-        assert (await expire_all(db)).events == 37 - turn.events
+        patch.setattr(retention, "EXPIRE_EVENTS_MAX", 10)
+        patch.setattr(retention, "EXPIRE_HEADERS_MAX", 3)
+        for _ in range(3):
+            turn = await expire(db, KEEP_MS, now_ms() + 2 * HOUR_MS, turn_s=0.0)
+            assert turn == Expired(frames=2, events=8, more=True)
+        assert await expire_all(db) == Expired(frames=4, events=13)
     assert await ids_left(db) == []
 
 
@@ -301,6 +301,23 @@ async def test_worker_expires(db: Database, writer: Writer, settings: Settings) 
     assert (await ids_left(db), counts.expired) == ([], 2)
     names = [chore.name for chore in Upkeep(settings, db, "a", counts)._chores]
     assert "expire" not in names
+
+
+async def test_worker_by_itself(
+    db: Database, link: Link, writer: Writer, settings: Settings
+) -> None:
+    """A worker that is merely started with the setting sums up, and lets old events go."""
+    assert link.is_open
+    await writer.write([taken_at(OLD_MS, 0, 1), taken_at(YOUNG_MS, 2, seq=2)])
+    long_ago = {"$set": {"settled_at": from_ms(OLD_MS)}}
+    await db[schema.OUTCOMES].update_many({}, long_ago)
+
+    async def are_gone() -> bool:
+        return await ids_left(db) == ["e2"]
+
+    async with working(changed(settings, retention_days=30)):
+        await until(are_gone, what="old events are gone")
+    await clean(settings)
 
 
 @pytest.fixture
