@@ -7,13 +7,14 @@ only if nothing finer within it is due.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 
 from msgspec import Struct, field
 
-from evp.batch.tally import Tally
+from evp.batch.tally import Cell, Names, Tally
 from evp.clock import from_ms, to_ms
 from evp.frame import MINUTE_MS
 from evp.storage.buckets import FINEST, HOURLY, LEVELS
@@ -75,35 +76,48 @@ async def metrics_with(
     tail = kept.tail
     first_ms, end_ms = (ms // MINUTE_MS * MINUTE_MS for ms in (first_ms, end_ms))
     first, end = from_ms(first_ms), from_ms(end_ms)
-    by_time, by_acceptance = Tally(), Tally()
+    steps, by_acceptance = _Steps(step_ms), Tally()
     for bucket, sums in tail.fresh.items():
-        by_time.add(sums)
+        steps.add_cells(sums.cells, first_ms, end_ms)
         if first <= bucket < end:
             by_acceptance.add(sums)
     for sums in tail.pruned.values():
-        by_time.add(sums)
+        steps.add_cells(sums.cells, first_ms, end_ms)
     with told():
         await _add_accounts(db, tail.state, by_acceptance, first, end)
         for depth, start_ms, stop_ms in _segments(_depth(step_ms), first_ms, end_ms):
             start, stop = from_ms(start_ms), from_ms(stop_ms)
-            await _add_cells(db, tail.state, by_time, depth, start, stop)
+            await _add_cells(db, tail.state, steps, depth, start, stop)
             if depth == 0:
-                await _add_minutes(db, kept, by_time, start, stop)
+                await _add_minutes(db, kept, steps, start, stop)
     by_acceptance.cells.clear()
-    points: dict[int, Point] = {}
-    for at_ms, cell in by_time.cells.items():
-        if first_ms <= at_ms < end_ms:
-            start_ms = at_ms // step_ms * step_ms
-            point = points.setdefault(start_ms, Point(start_ms))
-            point.stored += cell.types.total()
-            point.types.update(cell.types)
-            point.sources.update(cell.sources)
-    series = [points[start_ms] for start_ms in sorted(points)]
+    series = [
+        Point(start_ms, cell.types.total(), cell.types, cell.sources)
+        for start_ms, cell in sorted(steps.tally.cells.items())
+    ]
     types, sources = Counter[str](), Counter[str]()
     for point in series:
         types.update(point.types)
         sources.update(point.sources)
     return Metrics(tail.at, types.total(), types, sources, series, by_acceptance)
+
+
+class _Steps:
+    """Cells added up by the step in which they start."""
+
+    def __init__(self, step_ms: int) -> None:
+        self._step_ms = step_ms
+        self.tally = Tally()
+
+    def add(self, at_ms: int, types: Names, sources: Names) -> None:
+        """Add one cell."""
+        self.tally.add_cell(at_ms // self._step_ms * self._step_ms, types, sources)
+
+    def add_cells(self, cells: Mapping[int, Cell], first_ms: int, end_ms: int) -> None:
+        """Add those of some cells that start within a span."""
+        for at_ms, cell in cells.items():
+            if first_ms <= at_ms < end_ms:
+                self.add(at_ms, cell.types.items(), cell.sources.items())
 
 
 async def accepted(db: Database) -> Tally:
@@ -129,7 +143,7 @@ async def _add_accounts(
 
 
 async def _add_cells(
-    db: Database, state: State, tally: Tally, depth: int, first: datetime, end: datetime
+    db: Database, state: State, steps: _Steps, depth: int, first: datetime, end: datetime
 ) -> None:
     """Add cells that start within a span of the events' time, whenever they were accepted.
 
@@ -148,7 +162,7 @@ async def _add_cells(
                 and cell["bucket"] not in state.due[level]
                 and (level or cell["bucket"] not in state.pruned)
             ):
-                tally.add_cell(to_ms(cell["at"]), cell["types"], cell.get("sources", ()))
+                steps.add(to_ms(cell["at"]), cell["types"], cell.get("sources", ()))
 
 
 def _cell_spans(state: State, depth: int) -> Iterator[tuple[int, datetime, datetime]]:
@@ -159,7 +173,7 @@ def _cell_spans(state: State, depth: int) -> Iterator[tuple[int, datetime, datet
 
 
 async def _add_minutes(
-    db: Database, kept: Kept, tally: Tally, first: datetime, end: datetime
+    db: Database, kept: Kept, steps: _Steps, first: datetime, end: datetime
 ) -> None:
     """Add cells by the minute of what was accepted since minutes are kept."""
     state = kept.tail.state
@@ -170,7 +184,7 @@ async def _add_minutes(
         async for cell in rows_of(db, ROLLUPS, query):
             is_summed = cell["bucket"] < until and cell["bucket"] not in state.due[0]
             if is_summed and first <= cell["at"] < end:
-                tally.add_cell(to_ms(cell["at"]), cell["types"], cell.get("sources", ()))
+                steps.add(to_ms(cell["at"]), cell["types"], cell.get("sources", ()))
     # The other hours in which events of this span were accepted.
     at = {"level": HOURLY.name, "at": {"$gte": HOURLY.start(first), "$lt": end}}
     rows = rows_of(db, ROLLUPS, at, {"bucket": 1})
@@ -182,9 +196,10 @@ async def _add_minutes(
     # Versions before cells: what is kept may be newer than its version, and never older.
     versions = {row["start"]: row["done"] async for row in rows if row["start"] in hours}
     for hour, version in versions.items():
-        for at_ms, sums in (await kept.minutes.of(db, hour, version)).items():
-            if first <= from_ms(at_ms) < end:
-                tally.add_cell(at_ms, sums.types.items(), sums.sources.items())
+        cells = await kept.minutes.of(db, hour, version)
+        steps.add_cells(cells, to_ms(first), to_ms(end))
+        # Weeks of minutes take a while to add up; the loop has requests to answer meanwhile.
+        await asyncio.sleep(0)
 
 
 def _spans(
