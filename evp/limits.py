@@ -442,6 +442,8 @@ TAIL_KEPT_S = 60.0
 TAIL_STALE_S_MAX = 5.0
 #: Frames without sums of which a server process keeps the ids: without workers they grow.
 TAIL_FRAMES_MAX = 200_000
+#: Types and sources, by name, of minutes that a server process keeps at hand for later answers.
+MINUTES_NAMES_MAX = 200_000
 #: Steps of a series: a week of five minutes, or a day of minutes, and some.
 SERIES_POINTS_MAX = 2_100
 #: Where no interval is asked for, it is the finest that gives no more steps than this.

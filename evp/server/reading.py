@@ -31,7 +31,8 @@ from evp.storage.bounded import limited
 from evp.storage.candidates import Wanted
 from evp.storage.client import Database, close, connect, database, reach
 from evp.storage.listing import Page, Place, page
-from evp.storage.metrics import Metrics, metrics_with
+from evp.storage.metrics import Kept, Metrics, metrics_with
+from evp.storage.minutes import Minutes
 from evp.storage.tail import Tail, TailReader
 
 _log = get("evp.server")
@@ -48,6 +49,7 @@ class Reading:
         self._metrics: Shared[Metrics] = Shared(ANSWER_KEEP_S)
         self._tails: Shared[Tail] = Shared(0.0)
         self._tail_reader = TailReader(self._db, TAIL_FRAMES_MAX)
+        self._minutes = Minutes()
         self._tail: Tail | None = None
         self._tail_at_s = 0.0
         self._asked_at_s = 0.0
@@ -63,7 +65,7 @@ class Reading:
         async def make() -> Metrics:
             tail = await self._fresh_tail()
             async with self.asking() as db:
-                return await metrics_with(db, tail, first_ms, end_ms, step_ms)
+                return await metrics_with(db, Kept(tail, self._minutes), first_ms, end_ms, step_ms)
 
         return await self._metrics.get((first_ms, end_ms, step_ms), make)
 

@@ -7,20 +7,22 @@ only if nothing finer within it is due.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 
 from msgspec import Struct, field
 
-from evp.batch.tally import Tally
+from evp.batch.tally import Cell, Names, Tally
 from evp.clock import from_ms, to_ms
 from evp.frame import MINUTE_MS
-from evp.storage.buckets import LEVELS
+from evp.storage.buckets import FINEST, HOURLY, LEVELS
 from evp.storage.client import Database
 from evp.storage.failures import told
+from evp.storage.minutes import Minutes
 from evp.storage.schema import BUCKETS, ROLLUPS
-from evp.storage.tail import LONG_AGO, State, Tail, TailReader, rows_of
+from evp.storage.tail import LONG_AGO, State, Tail, TailReader, rows_of, span
 
 _COARSEST = len(LEVELS) - 1
 
@@ -49,49 +51,73 @@ class Metrics(Struct):
     accepted: Tally
 
 
+class Kept(Struct, frozen=True):
+    """What is at hand from before: the tail, which may be a few seconds old, and minutes."""
+
+    tail: Tail
+    minutes: Minutes
+
+
 async def metrics(db: Database, first_ms: int, end_ms: int, step_ms: int) -> Metrics:
     """Return sums as `metrics_with`, as they are now. Raises StoreUnavailable."""
-    return await metrics_with(db, await TailReader(db).read(), first_ms, end_ms, step_ms)
+    kept = Kept(await TailReader(db).read(), Minutes())
+    return await metrics_with(db, kept, first_ms, end_ms, step_ms)
 
 
 async def metrics_with(
-    db: Database, tail: Tail, first_ms: int, end_ms: int, step_ms: int
+    db: Database, kept: Kept, first_ms: int, end_ms: int, step_ms: int
 ) -> Metrics:
     """Return sums from `first_ms` to before `end_ms`, both rounded down to minutes.
 
     `step_ms` is a number of minutes; steps are counted from 1970. Of what was
     accepted so long ago that minutes are not kept, all that happened in an hour
-    stands at its start. A tail may be a few seconds old. Raises StoreUnavailable.
+    stands at its start. Raises StoreUnavailable.
     """
+    tail = kept.tail
     first_ms, end_ms = (ms // MINUTE_MS * MINUTE_MS for ms in (first_ms, end_ms))
     first, end = from_ms(first_ms), from_ms(end_ms)
-    by_time, by_acceptance = Tally(), Tally()
+    steps, by_acceptance = _Steps(step_ms), Tally()
     for bucket, sums in tail.fresh.items():
-        by_time.add(sums)
+        steps.add_cells(sums.cells, first_ms, end_ms)
         if first <= bucket < end:
             by_acceptance.add(sums)
     for sums in tail.pruned.values():
-        by_time.add(sums)
+        steps.add_cells(sums.cells, first_ms, end_ms)
     with told():
         await _add_accounts(db, tail.state, by_acceptance, first, end)
         for depth, start_ms, stop_ms in _segments(_depth(step_ms), first_ms, end_ms):
             start, stop = from_ms(start_ms), from_ms(stop_ms)
-            await _add_cells(db, tail.state, by_time, depth, start, stop)
+            await _add_cells(db, tail.state, steps, depth, start, stop)
+            if depth == 0:
+                await _add_minutes(db, kept, steps, start, stop)
     by_acceptance.cells.clear()
-    points: dict[int, Point] = {}
-    for at_ms, cell in by_time.cells.items():
-        if first_ms <= at_ms < end_ms:
-            start_ms = at_ms // step_ms * step_ms
-            point = points.setdefault(start_ms, Point(start_ms))
-            point.stored += cell.types.total()
-            point.types.update(cell.types)
-            point.sources.update(cell.sources)
-    series = [points[start_ms] for start_ms in sorted(points)]
+    series = [
+        Point(start_ms, cell.types.total(), cell.types, cell.sources)
+        for start_ms, cell in sorted(steps.tally.cells.items())
+    ]
     types, sources = Counter[str](), Counter[str]()
     for point in series:
         types.update(point.types)
         sources.update(point.sources)
     return Metrics(tail.at, types.total(), types, sources, series, by_acceptance)
+
+
+class _Steps:
+    """Cells added up by the step in which they start."""
+
+    def __init__(self, step_ms: int) -> None:
+        self._step_ms = step_ms
+        self.tally = Tally()
+
+    def add(self, at_ms: int, types: Names, sources: Names) -> None:
+        """Add one cell."""
+        self.tally.add_cell(at_ms // self._step_ms * self._step_ms, types, sources)
+
+    def add_cells(self, cells: Mapping[int, Cell], first_ms: int, end_ms: int) -> None:
+        """Add those of some cells that start within a span."""
+        for at_ms, cell in cells.items():
+            if first_ms <= at_ms < end_ms:
+                self.add(at_ms, cell.types.items(), cell.sources.items())
 
 
 async def accepted(db: Database) -> Tally:
@@ -117,12 +143,15 @@ async def _add_accounts(
 
 
 async def _add_cells(
-    db: Database, state: State, tally: Tally, depth: int, first: datetime, end: datetime
+    db: Database, state: State, steps: _Steps, depth: int, first: datetime, end: datetime
 ) -> None:
-    """Add cells that start within a span of the events' time, whenever they were accepted."""
+    """Add cells that start within a span of the events' time, whenever they were accepted.
+
+    With depth 0 only those of what was accepted before minutes are kept.
+    """
     for level, start, stop in _cell_spans(state, depth):
         # One store takes the first index that fits, so only one may.
-        if start in {LONG_AGO, state.fine_from}:
+        if start == LONG_AGO:
             which = {"at": {"$gte": first, "$lt": end}}
         else:
             which = {"bucket": {"$gte": start, "$lt": stop}}
@@ -133,16 +162,44 @@ async def _add_cells(
                 and cell["bucket"] not in state.due[level]
                 and (level or cell["bucket"] not in state.pruned)
             ):
-                tally.add_cell(to_ms(cell["at"]), cell["types"], cell.get("sources", ()))
+                steps.add(to_ms(cell["at"]), cell["types"], cell.get("sources", ()))
 
 
 def _cell_spans(state: State, depth: int) -> Iterator[tuple[int, datetime, datetime]]:
-    """Give spans as `_spans` for all that has sums, of long ago by the hour at least."""
+    """Give spans as `_spans` for all that has sums; with depth 0 of long ago, by the hour."""
     if depth:
-        yield from _spans(state, depth, LONG_AGO, state.listed_to)
+        return _spans(state, depth, LONG_AGO, state.listed_to)
+    return _spans(state, 1, LONG_AGO, min(state.fine_from, state.listed_to))
+
+
+async def _add_minutes(
+    db: Database, kept: Kept, steps: _Steps, first: datetime, end: datetime
+) -> None:
+    """Add cells by the minute of what was accepted since minutes are kept."""
+    state = kept.tail.state
+    since, until = state.fine_from, state.listed_to
+    changing = {hour for hour in (*state.due[1], HOURLY.start(until)) if since <= hour < until}
+    for hour in changing:
+        query = {"level": FINEST.name, "bucket": span(HOURLY, hour)}
+        async for cell in rows_of(db, ROLLUPS, query):
+            is_summed = cell["bucket"] < until and cell["bucket"] not in state.due[0]
+            if is_summed and first <= cell["at"] < end:
+                steps.add(to_ms(cell["at"]), cell["types"], cell.get("sources", ()))
+    # The other hours in which events of this span were accepted.
+    at = {"level": HOURLY.name, "at": {"$gte": HOURLY.start(first), "$lt": end}}
+    rows = rows_of(db, ROLLUPS, at, {"bucket": 1})
+    hours = {row["bucket"] async for row in rows if since <= row["bucket"] < until} - changing
+    if not hours:
         return
-    yield from _spans(state, 1, LONG_AGO, min(state.fine_from, state.listed_to))
-    yield from _spans(state, 0, state.fine_from, state.listed_to)
+    within = {"level": HOURLY.name, "start": {"$gte": min(hours), "$lte": max(hours)}}
+    rows = rows_of(db, BUCKETS, within, {"start": 1, "done": 1})
+    # Versions before cells: what is kept may be newer than its version, and never older.
+    versions = {row["start"]: row["done"] async for row in rows if row["start"] in hours}
+    for hour, version in versions.items():
+        cells = await kept.minutes.of(db, hour, version)
+        steps.add_cells(cells, to_ms(first), to_ms(end))
+        # Weeks of minutes take a while to add up; the loop has requests to answer meanwhile.
+        await asyncio.sleep(0)
 
 
 def _spans(
