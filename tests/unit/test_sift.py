@@ -58,6 +58,7 @@ BAD = {
     b'{"type": "t", "time": "soon"}': "invalid_timestamp",
     b'{"type": "t", "time": "1969-01-01T00:00:00Z"}': "timestamp_out_of_range",
     b'{"type": "t", "data": 1e400}': "number_out_of_range",
+    b'{"type": "t", "data": [1e400, "\xff"]}': "invalid_utf8",
     b'{"type": "t", "data": [18446744073709551616]}': "number_out_of_range",
     b'{"type": "t", "data": {"\\u0000": 1}}': "invalid_key",
     b'{"type": "t", "data": ' + b"[" * 40 + b"]" * 40 + b"}": "too_deep",
