@@ -15,7 +15,8 @@ from evp.server.cors import Cors, preflight
 from evp.server.problem import note, problem
 from evp.server.request import header_twice
 
-_CACHE_CONTROL = b"cache-control"
+#: Of every answer whose route says nothing else.
+_UNLESS_SET = (*SAFE, (b"cache-control", b"no-store"))
 _ASKS_FIRST = b"access-control-request-method"
 _ASKED_HEADERS = b"access-control-request-headers"
 
@@ -33,14 +34,14 @@ class Guard:
         of_request(request_id.decode())
         headers = dict(scope["headers"])
         path, origin = scope["path"], headers.get(b"origin")
-        added = ((REQUEST_ID, request_id), *SAFE, *self._cors.headers_of(path, origin))
+        added = ((REQUEST_ID, request_id), *self._cors.headers_of(path, origin))
 
         async def send_on(message: Message) -> None:
             if message["type"] == "http.response.start":
                 own = list(message["headers"])
-                if all(name != _CACHE_CONTROL for name, _ in own):
-                    own.append((_CACHE_CONTROL, b"no-store"))
-                message["headers"] = [*own, *added]
+                names = {name for name, _ in own}
+                missing = [header for header in _UNLESS_SET if header[0] not in names]
+                message["headers"] = [*own, *missing, *added]
             await send(message)
 
         refusal = header_twice(scope["headers"])
