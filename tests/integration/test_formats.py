@@ -13,6 +13,7 @@ import msgspec
 import pytest
 from backports import zstd
 from cloudevents.core.bindings.http import HTTPMessage, to_binary_event, to_structured_event
+from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
 
 from evp.clock import to_ms
@@ -29,10 +30,13 @@ from evp.limits import (
 from evp.server.told import BatchAccepted, EventAccepted
 from tests.support.make import event, ndjson
 from tests.support.server import JSON, NDJSON, InProcess, request
+from tests.support.workers import drain
 
 both_ways = pytest.mark.parametrize("chunked", [False, True], ids=["plain", "asgi"])
 
 TIME = datetime(2026, 1, 2, 3, 4, 5, 678_000, tzinfo=UTC)
+OF_EVP = ("event_id", "received_at")
+"""What evp adds to an event; no attribute can have such a name."""
 BATCH = "/events/batch"
 CLOUD_BATCH = JSON | {"content-type": "application/cloudevents-batch+json"}
 PACKS: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "zstd": zstd.compress}
@@ -84,6 +88,27 @@ async def test_sdk_as_a_client(
     assert (document["subject"], document["tenant"]) == ("a b", "x")
     assert document["datacontenttype"] == kind
     assert "specversion" not in document
+
+
+@pytest.mark.parametrize("write", [to_binary_event, to_structured_event])
+@pytest.mark.parametrize(
+    ("kind", "data"), [("application/json", {"a": [1, "ü"]}), ("image/png", bytes(range(256)))]
+)
+async def test_sdk_reads_what_it_sent(
+    server: InProcess, write: Callable[[CloudEvent], HTTPMessage], kind: str, data: Any
+) -> None:
+    """An event goes from the SDK into the store, and comes back so that the SDK reads the same."""
+    id_ = f"{kind} {write.__name__}"
+    sent = cloud_event(data, id=id_, datacontenttype=kind, subject="a b", tenant="x", time=TIME)
+    reply = await server.ask(by_sdk(write(sent)))
+    told = msgspec.json.decode(reply.body, type=EventAccepted)
+    await drain(server.settings)
+    found = await server.ask(request(b"", method="GET", path=f"/events/{told.event_id}"))
+    event = msgspec.json.decode(found.body)["event"]
+    attributes = {name: value for name, value in event.items() if name not in OF_EVP}
+    read = JSONFormat().read(CloudEvent, msgspec.json.encode(attributes))
+    assert read.get_attributes() == sent.get_attributes()
+    assert read.get_data() == data
 
 
 @both_ways
