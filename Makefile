@@ -17,7 +17,7 @@ $(READY): requirements/dev.lock pyproject.toml
 	@touch $@
 
 .PHONY: help up test lint type format cov docs lock faults faults-slice faults-suite
-.PHONY: bench bench-quick bench-growth bench-store fuzz clean
+.PHONY: bench bench-quick bench-growth bench-queries bench-slow bench-store api-cases fuzz clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,11 +69,24 @@ STORED ?= 1000000
 bench-growth: $(READY) ## what an event costs as things grow (three minutes; STORED=10000000: ten more)
 	@$(BIN)/python scripts/bench/growth.py --write --stored-max $(STORED)
 
+QUERIES ?= --stored 1000000 --eps 10000 --seconds 30
+
+bench-queries: $(READY) ## what questions cost while events come in (QUERIES="--stored 10000000 --eps 20000")
+	@$(BIN)/python scripts/bench/queries.py $(QUERIES)
+
+bench-slow: $(READY) ## what 500 clients that send a byte a second do to the others
+	@$(BIN)/python scripts/bench/slow_clients.py
+
 STORE_VERSION := 0.5.3-beta.193
 
 bench-store: ## build the embedded store as a compiled program, for the bench to use (cargo; some minutes)
 	@test -x .bench/store/bin/secantusd-rs || cargo install secantus-mdb --version $(STORE_VERSION) \
 		--ignore-rust-version --root .bench/store
+
+API_EXAMPLES ?= 200
+
+api-cases: $(READY) ## some 8,000 requests made of the OpenAPI document: server and document agree
+	@EVP_API_EXAMPLES=$(API_EXAMPLES) $(BIN)/python -m pytest -q tests/e2e/test_openapi.py
 
 FUZZ_S ?= 300
 
