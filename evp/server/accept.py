@@ -129,10 +129,12 @@ class Acceptor:
             if isinstance(result, LogUnavailable):
                 respond(self._failed(result))
             else:
-                respond(Answer(202, tell(made.ids, result, first, self._label), JSON))
+                respond(Answer(202, tell(ids, result, first, self._label), JSON))
 
         made, first = self._flusher.add(decoded, done, batch=batch)
-        return len(made.ids)
+        # `done` holds on to the ids alone: the documents are free as soon as they are encoded.
+        ids = made.ids
+        return len(ids)
 
     def sift(self, body: bytes, media: Media) -> Sifted:
         """Return what `take` can take of a batch, and why not the rest. Raises Refusal.
