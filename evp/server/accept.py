@@ -128,8 +128,12 @@ class Acceptor:
         def done(result: str | LogUnavailable) -> None:
             if isinstance(result, LogUnavailable):
                 respond(self._failed(result))
-            else:
-                respond(Answer(202, tell(ids, result, first, self._label), JSON))
+                return
+            try:
+                answer = Answer(202, tell(ids, result, first, self._label), JSON)
+            except Exception as error:  # noqa: BLE001 - others wait for the same frame
+                answer = fault(error)
+            respond(answer)
 
         made, first = self._flusher.add(decoded, done, batch=batch)
         # `done` holds on to the ids alone: the documents are free as soon as they are encoded.

@@ -10,6 +10,7 @@ from litestar.exceptions import (
     NotFoundException,
     ValidationException,
 )
+from litestar.status_codes import HTTP_500_INTERNAL_SERVER_ERROR
 
 from evp.errors import Refusal, StoreUnavailable
 from evp.logs import get
@@ -66,6 +67,8 @@ def _http_error(_request: AnyRequest, error: HTTPException) -> Response[bytes]:
         return response(answer.plus(((b"allow", allowed.encode()),)))
     if isinstance(error, ValidationException):
         return response(problem(_invalid_query(error)))
+    if error.status_code >= HTTP_500_INTERNAL_SERVER_ERROR:
+        return response(fault(error))
     return response(problem(Refusal("invalid_request", error.detail)))
 
 

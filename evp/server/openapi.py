@@ -94,7 +94,13 @@ def _types() -> Iterator[Any]:
 
 def _allow_extensions(event: dict[str, Any]) -> None:
     """Say which members an event may have besides those that its type names."""
-    event["propertyNames"] = {"pattern": f"^[a-z0-9]{{1,{ATTRIBUTE_NAME_CHARS_MAX}}}$"}
+    names = rf"^([a-z0-9]{{1,{ATTRIBUTE_NAME_CHARS_MAX}}}|data_base64)$"
+    event["propertyNames"] = {"pattern": names}
+    event["properties"]["data_base64"] = {
+        "description": "the data as bytes, in place of `data`",
+        "type": ["string", "null"],
+        "contentEncoding": "base64",
+    }
     event["additionalProperties"] = {
         "description": "an extension attribute of CloudEvents",
         "anyOf": [
@@ -129,7 +135,7 @@ def _operation(route: str, operation: Operation, by_type: Mapping[Any, Any]) -> 
 def _responses(operation: Operation, by_type: Mapping[Any, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for status, answer in operation.answers.items():
-        found[str(status)] = {"description": answer.description} | (
+        found[str(status)] = {"description": answer.description, "headers": _headers(status)} | (
             {"content": _content((answer.said,), by_type)} if answer.said else {}
         )
     by_status: dict[int, list[str]] = {}
@@ -159,9 +165,21 @@ def _refused(status: int, codes: list[str], by_type: Mapping[Any, Any]) -> dict[
         for code in codes
     }
     return {
+        "headers": _headers(status),
         "description": " or ".join(f"`{code}`" for code in codes),
         "content": {PROBLEM_JSON: {"schema": by_type[Problem], "examples": examples}},
     }
+
+
+def _headers(status: int) -> dict[str, Any]:
+    """Return the headers of an answer that clients go by."""
+    told = {"x-request-id": "the id of the request, as evp's log has it"}
+    if status in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}:
+        told["retry-after"] = "how many seconds to wait before it is sent again"
+    if status == HTTPStatus.UNAUTHORIZED:
+        told["www-authenticate"] = "how to say who asks"
+    text = {"type": "string"}
+    return {name: {"description": what, "schema": text} for name, what in told.items()}
 
 
 def _content(said: tuple[Said, ...], by_type: Mapping[Any, Any]) -> dict[str, Any]:

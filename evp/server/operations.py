@@ -23,7 +23,11 @@ from evp.server.told import BatchAccepted, EventAccepted
 _JSON = "application/json"
 _EXAMPLE_ID = "0190c2a4-5f00-8b3a-9d1e-6f2a7c4b8e01"
 
-_Batch = Annotated[list[Event], Meta(min_length=1, max_length=BATCH_EVENTS_MAX)]
+_ONE_TO_MOST = Meta(min_length=1, max_length=BATCH_EVENTS_MAX)
+_Batch = Annotated[list[Event], _ONE_TO_MOST]
+_REQUIRED = {"required": ["specversion", "id", "source", "type"]}
+_CloudEvent = Annotated[Event, Meta(extra_json_schema=_REQUIRED)]
+_CloudBatch = Annotated[list[_CloudEvent], _ONE_TO_MOST]
 
 _Health = (Health, Status)
 
@@ -88,7 +92,14 @@ class Operation(NamedTuple):
             yield from types_of(said)
 
 
-_ALWAYS = ("invalid_request", "headers_too_large", "internal_error", "server_busy")
+_ALWAYS = (
+    "invalid_request",
+    "request_timeout",
+    "headers_too_large",
+    "internal_error",
+    "server_busy",
+    "shutting_down",
+)
 _OF_A_KEY = ("unauthenticated", "forbidden", "rate_limited", "keys_unavailable")
 _OF_A_CALLER = (*_OF_A_KEY, "invalid_token", "store_unavailable")
 _OF_A_QUESTION = ("invalid_query", "too_slow")
@@ -98,13 +109,11 @@ _OF_A_JSON_BODY = (
     "invalid_body",
     "body_too_large",
     "unsupported_media_type",
-    "request_timeout",
 )
-_LOG = ("ack_unknown", "backlog_full", "log_not_durable", "log_unavailable", "shutting_down")
+_LOG = ("ack_unknown", "backlog_full", "log_not_durable", "log_unavailable")
 _BODY = (
     "invalid_json",
     "invalid_utf8",
-    "request_timeout",
     "body_too_large",
     "unsupported_media_type",
     "unsupported_encoding",
@@ -184,7 +193,7 @@ OPERATIONS: dict[str, Operation] = {
         description=_FORMATS,
         body=(
             Said(_JSON, Event, _EVENT_EXAMPLE),
-            Said("application/cloudevents+json", Event, _CLOUD_EVENT_EXAMPLE),
+            Said("application/cloudevents+json", _CloudEvent, _CLOUD_EVENT_EXAMPLE),
         ),
     ),
     "POST /events/batch": Operation(
@@ -205,7 +214,7 @@ OPERATIONS: dict[str, Operation] = {
         body=(
             Said(_JSON, _Batch, [_EVENT_EXAMPLE, {"type": "page_view"}]),
             Said("application/x-ndjson"),
-            Said("application/cloudevents-batch+json", _Batch, [_CLOUD_EVENT_EXAMPLE]),
+            Said("application/cloudevents-batch+json", _CloudBatch, [_CLOUD_EVENT_EXAMPLE]),
         ),
     ),
     "GET /events": Operation(
@@ -283,7 +292,7 @@ OPERATIONS: dict[str, Operation] = {
         "health",
         "Whether events are accepted now",
         {200: Answered("They are.", Said(_JSON, dict[str, str], {"status": "ready"}))},
-        ("log_not_durable", "log_unavailable", "shutting_down", *_ALWAYS),
+        ("log_not_durable", "log_unavailable", *_ALWAYS),
     ),
     "GET /api/health": Operation(
         "health",

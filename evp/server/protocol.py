@@ -32,7 +32,6 @@ from evp.server.request import (
     EVENT_PATH,
     Bodies,
     body_bytes_max,
-    header_twice,
     media_of,
     new_id,
     sane_id,
@@ -198,7 +197,7 @@ class IngestProtocol(Connection):
         length = headers.get(b"content-length")
         if length is None or not length.isdigit() or not _NOT_PLAIN.isdisjoint(headers):
             return None
-        if len(headers) != len(self.headers) and header_twice(self.headers):
+        if len(headers) != len(self.headers):  # One is there twice.
             return None
         if self.parser.get_method() != b"POST" or self.parser.get_http_version() != "1.1":
             return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -485,3 +486,19 @@ async def test_both_are_away(
                 await taken(blind, key)
                 await asyncio.to_thread(own_store_server.start)
     assert key not in str(logs)
+
+
+async def test_many_at_once_are_one_too_many(quick_server: InProcess) -> None:
+    """Requests that were let in by their heads are looked at again once their bodies are there."""
+    async with key_of(quick_server, rate_per_s=1) as (key, _), contextlib.AsyncExitStack() as stack:
+        await until_paid(quick_server, key)
+        batch = gzip.compress(msgspec.json.encode([event(n) for n in range(1_000)]))
+        headers = JSON | {"x-api-key": key, "content-encoding": "gzip"}
+        sent = request(batch, headers=headers, path="/events/batch")
+        wires = [await stack.enter_async_context(quick_server.wire()) for _ in range(10)]
+        for wire in wires:
+            await wire.send(sent[:-1])
+        for wire in wires:
+            await wire.send(sent[-1:])
+        statuses = sorted([(await wire.reply()).status for wire in wires])
+    assert statuses == [202] + [429] * 9

@@ -93,6 +93,8 @@ async def _take(request: AnyRequest, path: bytes) -> Response[bytes]:
             if encoding is not None:
                 most_bytes = body_bytes_max(path)
                 body = await unpack(body, encoding, most_bytes, hold, parts.bodies.threads)
+            # Many may have come at once, and been let in by their heads.
+            grant.require_pace()
             grant.spend(await _hand_on(parts, headers, body, media, asked, respond))
         except Refusal as refusal:
             grant.spend(0)
