@@ -83,9 +83,9 @@ bench-store: ## build the embedded store as a compiled program, for the bench to
 	@test -x .bench/store/bin/secantusd-rs || cargo install secantus-mdb --version $(STORE_VERSION) \
 		--ignore-rust-version --root .bench/store
 
-API_EXAMPLES ?= 200
+API_EXAMPLES ?= 400
 
-api-cases: $(READY) ## some 8,000 requests made of the OpenAPI document: server and document agree
+api-cases: $(READY) ## some 6,000 requests made of the OpenAPI document: server and document agree
 	@EVP_API_EXAMPLES=$(API_EXAMPLES) $(BIN)/python -m pytest -q tests/e2e/test_openapi.py
 
 FUZZ_S ?= 300

@@ -15,16 +15,19 @@ from evp.clock import monotonic_s
 from evp.errors import Refusal, StoreTooSlow, StoreUnavailable
 from evp.limits import (
     ANSWER_KEEP_S,
+    READ_AT_ONCE,
     READ_CONNECTIONS_MAX,
     READ_REACH_S_MAX,
     READ_S_MAX,
+    READ_WAITING_MAX,
     TAIL_FRAMES_MAX,
     TAIL_FRESH_S,
     TAIL_KEPT_S,
     TAIL_STALE_S_MAX,
 )
 from evp.logs import get
-from evp.server.shared import Shared, Turns
+from evp.server.shared import Shared
+from evp.server.turns import Turns
 from evp.settings import Settings
 from evp.signals import end
 from evp.storage.bounded import limited
@@ -45,7 +48,7 @@ class Reading:
         self._client = connect(settings, connections_max=READ_CONNECTIONS_MAX, retry_reads=False)
         self._db = database(self._client, settings.mongo_db)
         self._within_s = within_s
-        self._turns = Turns()
+        self._turns = Turns(READ_AT_ONCE, READ_WAITING_MAX)
         self._metrics: Shared[Metrics] = Shared(ANSWER_KEEP_S)
         self._tails: Shared[Tail] = Shared(0.0)
         self._tail_reader = TailReader(self._db, TAIL_FRAMES_MAX)
@@ -78,7 +81,7 @@ class Reading:
     @contextlib.asynccontextmanager
     async def asking(self) -> AsyncIterator[Database]:
         """Give the store for one question, once it is its turn; raises as `metrics`."""
-        async with self._turns, self._within_limits():
+        async with self._turns.one(), self._within_limits():
             yield self._db
 
     async def close(self) -> None:

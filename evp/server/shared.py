@@ -7,36 +7,10 @@ from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
 from evp.clock import monotonic_s
-from evp.errors import Refusal
-from evp.limits import ANSWERS_MAX, READ_AT_ONCE, READ_WAITING_MAX
+from evp.limits import ANSWERS_MAX
 from evp.signals import end
 
 T = TypeVar("T")
-
-
-class Turns:
-    """So many questions are worked on at once, and so many wait; all others are refused."""
-
-    def __init__(self, at_once: int = READ_AT_ONCE, waiting_max: int = READ_WAITING_MAX) -> None:
-        self._turns = asyncio.Semaphore(at_once)
-        self._most = at_once + waiting_max
-        self._taken = 0
-
-    async def __aenter__(self) -> None:
-        """Wait for a turn. Raises Refusal `server_busy` where too many wait already."""
-        if self._taken >= self._most:
-            raise Refusal("server_busy", "too many questions wait for the store", retry_after_s=1)
-        self._taken += 1
-        try:
-            await self._turns.acquire()
-        except BaseException:
-            self._taken -= 1
-            raise
-
-    async def __aexit__(self, *_error: object) -> None:
-        """Give the turn to the next one."""
-        self._taken -= 1
-        self._turns.release()
 
 
 class Shared(Generic[T]):

@@ -14,7 +14,8 @@ from evp.limits import SERIES_POINTS_MAX, SERIES_POINTS_USUAL
 from evp.server.analytics import INTERVALS_MS, span_of
 from evp.server.queries import moment_ms
 from evp.server.receipts import Receipt, read_cursor, read_receipt, write_cursor
-from evp.server.shared import Shared, Turns
+from evp.server.shared import Shared
+from evp.server.turns import Turns
 from evp.storage.buckets import BUCKET_MS
 from evp.storage.listing import Place
 
@@ -194,7 +195,7 @@ async def test_too_many_questions_are_refused() -> None:
     inside, go_on = asyncio.Event(), asyncio.Event()
 
     async def ask() -> str:
-        async with turns:
+        async with turns.one():
             inside.set()
             await go_on.wait()
             return "done"
