@@ -1,4 +1,4 @@
-"""Fuzz the accept path with atheris: `make fuzz SECONDS=3600`.
+"""Fuzz the accept path with atheris: `make fuzz FUZZ_S=3600`.
 
 What is found lands beside the corpus as `crash-…`; give it as an argument to see it again.
 The corpus is kept in the repository, so that the next run begins where this one ended.
