@@ -51,7 +51,10 @@ class EpochRow(Struct, gc=False):
 
 
 class FrameHeader(Struct, gc=False):
-    """A row of `frames`. `ids` are 16 bytes each, one after the other; empty if not asked for."""
+    """A row of `frames`. `ids` are 16 bytes each, one after the other; empty if not asked for.
+
+    Of an expired frame they are gone but for those of events that were `lost` before.
+    """
 
     frame_id: ObjectId
     srv: bytes
@@ -61,11 +64,17 @@ class FrameHeader(Struct, gc=False):
     external: bool
     expired: bool
     ids: bytes
+    lost: bytes = b""
 
     @property
     def event_ids(self) -> list[bytes]:
         """The ids of its events, in order."""
         return ids_of(self.ids)
+
+    @property
+    def lost_ids(self) -> list[bytes]:
+        """The ids of events that were nowhere when it expired, in order."""
+        return ids_of(self.lost)
 
 
 class Settled(Struct, gc=False):
@@ -193,6 +202,7 @@ def _header(row: Document) -> FrameHeader:
         row.get("external", False),
         bool(row.get("expired")),
         row.get("ids", b""),
+        row.get("lost", b""),
     )
 
 

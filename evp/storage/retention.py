@@ -7,6 +7,7 @@ takes for lost what is on its way out; and each step can be done again, by whoev
 goes on after a crash. A document goes only if it is this frame's: one that was
 stored again since, by a younger frame, carries that one's id and stays. Header and
 outcome are kept, without the ids, so numbers have no gap and sums stay what they were.
+Of what the log had lost of a frame the ids stay (`lost`), so that the proof still tells.
 
 Which buckets have frames that hold events is a date in each (`expire_from`), given
 to it by whoever sums it up: a late frame makes its bucket due, and so comes back here.
@@ -21,7 +22,7 @@ from typing import Any
 
 from bson import Binary, ObjectId
 from msgspec import Struct
-from pymongo import DeleteMany, UpdateMany
+from pymongo import DeleteMany, UpdateMany, UpdateOne
 
 from evp.clock import from_ms, monotonic_s, to_ms
 from evp.limits import (
@@ -40,6 +41,7 @@ from evp.storage.dlq import STATES, Filters, purge, walk
 from evp.storage.failures import told
 from evp.storage.lookup import ids_of, portions
 from evp.storage.schema import BUCKETS, DEAD_LETTERS, EVENTS, FRAMES, META, OUTCOMES
+from evp.storage.sweep import judge_again
 
 _STATE = "retention"
 _LONG_AGO = from_ms(0)
@@ -121,27 +123,36 @@ class _Turn:
         if ready:
             began = {"$max": {"expired_to": start}}
             await db[META].update_one({"_id": _STATE}, began, upsert=True)
+        expired = 0
         for portion in _portions(ready):
             if self.done.frames and monotonic_s() >= self._ends_at_s:
                 self.done.more = True
                 return True
-            self.done.events += await _expire_frames(db, [one["_id"] for one in portion])
-            self.done.frames += len(portion)
-        if len(headers) == EXPIRE_HEADERS_MAX and ready:
+            missing = {one["_id"]: settled[one["_id"]] for one in portion}
+            found = await judge_again(db, [id_ for id_, indexes in missing.items() if indexes])
+            # What was lost and is there again is accounted for first, and the frame goes later.
+            missing = {id_: indexes for id_, indexes in missing.items() if id_ not in found}
+            self.done.events += await _expire_frames(db, missing)
+            expired += len(missing)
+            self.done.frames += len(missing)
+        if len(headers) == EXPIRE_HEADERS_MAX and expired:
             self.done.more = True
             return True
-        if len(ready) < len(headers):
+        if expired < len(headers):
             return False
         # Whoever changes something in it meanwhile has it summed up, and then looked at, again.
         as_it_was = {"_id": bucket["_id"], "dirty": bucket["dirty"], "fold_at": {"$exists": False}}
         await db[BUCKETS].update_one(as_it_was, {"$unset": {"expire_from": ""}})
         return True
 
-    async def _settled(self, frame_ids: Sequence[ObjectId]) -> set[ObjectId]:
-        """Return which frames nobody writes any more: settled, and not just now."""
-        fields = {"open": 1, "settled_at": 1}
+    async def _settled(self, frame_ids: Sequence[ObjectId]) -> dict[ObjectId, list[int]]:
+        """Return the frames that nobody writes any more, settled and not just now.
+
+        Each with the indexes of its events that are missing.
+        """
+        fields = {"open": 1, "settled_at": 1, "missing": 1}
         return {
-            row["_id"]
+            row["_id"]: row.get("missing", [])
             for portion in portions(frame_ids)
             for row in await self._db[OUTCOMES].find({"_id": {"$in": portion}}, fields).to_list()
             if not row.get("open") and row["settled_at"] <= self._settled_before
@@ -161,9 +172,12 @@ def _portions(headers: Sequence[Document]) -> list[list[Document]]:
     return found
 
 
-async def _expire_frames(db: Database, frame_ids: Sequence[ObjectId]) -> int:
-    """Expire frames; return how many documents were deleted."""
-    await _change(db, frame_ids, {"expired": True})
+async def _expire_frames(db: Database, missing: Mapping[ObjectId, Sequence[int]]) -> int:
+    """Expire frames, each with the indexes that are missing; return how many documents went."""
+    frame_ids = list(missing)
+    if not frame_ids:
+        return 0
+    await _mark(db, missing)
     await _empty_letters(db, frame_ids)
     events: list[tuple[bytes, ObjectId]] = []
     for some in portions(frame_ids):
@@ -173,14 +187,25 @@ async def _expire_frames(db: Database, frame_ids: Sequence[ObjectId]) -> int:
     if events:
         deletes = [DeleteMany(_own(portion)) for portion in portions(events)]
         deleted = (await db[EVENTS].bulk_write(deletes, ordered=False)).deleted_count
-    await _change(db, frame_ids, {"ids": _NO_IDS})
+    await db[FRAMES].bulk_write(_updates(frame_ids, {"ids": _NO_IDS}), ordered=False)
     return deleted
 
 
-async def _change(db: Database, frame_ids: Sequence[ObjectId], to: Document) -> None:
-    """Change headers, all of them in one write."""
-    updates = [UpdateMany({"_id": {"$in": some}}, {"$set": to}) for some in portions(frame_ids)]
+async def _mark(db: Database, missing: Mapping[ObjectId, Sequence[int]]) -> None:
+    """Mark frames expired, and in the same write keep the ids of what is missing of them."""
+    updates: list[UpdateMany | UpdateOne] = []
+    updates += _updates([id_ for id_, indexes in missing.items() if not indexes], {"expired": True})
+    for some in portions([id_ for id_, indexes in missing.items() if indexes]):
+        for row in await db[FRAMES].find({"_id": {"$in": some}}, {"ids": 1}).to_list():
+            ids = ids_of(bytes(row["ids"]))
+            lost = b"".join(ids[index] for index in missing[row["_id"]])
+            marked = {"$set": {"expired": True, "lost": lost}}
+            updates.append(UpdateOne({"_id": row["_id"]}, marked))
     await db[FRAMES].bulk_write(updates, ordered=False)
+
+
+def _updates(frame_ids: Sequence[ObjectId], to: Document) -> list[UpdateMany]:
+    return [UpdateMany({"_id": {"$in": some}}, {"$set": to}) for some in portions(frame_ids)]
 
 
 def _own(events: Sequence[tuple[bytes, ObjectId]]) -> Document:

@@ -8,10 +8,11 @@ from typing import Any, cast
 
 import hypothesis
 import pytest
-from bson import Binary
+from bson import Binary, ObjectId
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
+from evp.balance import look_once
 from evp.clock import from_ms, now_ms, to_ms
 from evp.frame import Frame
 from evp.limits import EXPIRE_LATER_MS
@@ -27,15 +28,22 @@ from evp.storage.sweep import judge_again
 from evp.storage.writer import Writer
 from evp.stream.client import Link
 from evp.verify import run
-from evp.verify.report import Kind
+from evp.verify.report import Kind, Scope
 from evp.worker.upkeep import Upkeep
 from tests.integration.test_settle import cut_off
 from tests.support.make import event, frame_of
 from tests.support.stores import MAY_LEAVE_SOCKETS, WRITE_MS, Listener, documents, store, the_one
 from tests.support.sums import fold_all, sweep_all
-from tests.support.verifying import clean, look, the_finding
+from tests.support.verifying import (
+    EVERYTHING,
+    Accepting,
+    accepting,
+    clean,
+    look,
+    the_finding,
+)
 from tests.support.wait import until
-from tests.support.workers import changed, working
+from tests.support.workers import changed, drain, working
 
 pytestmark = MAY_LEAVE_SOCKETS
 
@@ -282,6 +290,107 @@ async def test_dead_letters_are_emptied(
     assert "judge_at" not in outcome
     assert await totals(db) == before
     await clean(settings)
+
+
+@pytest.fixture
+async def server(db: Database, link: Link, settings: Settings) -> AsyncIterator[Accepting]:
+    """A server process."""
+    async with accepting(settings) as server:
+        yield server
+
+
+async def lose(server: Accepting, db: Database, link: Link, settings: Settings) -> ObjectId:
+    """Lose the second of three events, with its entry, before an old frame was settled.
+
+    Returns the frame, judged by what the store has of it.
+    """
+    await server.frames([event(0), event(1), event(2)])
+    await server.record_in_store(db)
+    await drain(settings)
+    await link.call("XTRIM", settings.stream, "MAXLEN", 0)
+    header = await the_one(db, schema.FRAMES)
+    await db[schema.OUTCOMES].delete_many({})
+    await db[schema.EVENTS].delete_one({"id": "e1"})
+    aged = {"bucket": from_ms(OLD_MS), "entry": f"{OLD_MS}-1"}
+    await db[schema.FRAMES].update_one({"_id": header["_id"]}, {"$set": aged})
+    await db[schema.BUCKETS].delete_many({})
+    assert await judge_again(db, [header["_id"]]) == {header["_id"]}
+    await fold_all(db)
+    return cast("ObjectId", header["_id"])
+
+
+async def test_loss_outlives_its_frame(
+    server: Accepting, db: Database, link: Link, settings: Settings
+) -> None:
+    """What the log lost of a frame is told after its documents are gone, as it was before."""
+    frame_id = await lose(server, db, link, settings)
+    before = await the_finding(settings)
+    assert (before.kind, before.events, before.frame_id) == (Kind.ENTRY_LOST, 1, str(frame_id))
+    assert await expire_all(db) == Expired(frames=1, events=2)
+    for scope in (EVERYTHING, Scope(), Scope(sample=5), Scope(repair=True)):
+        assert await the_finding(settings, scope) == before
+    assert (await look_once(settings, db)).unaccounted == 1
+    report = await look(settings, Scope(acknowledge="the failover"))
+    assert (report.exit_code, report.acknowledged_total) == (0, 1)
+    assert (await look_once(settings, db)).unaccounted == 0
+    known = await clean(settings)
+    assert [one.key for one in known.acknowledged] == [before.key]
+
+
+async def test_known_loss_stays_known(
+    server: Accepting, db: Database, link: Link, settings: Settings
+) -> None:
+    """A loss that was acknowledged alarms nobody once its frame is expired."""
+    await lose(server, db, link, settings)
+    await look(settings, Scope(acknowledge="the failover"))
+    await clean(settings)
+    await expire_all(db)
+    assert (await clean(settings)).acknowledged_total == 1
+    assert (await look_once(settings, db)).unaccounted == 0
+
+
+async def test_loss_that_was_sent_again(
+    server: Accepting, db: Database, link: Link, writer: Writer, settings: Settings
+) -> None:
+    """What was lost and is there again by the time its frame expires is no loss any more."""
+    await lose(server, db, link, settings)
+    await writer.write([taken_at(YOUNG_MS, 1)])
+    await fold_all(db)
+    await clean(settings)
+    # It is seen that it is there, so the account changes first, and is left for a while.
+    assert await expire_all(db) == Expired()
+    await fold_all(db)
+    later_ms = now_ms() + 2 * HOUR_MS + EXPIRE_LATER_MS
+    assert (await expire(db, KEEP_MS, later_ms)).events == 2
+    assert await ids_left(db) == ["e1"]
+    await clean(settings)
+    assert (await look_once(settings, db)).unaccounted == 0
+
+
+async def test_loss_when_cut_off_anywhere(
+    server: Accepting,
+    db: Database,
+    link: Link,
+    settings: Settings,
+    heard: tuple[Database, Listener],
+) -> None:
+    """Whenever retention ends, the same loss is told at once, and to the end."""
+    await lose(server, db, link, settings)
+    before = await the_finding(settings)
+    kept = {name: await documents(db, name) for name in await db.list_collection_names()}
+    after, is_cut = 0, True
+    while is_cut:
+        after += 1
+        for name, rows in kept.items():
+            await db[name].delete_many({})
+            if rows:
+                await db[name].insert_many(rows)
+        is_cut = await expire_cut_off(heard, after)
+        assert await the_finding(settings) == before
+        await expire_all(db)
+        assert await the_finding(settings) == before
+        assert await ids_left(db) == []
+    assert after > 6
 
 
 async def test_worker_expires(db: Database, writer: Writer, settings: Settings) -> None:
