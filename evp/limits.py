@@ -47,6 +47,10 @@ API_KEYS_CHANGE_TRIES_MAX = 10
 API_KEY_RATE_PER_S_MAX = 1_000_000
 #: Request line and headers of one HTTP request.
 HEADER_BYTES_MAX = 32 * KIB
+#: The query of a URL, and how many parameters it has: libraries keep what they parsed of the last
+#: thousand.
+QUERY_BYTES_MAX = 16 * KIB
+QUERY_PARAMETERS_MAX = 16
 #: The head of a request that is kept to compare the next one with.
 REPEATED_HEAD_BYTES_MAX = 2 * KIB
 #: Connections of one server process, as far as it may open so many files.
