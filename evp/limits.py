@@ -47,6 +47,10 @@ API_KEYS_CHANGE_TRIES_MAX = 10
 API_KEY_RATE_PER_S_MAX = 1_000_000
 #: Request line and headers of one HTTP request.
 HEADER_BYTES_MAX = 32 * KIB
+#: The query of a URL, and how many parameters it has: libraries keep what they parsed of the last
+#: thousand.
+QUERY_BYTES_MAX = 16 * KIB
+QUERY_PARAMETERS_MAX = 16
 #: The head of a request that is kept to compare the next one with.
 REPEATED_HEAD_BYTES_MAX = 2 * KIB
 #: Connections of one server process, as far as it may open so many files.
@@ -320,9 +324,11 @@ METRICS_LOOK_S_MAX = 2.0
 METRICS_LOOK_KEEP_S = 1.0
 #: Consumer groups that metrics tell of, those that are furthest behind.
 METRICS_GROUPS_MAX = 100
-#: Connections to the port for metrics, and how long an idle one stays open, seconds.
+#: Connections to a port for metrics alone; the head of a request there; and how long one may
+#: take from the first byte to the last, seconds.
 METRICS_CONNECTIONS_MAX = 32
-METRICS_KEEP_ALIVE_S = 15
+METRICS_HEAD_BYTES_MAX = 8 * KIB
+METRICS_REQUEST_S_MAX = 10.0
 #: One turn of retention takes this long, and what the last writes of it take, seconds.
 EXPIRE_TURN_S = 0.5
 #: Events and frames that it expires at once: whole frames, at least one.

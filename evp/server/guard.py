@@ -2,7 +2,7 @@
 
 An answer has the id of its request, which stands in evp's log as well, and the
 headers that keep browsers and caches from harm. A request that could be read in
-two ways is refused before any route sees it.
+two ways, or asks for too much to be parsed, is refused before any route sees it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from evp.logs import of_request
 from evp.server.answer import CLOSE, REQUEST_ID, SAFE, Answer
 from evp.server.cors import Cors, preflight
 from evp.server.problem import note, problem
-from evp.server.request import header_twice
+from evp.server.request import header_twice, query_too_large
 
 #: Of every answer whose route says nothing else.
 _UNLESS_SET = (*SAFE, (b"cache-control", b"no-store"))
@@ -44,7 +44,7 @@ class Guard:
                 message["headers"] = [*own, *missing, *added]
             await send(message)
 
-        refusal = header_twice(scope["headers"])
+        refusal = header_twice(scope["headers"]) or query_too_large(scope["query_string"])
         if refusal is not None:
             answer = problem(refusal)
             await _send(answer.plus(CLOSE), send_on)

@@ -20,6 +20,8 @@ from evp.limits import (
     BATCH_BODY_BYTES_MAX,
     BODIES_BYTES_MAX,
     BODIES_IN_THREADS_MAX,
+    QUERY_BYTES_MAX,
+    QUERY_PARAMETERS_MAX,
     REQUEST_ID_CHARS_MAX,
     SINGLE_BODY_BYTES_MAX,
 )
@@ -87,6 +89,15 @@ def header_twice(headers: Iterable[tuple[bytes, bytes]]) -> Refusal | None:
             return Refusal("invalid_request", f"the header {name.decode()} is there twice")
         if name in SINGLE_HEADERS:
             seen.add(name)
+    return None
+
+
+def query_too_large(query: bytes) -> Refusal | None:
+    """Return why a request is refused whose query has more than any route takes."""
+    if len(query) > QUERY_BYTES_MAX:
+        return Refusal("invalid_query", f"the query may have {QUERY_BYTES_MAX} bytes")
+    if query.count(b"&") >= QUERY_PARAMETERS_MAX:
+        return Refusal("invalid_query", f"the query may have {QUERY_PARAMETERS_MAX} parameters")
     return None
 
 

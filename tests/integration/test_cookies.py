@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from litestar._parsers import parse_cookie_string
 
 from evp.server.person import ACCESS_COOKIE, REFRESH_COOKIE
 from evp.settings import Settings
@@ -83,6 +84,32 @@ async def test_a_browser_is_known_by_them(crowd: People, cookies: dict[str, str]
     # What is sent on purpose goes before what a browser sends by itself.
     assert (await crowd.me(cookie=f"{ACCESS_COOKIE}=old", x_api_key="test-key")).status == 200
     assert (await crowd.me("garbage", cookie=cookie)).code == "invalid_token"
+
+
+@pytest.mark.parametrize(
+    ("first", "last"),
+    [("", ""), ("a=b; ", "; c"), (" ;; = ;", f"; {ACCESS_COOKIE}=old"), ("x" * 20_000 + ";", ";")],
+    ids=["alone", "among others", "first of two", "behind a long one"],
+)
+async def test_the_first_cookie_of_the_name_counts(
+    crowd: People, cookies: dict[str, str], first: str, last: str
+) -> None:
+    """Whatever else a browser sends along, the first cookie of evp's name is the one."""
+    token = value_of(cookies[ACCESS_COOKIE])
+    assert (await crowd.me(cookie=f"{first}{ACCESS_COOKIE}={token}{last}")).status == 200
+    assert (await crowd.me(cookie=f'{first}{ACCESS_COOKIE}="{token}"{last}')).status == 200
+    for other in (f"x{ACCESS_COOKIE}={token}", ACCESS_COOKIE, f"a={ACCESS_COOKIE}={token}"):
+        assert (await crowd.me(cookie=other)).code == "unauthenticated"
+    assert (await crowd.me(cookie=f"{ACCESS_COOKIE}=old; {sent(cookies)}")).code == "invalid_token"
+
+
+async def test_no_cache_has_them(crowd: People, cookies: dict[str, str]) -> None:
+    """Cookies are tokens, and a stranger's are of any size: nothing keeps what was read of them."""
+    before = parse_cookie_string.cache_info()
+    assert (await crowd.me(cookie=sent(cookies))).status == 200
+    for number in range(20):
+        assert (await crowd.me(cookie=f"{ACCESS_COOKIE}={number}")).code == "invalid_token"
+    assert parse_cookie_string.cache_info() == before
 
 
 async def test_refresh_by_cookie(server: InProcess, crowd: People, cookies: dict[str, str]) -> None:

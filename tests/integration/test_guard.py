@@ -12,7 +12,12 @@ from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
 from evp.http import Reply
-from evp.limits import HEADER_BYTES_MAX, REQUEST_ID_CHARS_MAX
+from evp.limits import (
+    HEADER_BYTES_MAX,
+    QUERY_BYTES_MAX,
+    QUERY_PARAMETERS_MAX,
+    REQUEST_ID_CHARS_MAX,
+)
 from evp.server import accept
 from tests.support.server import (
     JSON,
@@ -150,6 +155,28 @@ async def test_header_that_may_be_there_twice(server: InProcess) -> None:
     """Proxies add headers of their own; those may come twice."""
     sent = request(ONE).replace(b"\r\n\r\n", b"\r\nvia: 1.1 a\r\nvia: 1.1 b\r\n\r\n", 1)
     assert (await server.ask(sent)).status == 202
+
+
+@pytest.mark.parametrize("path", ["/events", "/api/live", "/nowhere", "/events/a"])
+@pytest.mark.parametrize(
+    "query",
+    ["a" * (QUERY_BYTES_MAX + 1), "a&" * 15_000, "&" * QUERY_PARAMETERS_MAX],
+    ids=["long", "many", "one too many"],
+)
+async def test_query_that_is_too_large(server: InProcess, path: str, query: str) -> None:
+    """Nobody makes the server parse, and keep, a query without end; a key is not needed to try."""
+    async with server.wire() as wire:
+        await wire.send(request(b"", method="GET", path=f"{path}?{query}", headers={}))
+        reply = await wire.reply()
+        assert (reply.status, reply.code) == (422, "invalid_query")
+        assert await wire.rest() == b""
+
+
+async def test_query_that_is_large_enough(server: InProcess) -> None:
+    """A query at both limits gets to its route."""
+    parameters = [f"a{number}=" for number in range(QUERY_PARAMETERS_MAX)]
+    query = "&".join(parameters).ljust(QUERY_BYTES_MAX, "a")
+    assert (await server.get(f"/api/live?{query}")).status == 200
 
 
 @pytest.fixture(scope="module")

@@ -54,7 +54,7 @@ HOMES: dict[str, str] = {
     "rich": "views cli",
     "structlog": "logs",
     "typer": "cli",
-    "uvicorn": "server metrics",
+    "uvicorn": "server",
     "uvloop": "cli loadtest",
 }
 """The parts that may import a library. `bson` is a codec: its types are those of documents."""
