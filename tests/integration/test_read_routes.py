@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
+from datetime import datetime
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -257,6 +258,10 @@ BAD_QUERIES = [
     (EVENTS, "type=" + "x" * 2_001),
     (EVENTS, "from=now&to=now"),
     (EVENTS, "to=never"),
+    (EVENTS, "to=9999-12-31T23:59:59-14:00"),
+    (EVENTS, "from=9999-12-31T23:59:59-14:00"),
+    (EVENTS, "from=0001-01-01T00:00:00%2B14:00"),
+    (METRICS, "to=9999-12-31T23:59:59-14:00"),
     (EVENTS, "cursor=x"),
     (EVENTS, "cursor=" + "A" * 40),
     (EVENTS, "cursor=%ff%fe"),
@@ -298,7 +303,13 @@ async def test_odd_values_are_only_values(reader: InProcess, value: str) -> None
 
 
 names = st.sampled_from(["type", "source", "subject", "from", "to", "limit", "cursor", "interval"])
-texts = st.text(max_size=20) | st.sampled_from(["now", "now-1h", "1m", "1", "t"])
+offsets = st.sampled_from(["Z", "+00:00", "+14:00", "-14:00", "+23:59", "-23:59"])
+dates = st.datetimes().map(datetime.isoformat) | st.sampled_from(
+    ["0001-01-01T00:00:00", "1970-01-01T00:00:00", "9999-12-31T23:59:59.999999"]
+)
+moments = st.builds(str.__add__, dates, offsets)
+words = st.sampled_from(["now", "now-1h", "1m", "1", "t"])
+texts = st.text(max_size=20) | moments | words
 parameters = st.tuples(names | st.text(max_size=8), texts)
 raw_queries = st.binary(max_size=40).map(lambda raw: "".join(f"%{byte:02x}" for byte in raw))
 
