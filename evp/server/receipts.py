@@ -19,7 +19,9 @@ from evp.server.queries import invalid
 from evp.storage.buckets import BUCKET_MS
 from evp.storage.listing import Place
 
-_RECEIPT = re.compile(r"0\.([0-9]{1,20}-[0-9]{1,20})\.([0-9]{1,6})")
+_RECEIPT = re.compile(r"0\.([0-9]{1,20})-([0-9]{1,20})\.([0-9]{1,6})")
+#: What either part of an entry id can hold.
+_PART_MAX = 2**64 - 1
 _CURSOR = struct.Struct(">Bq12sI")
 _CURSOR_VERSION = 1
 
@@ -34,9 +36,10 @@ class Receipt(NamedTuple):
 def read_receipt(text: str) -> Receipt:
     """Return a receipt. Raises Refusal `invalid_query`."""
     found = _RECEIPT.fullmatch(text)
-    if found is None:
+    if found is None or max(int(found[1]), int(found[2])) > _PART_MAX:
         raise invalid("receipt is no receipt of this server")
-    return Receipt(found[1], int(found[2]))
+    # As the log writes it: without leading zeros.
+    return Receipt(f"{int(found[1])}-{int(found[2])}", int(found[3]))
 
 
 def write_cursor(place: Place) -> str:

@@ -267,6 +267,8 @@ BAD_QUERIES = [
     (EVENTS, "cursor=%ff%fe"),
     (EVENT, "receipt=1.1-1.1"),
     (EVENT, "receipt=0.$gt-1.1"),
+    (EVENT, "receipt=0.18446744073709551616-0.0"),
+    (EVENT, "receipt=0.1-18446744073709551616.0"),
     (EVENT, "limit=1"),
 ]
 

@@ -124,6 +124,8 @@ def test_any_text_is_a_cursor_or_refused(text: str) -> None:
 def test_receipts() -> None:
     """A receipt is what the server gave, and nothing else."""
     assert read_receipt("0.1767323045678-3.17") == Receipt("1767323045678-3", 17)
+    assert read_receipt(f"0.{2**64 - 1}-{2**64 - 1}.0").entry_id == f"{2**64 - 1}-{2**64 - 1}"
+    assert read_receipt("0.01-01.0").entry_id == "1-1"
     for text in (
         "",
         "1.1-1.1",
@@ -133,6 +135,8 @@ def test_receipts() -> None:
         "0.$gt-1.1",
         "0.1-1.1 ",
         "0.\u0661-1.1",
+        f"0.{2**64}-0.0",
+        f"0.0-{2**64}.0",
     ):
         with pytest.raises(Refusal):
             read_receipt(text)
