@@ -11,11 +11,11 @@ from __future__ import annotations
 import re
 import struct
 from base64 import b64decode, urlsafe_b64encode
-from typing import NamedTuple
 
 from evp.clock import MS_MAX
 from evp.errors import Refusal
 from evp.server.queries import invalid
+from evp.server.waiting import Receipt
 from evp.storage.buckets import BUCKET_MS
 from evp.storage.listing import Place
 
@@ -24,13 +24,6 @@ _RECEIPT = re.compile(r"0\.([0-9]{1,20})-([0-9]{1,20})\.([0-9]{1,6})")
 _PART_MAX = 2**64 - 1
 _CURSOR = struct.Struct(">Bq12sI")
 _CURSOR_VERSION = 1
-
-
-class Receipt(NamedTuple):
-    """Where a request stands in the log: its entry, and its first event in there."""
-
-    entry_id: str
-    first: int
 
 
 def read_receipt(text: str) -> Receipt:

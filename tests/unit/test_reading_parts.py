@@ -13,8 +13,9 @@ from evp.errors import Refusal
 from evp.limits import SERIES_POINTS_MAX, SERIES_POINTS_USUAL
 from evp.server.analytics import INTERVALS_MS, span_of
 from evp.server.queries import moment_ms
-from evp.server.receipts import Receipt, read_cursor, read_receipt, write_cursor
+from evp.server.receipts import read_cursor, read_receipt, write_cursor
 from evp.server.shared import Shared, Turns
+from evp.server.waiting import Receipt
 from evp.storage.buckets import BUCKET_MS
 from evp.storage.listing import Place
 
