@@ -438,6 +438,11 @@ READ_WAITING_MAX = 32
 READ_S_MAX = 10.0
 #: How long a question looks for the store where it seems to be away, seconds.
 READ_REACH_S_MAX = 2.0
+#: An event is looked for in the log: looks that wait for their turn, how long one takes with that,
+#: seconds, and the bytes of carriers that are read; no frame has as many.
+LOG_LOOKS_WAITING_MAX = 32
+LOG_LOOK_S_MAX = 2.0
+LOG_LOOK_BYTES_MAX = 64 * MIB
 #: Equal questions get one answer, which is kept so long, seconds; and how many are.
 ANSWER_KEEP_S = 1.0
 ANSWERS_MAX = 32

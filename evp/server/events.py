@@ -14,15 +14,13 @@ from evp.batch.raw import event_as_json, member
 from evp.errors import LogUnavailable, Refusal
 from evp.server.queries import invalid
 from evp.server.reading import Reading
-from evp.server.receipts import Receipt, write_cursor
-from evp.settings import Settings
+from evp.server.receipts import write_cursor
+from evp.server.waiting import LogPlace, Receipt
 from evp.storage.dlq import Letter
 from evp.storage.listing import Page
-from evp.storage.whereabouts import Begun, Whereabouts, begun, whereabouts
-from evp.stream.client import Link
-from evp.stream.headers import header_of
-from evp.stream.info import events_ahead
-from evp.stream.keys import Keys
+from evp.storage.whereabouts import Begun, Whereabouts, begun, has_gone, whereabouts
+
+_UNASKED = ", and without its receipt the log is not asked"
 
 
 class EventsPage(Struct):
@@ -46,17 +44,11 @@ class DeadLetter(Struct):
     last_at: datetime
 
 
-class LogPlace(Struct):
-    """Where an event waits in the log, behind about so many others."""
-
-    entry: str
-    events_ahead: int
-
-
 class EventPlace(Struct):
     """Where an event is.
 
-    `status` is stored, erased, expired (its time of retention is over), dead_letter,
+    `status` is stored, erased, expired (its time of retention is over, or that of what
+    was sent with its receipt: which events these were is not kept), dead_letter,
     writing (a worker has begun), pending (it waits in the log), or missing: it was
     accepted and is nowhere, as `evp verify` will tell. An event that is stored has dead
     letters beside it where others were sent under its id.
@@ -86,31 +78,32 @@ async def page_of(found: Page) -> EventsPage:
     return EventsPage(events, cursor)
 
 
-async def place_of(
-    reading: Reading, settings: Settings, event_id: bytes, receipt: Receipt | None
-) -> EventPlace:
+async def place_of(reading: Reading, event_id: bytes, receipt: Receipt | None) -> EventPlace:
     """Return where an event is, looking as it moves: into the log first, then into the store.
 
     Without a receipt only the store is asked. Raises Refusal: `not_found`, `invalid_query`
-    where the receipt is of other events, and what `Reading.asking` raises.
+    where the receipt is of other events, and what `Reading.waits` raises.
     """
     waits: LogPlace | None = None
     log_error: LogUnavailable | None = None
     if receipt is not None:
         try:
-            waits = await _in_log(settings, receipt)
+            waits = await reading.waits(event_id, receipt)
         except LogUnavailable as error:
             log_error = error
     async with reading.asking() as db:
         frame = None if receipt is None else await begun(db, receipt.entry_id)
         found = await whereabouts(db, event_id)
-    if frame is not None and event_id not in frame.ids and not frame.expired:
+        if frame is not None and found.nothing and frame.settled and not frame.expired:
+            frame.expired = await has_gone(db, frame)
+    # An expired frame has lost its ids.
+    if receipt and frame and frame.ids and event_id not in frame.ids[receipt.first :]:
         raise invalid("receipt is one of other events")
     status = _status(found, frame, waits)
     if status is None and log_error is not None:
         raise Refusal("log_unavailable", "the store does not have it, and the log can't be asked")
     if status is None:
-        hint = "" if receipt else ", and without its receipt the log is not asked"
+        hint = ", and it does not wait at this receipt" if receipt else _UNASKED
         raise Refusal("not_found", f"the store has no event with this id{hint}")
     return EventPlace(
         event_id=str(UUID(bytes=event_id)),
@@ -119,16 +112,6 @@ async def place_of(
         dead_letters=[_told(one) for one in found.letters],
         log=waits if status == "pending" else None,
     )
-
-
-async def _in_log(settings: Settings, receipt: Receipt) -> LogPlace | None:
-    """Return where an entry waits; None if it does not, or no more. Raises LogUnavailable."""
-    keys, group = Keys(settings.stream), settings.consumer_group
-    async with Link.opened(settings.redis_url) as link:
-        header = await header_of(link, keys, receipt.entry_id, group)
-        if header is None or header.acked:
-            return None
-        return LogPlace(receipt.entry_id, await events_ahead(link, keys, group, receipt.entry_id))
 
 
 def _status(found: Whereabouts, frame: Begun | None, waits: LogPlace | None) -> str | None:

@@ -14,7 +14,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, ValidationError
 
-from evp.clock import to_ms
+from evp.clock import MS_MAX, to_ms
 from evp.errors import Refusal
 from evp.limits import QUERY_VALUE_CHARS_MAX
 from evp.server.parts import AnyRequest
@@ -59,6 +59,9 @@ def moment_ms(name: str, text: str, now_ms: int) -> int:
         moment = _time_ms(name, text)
     if moment < 0:
         raise invalid(f"{name} lies before 1970")
+    if moment > MS_MAX:
+        # Of the year 9999 by its own zone, and later by UTC.
+        raise invalid(f"{name} lies after the year 9999")
     return moment
 
 

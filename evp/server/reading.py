@@ -2,7 +2,7 @@
 
 It has connections of its own, few of them, a time limit for each question, and
 works on few at once: whoever asks for much waits, or is refused, and neither
-ingest nor the workers notice.
+ingest nor the workers notice. `evp.server.waiting` does the same for the log.
 """
 
 from __future__ import annotations
@@ -28,15 +28,18 @@ from evp.limits import (
 from evp.logs import get
 from evp.server.shared import Shared
 from evp.server.turns import Turns
+from evp.server.waiting import LogPlace, Receipt, Waiting
 from evp.settings import Settings
 from evp.signals import end
 from evp.storage.bounded import limited
 from evp.storage.candidates import Wanted
 from evp.storage.client import Database, close, connect, database, reach
+from evp.storage.groups import writer
 from evp.storage.listing import Page, Place, page
 from evp.storage.metrics import Kept, Metrics, metrics_with
 from evp.storage.minutes import Minutes
 from evp.storage.tail import Tail, TailReader
+from evp.stream.keys import Keys
 
 _log = get("evp.server")
 
@@ -49,6 +52,8 @@ class Reading:
         self._db = database(self._client, settings.mongo_db)
         self._within_s = within_s
         self._turns = Turns(READ_AT_ONCE, READ_WAITING_MAX)
+        self._waiting = Waiting(settings.redis_url, Keys(settings.stream))
+        self._group = settings.consumer_group
         self._metrics: Shared[Metrics] = Shared(ANSWER_KEEP_S)
         self._tails: Shared[Tail] = Shared(0.0)
         self._tail_reader = TailReader(self._db, TAIL_FRAMES_MAX)
@@ -78,6 +83,16 @@ class Reading:
         async with self.asking() as db:
             return await page(db, tail, wanted, after, events_max)
 
+    async def waits(self, event_id: bytes, receipt: Receipt) -> LogPlace | None:
+        """Return where an event waits in the log (`evp.server.waiting`), for whoever stores it.
+
+        Raises as `metrics`, and LogUnavailable.
+        """
+        async with self.asking() as db:
+            writing = await writer(db)
+        group = writing[1] if writing is not None else self._group
+        return await self._waiting.place(event_id, receipt, group)
+
     @contextlib.asynccontextmanager
     async def asking(self) -> AsyncIterator[Database]:
         """Give the store for one question, once it is its turn; raises as `metrics`."""
@@ -90,6 +105,7 @@ class Reading:
             await end(self._keeping)
         await self._metrics.close()
         await self._tails.close()
+        await self._waiting.close()
         await close(self._client)
 
     @contextlib.asynccontextmanager

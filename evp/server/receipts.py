@@ -11,32 +11,28 @@ from __future__ import annotations
 import re
 import struct
 from base64 import b64decode, urlsafe_b64encode
-from typing import NamedTuple
 
 from evp.clock import MS_MAX
 from evp.errors import Refusal
 from evp.server.queries import invalid
+from evp.server.waiting import Receipt
 from evp.storage.buckets import BUCKET_MS
 from evp.storage.listing import Place
 
-_RECEIPT = re.compile(r"0\.([0-9]{1,20}-[0-9]{1,20})\.([0-9]{1,6})")
+_RECEIPT = re.compile(r"0\.([0-9]{1,20})-([0-9]{1,20})\.([0-9]{1,6})")
+#: What either part of an entry id can hold.
+_PART_MAX = 2**64 - 1
 _CURSOR = struct.Struct(">Bq12sI")
 _CURSOR_VERSION = 1
-
-
-class Receipt(NamedTuple):
-    """Where a request stands in the log: its entry, and its first event in there."""
-
-    entry_id: str
-    first: int
 
 
 def read_receipt(text: str) -> Receipt:
     """Return a receipt. Raises Refusal `invalid_query`."""
     found = _RECEIPT.fullmatch(text)
-    if found is None:
+    if found is None or max(int(found[1]), int(found[2])) > _PART_MAX:
         raise invalid("receipt is no receipt of this server")
-    return Receipt(found[1], int(found[2]))
+    # As the log writes it: without leading zeros.
+    return Receipt(f"{int(found[1])}-{int(found[2])}", int(found[3]))
 
 
 def write_cursor(place: Place) -> str:

@@ -12,8 +12,10 @@ from evp.limits import EVENT_LETTERS_MAX
 from evp.storage.buckets import bucket_of
 from evp.storage.client import Database
 from evp.storage.dlq import DELIVERED, Letter, letters_of
+from evp.storage.evidence import owners
 from evp.storage.failures import told
 from evp.storage.lookup import ids_of, raw_events
+from evp.storage.retention import has_expired
 from evp.storage.schema import FRAMES, OUTCOMES
 from evp.storage.settle import is_final
 
@@ -24,14 +26,25 @@ class Whereabouts(Struct):
     event: RawBSONDocument | None
     letters: list[Letter]
 
+    @property
+    def nothing(self) -> bool:
+        """True if the store has neither."""
+        return self.event is None and not self.letters
+
 
 class Begun(Struct):
-    """A frame that a worker has begun to write, and its event ids; `settled` once it is done."""
+    """A frame that a worker has begun to write; `settled` once it is done.
+
+    It has the ids of its events until it is expired and emptied; `stored` and `duplicate`
+    are those of its outcome, 0 before there is one.
+    """
 
     frame_id: ObjectId
     ids: list[bytes]
     settled: bool
     expired: bool
+    stored: int = 0
+    duplicate: int = 0
 
 
 async def whereabouts(db: Database, event_id: bytes) -> Whereabouts:
@@ -60,4 +73,23 @@ async def begun(db: Database, entry_id: str) -> Begun | None:
         ids_of(header.get("ids", b"")),
         settled=outcome is not None and is_final(outcome),
         expired=bool(header.get("expired")),
+        stored=(outcome or {}).get("stored", 0),
+        duplicate=(outcome or {}).get("duplicate", 0),
     )
+
+
+async def has_gone(db: Database, frame: Begun) -> bool:
+    """Return whether an event of a settled frame that is not there has gone with retention.
+
+    Either with the frame, which has expired since it was read; or it was a duplicate, and
+    went with the frame that stored it: then all that this one stored is there. Raises
+    StoreUnavailable.
+    """
+    with told():
+        header = await db[FRAMES].find_one({"_id": frame.frame_id}, {"expired": 1})
+    if header is not None and header.get("expired"):
+        return True
+    if not frame.duplicate or not await has_expired(db):
+        return False
+    holders = await owners(db, frame.ids)
+    return list(holders.values()).count(frame.frame_id) >= frame.stored

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
+from datetime import datetime
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -20,7 +21,10 @@ from evp.identity import canonical, event_id
 from evp.server import reading
 from evp.storage import schema
 from evp.storage.client import Database, close, connect, database
+from evp.storage.writer import Writer
 from evp.stream.keys import Keys
+from tests.integration.test_failure_modes import connections_of
+from tests.integration.test_retention import OLD_MS, YOUNG_MS, expire_all, taken_at
 from tests.support.make import event
 from tests.support.server import (
     API_KEY,
@@ -32,10 +36,10 @@ from tests.support.server import (
     settings_of,
 )
 from tests.support.servers import Server
-from tests.support.stores import MAY_LEAVE_SOCKETS, hanging
-from tests.support.sums import erase
+from tests.support.stores import MAY_LEAVE_SOCKETS, WRITE_MS, hanging
+from tests.support.sums import erase, fold_all
 from tests.support.wait import until
-from tests.support.workers import drain
+from tests.support.workers import changed, drain
 
 pytestmark = MAY_LEAVE_SOCKETS
 
@@ -216,6 +220,85 @@ async def test_event_between_log_and_store(asker: Asker) -> None:
     assert (gone.status, gone.code) == (404, "not_found")
 
 
+async def test_receipt_of_others(asker: Asker) -> None:
+    """An id that was not sent with a receipt does not wait there, nor behind its first event."""
+    answer = await asker.send(event(0), event(1))
+    stranger = canonical(event_id("test", "never sent", TIME_MS))
+    reply = await asker.get(f"/events/{stranger}", receipt=answer["receipt"])
+    assert (reply.status, reply.code) == (404, "not_found")
+    second = f"/events/{canonical(event_id('test', 'e1', TIME_MS))}"
+    behind = answer["receipt"].rpartition(".")[0]
+    for first, status in ((0, 200), (1, 200), (2, 404), (999_999, 404)):
+        reply = await asker.get(second, receipt=f"{behind}.{first}")
+        assert reply.status == status
+    await drain(asker.server.settings)
+    for path, first in ((f"/events/{stranger}", 0), (second, 2)):
+        assert (await asker.get(path, receipt=f"{behind}.{first}")).code == "invalid_query"
+
+
+async def test_entry_of_another_program(asker: Asker) -> None:
+    """A plain entry has no receipt, and no event is said to wait there."""
+    async with asker.server.log() as link:
+        entry = await link.call("XADD", asker.server.settings.stream, "*", "type", "t", "docs", "x")
+    reply = await asker.get(EVENT, receipt=f"0.{entry.decode()}.0")
+    assert (reply.status, reply.code) == (404, "not_found")
+
+
+async def test_duplicate_of_what_has_expired(asker: Asker) -> None:
+    """A duplicate whose original went with retention is expired; what is lost is missing."""
+    await schema.ensure(asker.db)
+    writer = Writer(asker.db, WRITE_MS)
+    await writer.write([taken_at(OLD_MS, 0)])
+    young = taken_at(YOUNG_MS, 0, 1, seq=2)
+    await writer.write([young])
+    await fold_all(asker.db)
+    await expire_all(asker.db)
+    path, receipt = f"/events/{canonical(young.ids[0])}", f"0.{young.entry_id}.0"
+    assert (await asker.read(path, receipt=receipt))["status"] == "expired"
+    assert (await asker.read(path, receipt=f"0.{OLD_MS}-1.0"))["status"] == "expired"
+    await asker.db[schema.EVENTS].delete_many({})
+    assert (await asker.read(path, receipt=receipt))["status"] == "missing"
+
+
+async def test_frame_that_is_expiring(asker: Asker) -> None:
+    """As long as an expired frame has its ids, others are not said to be expired with it."""
+    answer = await asker.send(event(0))
+    await drain(asker.server.settings)
+    await asker.db[schema.FRAMES].update_many({}, {"$set": {"expired": True}})
+    reply = await asker.get(EVENT, receipt=answer["receipt"])
+    assert (reply.status, reply.code) == (422, "invalid_query")
+
+
+async def test_waiting_for_the_group_that_writes(asker: Asker) -> None:
+    """How many are ahead goes by the group that stores them, whatever the server's is called."""
+    await asker.send(event(0), event(1))
+    await drain(changed(asker.server.settings, consumer_group="others"))
+    answer = await asker.send(event(2))
+    waits = await asker.read(f"/events/{answer['event_id']}", receipt=answer["receipt"])
+    assert (waits["status"], waits["log"]["events_ahead"]) == ("pending", 0)
+
+
+async def test_one_connection_for_all_who_ask_with_a_receipt(
+    own_log_server: Server, store_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The log is looked into over one connection that is kept, and dialled anew if it is lost."""
+    settings = settings_of(own_log_server.url, store_url, tmp_path_factory.mktemp("server"))
+    async with serving(settings) as server:
+        await until(server.is_ready, what="the server accepts")
+        asker = Asker(server, None)  # type: ignore[arg-type]
+        answer = await asker.send(event(0))
+        path = f"/events/{answer['event_id']}"
+        before = await connections_of(own_log_server.url)
+        for _ in range(3):
+            asking = [asker.read(path, receipt=answer["receipt"]) for _ in range(20)]
+            assert {one["status"] for one in await asyncio.gather(*asking)} == {"pending"}
+        # This look has dialled once itself.
+        assert await connections_of(own_log_server.url) == before + 2
+        async with server.log() as link:
+            await link.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        assert (await asker.read(path, receipt=answer["receipt"]))["status"] == "pending"
+
+
 async def the_frame(asker: Asker) -> Any:
     """Return the only header there is."""
     return await asker.db[schema.FRAMES].find_one()
@@ -257,11 +340,17 @@ BAD_QUERIES = [
     (EVENTS, "type=" + "x" * 2_001),
     (EVENTS, "from=now&to=now"),
     (EVENTS, "to=never"),
+    (EVENTS, "to=9999-12-31T23:59:59-14:00"),
+    (EVENTS, "from=9999-12-31T23:59:59-14:00"),
+    (EVENTS, "from=0001-01-01T00:00:00%2B14:00"),
+    (METRICS, "to=9999-12-31T23:59:59-14:00"),
     (EVENTS, "cursor=x"),
     (EVENTS, "cursor=" + "A" * 40),
     (EVENTS, "cursor=%ff%fe"),
     (EVENT, "receipt=1.1-1.1"),
     (EVENT, "receipt=0.$gt-1.1"),
+    (EVENT, "receipt=0.18446744073709551616-0.0"),
+    (EVENT, "receipt=0.1-18446744073709551616.0"),
     (EVENT, "limit=1"),
 ]
 
@@ -298,7 +387,13 @@ async def test_odd_values_are_only_values(reader: InProcess, value: str) -> None
 
 
 names = st.sampled_from(["type", "source", "subject", "from", "to", "limit", "cursor", "interval"])
-texts = st.text(max_size=20) | st.sampled_from(["now", "now-1h", "1m", "1", "t"])
+offsets = st.sampled_from(["Z", "+00:00", "+14:00", "-14:00", "+23:59", "-23:59"])
+dates = st.datetimes().map(datetime.isoformat) | st.sampled_from(
+    ["0001-01-01T00:00:00", "1970-01-01T00:00:00", "9999-12-31T23:59:59.999999"]
+)
+moments = st.builds(str.__add__, dates, offsets)
+words = st.sampled_from(["now", "now-1h", "1m", "1", "t"])
+texts = st.text(max_size=20) | moments | words
 parameters = st.tuples(names | st.text(max_size=8), texts)
 raw_queries = st.binary(max_size=40).map(lambda raw: "".join(f"%{byte:02x}" for byte in raw))
 

@@ -13,9 +13,10 @@ from evp.errors import Refusal
 from evp.limits import SERIES_POINTS_MAX, SERIES_POINTS_USUAL
 from evp.server.analytics import INTERVALS_MS, span_of
 from evp.server.queries import moment_ms
-from evp.server.receipts import Receipt, read_cursor, read_receipt, write_cursor
+from evp.server.receipts import read_cursor, read_receipt, write_cursor
 from evp.server.shared import Shared
 from evp.server.turns import Turns
+from evp.server.waiting import Receipt
 from evp.storage.buckets import BUCKET_MS
 from evp.storage.listing import Place
 
@@ -45,6 +46,7 @@ def test_moments(text: str, wanted_ms: int) -> None:
     [
         *("", "yesterday", "now+1h", "now-1w", "now-", "now-1.5h", "now-9999999d", "now-99999d"),
         *("2026-01-02", "2026-01-02T03:04:05", "1969-12-31T23:59:59Z", "1767323045678"),
+        *("9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00+14:00", "1970-01-01T00:00:00+00:01"),
         *("2026-01-02T04:04:05 01:00", "10000-01-01T00:00:00Z", "2026-13-01T00:00:00Z", "$gt"),
     ],
 )
@@ -124,6 +126,8 @@ def test_any_text_is_a_cursor_or_refused(text: str) -> None:
 def test_receipts() -> None:
     """A receipt is what the server gave, and nothing else."""
     assert read_receipt("0.1767323045678-3.17") == Receipt("1767323045678-3", 17)
+    assert read_receipt(f"0.{2**64 - 1}-{2**64 - 1}.0").entry_id == f"{2**64 - 1}-{2**64 - 1}"
+    assert read_receipt("0.01-01.0").entry_id == "1-1"
     for text in (
         "",
         "1.1-1.1",
@@ -133,6 +137,8 @@ def test_receipts() -> None:
         "0.$gt-1.1",
         "0.1-1.1 ",
         "0.\u0661-1.1",
+        f"0.{2**64}-0.0",
+        f"0.0-{2**64}.0",
     ):
         with pytest.raises(Refusal):
             read_receipt(text)

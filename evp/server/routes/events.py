@@ -65,9 +65,8 @@ async def get_event(
     """Tell where an event is: stored, a dead letter, or on its way."""
     await require(request, READ)
     check_names(request, ("receipt",))
-    parts = parts_of(request)
     sent = None if receipt is None else read_receipt(receipt)
-    return await place_of(parts.reading, parts.settings, read_event_id(event_id), sent)
+    return await place_of(parts_of(request).reading, read_event_id(event_id), sent)
 
 
 ROUTES = (list_events, get_event)
