@@ -11,7 +11,7 @@ from evp.batch.tally import Tally
 from evp.clock import from_ms, now_ms, to_ms
 from evp.frame import MINUTE_MS, SOURCE_OTHER
 from evp.limits import PAGE_FRAMES_MAX
-from evp.storage.buckets import FINEST, LEVELS, Level, bucket_of
+from evp.storage.buckets import FINEST, LEVELS, Level, bucket_of, is_expired
 from evp.storage.client import Database, Document
 from evp.storage.schema import BUCKETS, ROLLUPS
 from evp.storage.tail import LONG_AGO, Tail, rows_of
@@ -123,7 +123,10 @@ class _Closed:
         due = {start for start in self._state.due[depth] if first <= start < end}
         query = {"level": level.name, "start": within}
         there, without_cells = set(due), set(due)
-        async for row in rows_of(self._db, BUCKETS, query, {"start": 1, "pruned": 1}):
+        fields = {"start": 1, "pruned": 1, "dirty": 1, "expired": 1}
+        async for row in rows_of(self._db, BUCKETS, query, fields):
+            if is_expired(row):
+                continue
             there.add(row["start"])
             if row.get("pruned"):
                 without_cells.add(row["start"])

@@ -11,13 +11,15 @@ Of what the log had lost of a frame the ids stay (`lost`), so that the proof sti
 
 Which buckets have frames that hold events is a date in each (`expire_from`), given
 to it by whoever sums it up: a late frame makes its bucket due, and so comes back here.
-Buckets that an older evp summed up without it are found by one walk over time.
+Buckets that an older evp summed up without it are found by one walk over time. One of
+which all frames have expired is marked, and so are hours and days: pages leave them out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from itertools import pairwise
 from typing import Any
 
 from bson import Binary, ObjectId
@@ -35,7 +37,7 @@ from evp.limits import (
     EXPIRE_SETTLED_MS,
     EXPIRE_TURN_S,
 )
-from evp.storage.buckets import BUCKET_MS, FINEST
+from evp.storage.buckets import BUCKET_MS, FINEST, LEVELS, bucket_id, is_expired
 from evp.storage.client import Database, Document
 from evp.storage.dlq import STATES, Filters, purge, walk
 from evp.storage.failures import told
@@ -142,7 +144,10 @@ class _Turn:
             return False
         # Whoever changes something in it meanwhile has it summed up, and then looked at, again.
         as_it_was = {"_id": bucket["_id"], "dirty": bucket["dirty"], "fold_at": {"$exists": False}}
-        await db[BUCKETS].update_one(as_it_was, {"$unset": {"expire_from": ""}})
+        of_now = {"$set": {"expired": bucket["dirty"]}}
+        if (await db[BUCKETS].update_one(as_it_was, of_now)).matched_count:
+            await _expire_above(db, start)
+            await db[BUCKETS].update_one(as_it_was, {"$unset": {"expire_from": ""}})
         return True
 
     async def _settled(self, frame_ids: Sequence[ObjectId]) -> dict[ObjectId, list[int]]:
@@ -223,6 +228,27 @@ async def _empty_letters(db: Database, frame_ids: Sequence[ObjectId]) -> None:
     for frame_id in {str(row["frame_id"]) for row in rows}:
         async for letters in walk(db, Filters(frame_id=frame_id), STATES):
             await purge(db, letters)
+
+
+async def _expire_above(db: Database, start: datetime) -> None:
+    """Mark the hour and the day of a bucket expired if all buckets in them are.
+
+    The mark is the version of which that is true, so any later change takes it away.
+    """
+    for finer, level in pairwise(LEVELS):
+        # Whatever changes below from now on changes this version later.
+        above = await db[BUCKETS].find_one({"_id": bucket_id(level, level.start(start))})
+        if above is None:
+            return
+        low = level.start(start)
+        within = {"level": finer.name, "start": {"$gte": low, "$lt": low + level.width}}
+        # Old ones go first, so the last one tells most of the time.
+        latest = db[BUCKETS].find(within, {"dirty": 1, "expired": 1}).sort("start", -1)
+        for some in (latest.clone().limit(1), latest):
+            if not all(is_expired(one) for one in await some.to_list()):
+                return
+        is_so = {"_id": above["_id"], "dirty": above["dirty"]}
+        await db[BUCKETS].update_one(is_so, {"$set": {"expired": above["dirty"]}})
 
 
 async def _put_off(db: Database, bucket: Document, later: datetime) -> None:

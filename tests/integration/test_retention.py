@@ -18,18 +18,22 @@ from evp.frame import Frame
 from evp.limits import EXPIRE_LATER_MS
 from evp.metrics.counts import WorkCounts
 from evp.settings import Settings
-from evp.storage import retention, schema
+from evp.storage import listing, retention, schema
 from evp.storage.account import totals
 from evp.storage.buckets import BUCKET_MS
+from evp.storage.candidates import Wanted
 from evp.storage.client import Database
+from evp.storage.listing import Place, page
 from evp.storage.retention import Expired, expire
 from evp.storage.rollups import fold
 from evp.storage.sweep import judge_again
+from evp.storage.tail import TailReader
 from evp.storage.writer import Writer
 from evp.stream.client import Link
 from evp.verify import run
 from evp.verify.report import Kind, Scope
 from evp.worker.upkeep import Upkeep
+from tests.integration.test_listing import walked
 from tests.integration.test_settle import cut_off
 from tests.support.make import event, frame_of
 from tests.support.stores import MAY_LEAVE_SOCKETS, WRITE_MS, Listener, documents, store, the_one
@@ -265,6 +269,33 @@ async def test_one_turn_is_bounded(db: Database, writer: Writer) -> None:
             assert turn == Expired(frames=2, events=8, more=True)
         assert await expire_all(db) == Expired(frames=4, events=13)
     assert await ids_left(db) == []
+
+
+async def one_page(db: Database) -> tuple[list[str], Place | None]:
+    """Return the senders' ids of the first page, and behind which place it goes on."""
+    found = await page(db, await TailReader(db).read(), Wanted(), None, 10)
+    return [str(one["id"]) for one in found.events], found.more_behind
+
+
+async def test_pages_end_where_events_do(
+    db: Database, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever pages through all events meets none of the headers that are left of old ones."""
+    monkeypatch.setattr(listing, "PAGE_LOOKED_MAX", 5)
+    for number in range(9):
+        at_ms = OLD_MS + number * 11 * HOUR_MS // 3
+        await writer.write([taken_at(at_ms, number, seq=number + 1)])
+    await writer.write([taken_at(YOUNG_MS, 20, seq=20)])
+    await fold_all(db)
+    assert (await expire_all(db)).events == 9
+    assert await one_page(db) == (["e20"], None)
+    # A late one is found at once, summed up, and not any more once it has expired as well.
+    await writer.write([taken_at(OLD_MS + 1, 30, seq=30)])
+    for _ in range(2):
+        assert (await one_page(db))[0] == ["e20", "e30"]
+        await fold_all(db)
+    assert (await expire_all(db)).events == 1
+    assert await one_page(db) == (["e20"], None)
 
 
 async def test_dead_letters_are_emptied(
@@ -522,6 +553,12 @@ class Story:
         elif what == "expire_all":
             await expire_all(self._db)
 
+    async def check_pages(self) -> None:
+        """Check that each event is told once by pages, whatever has expired beside it."""
+        events = await documents(self._db, schema.EVENTS)
+        told = await walked(self._db, Wanted(), 3)
+        assert sorted(told) == sorted(one["_id"] for one in events)
+
     async def check(self) -> None:
         """Check that the young have what they stored, and that of the old nothing is left."""
         events = await documents(self._db, schema.EVENTS)
@@ -559,7 +596,9 @@ async def test_nothing_young_goes_and_nothing_old_stays(
         await story.happen(what, *how)
         if what == "expire":
             assert (await look(settings)).findings == []
+            await story.check_pages()
     await fold_all(db)
     await expire_all(db)
     await story.check()
+    await story.check_pages()
     await clean(settings)
