@@ -322,6 +322,8 @@ METRICS_STALE_S = 5.0
 #: A look at the log for metrics may take this long, and is kept for so long, seconds.
 METRICS_LOOK_S_MAX = 2.0
 METRICS_LOOK_KEEP_S = 1.0
+#: So long a text of metrics is told to all who ask, seconds.
+METRICS_TEXT_KEEP_S = 1.0
 #: Consumer groups that metrics tell of, those that are furthest behind.
 METRICS_GROUPS_MAX = 100
 #: Connections to a port for metrics alone; the head of a request there; and how long one may
