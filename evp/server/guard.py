@@ -7,6 +7,8 @@ two ways, or asks for too much to be parsed, is refused before any route sees it
 
 from __future__ import annotations
 
+from typing import cast
+
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from evp.logs import of_request
@@ -54,6 +56,9 @@ class Guard:
             and self._cors.allows(path, origin)
         ):
             await _send(preflight(headers.get(_ASKED_HEADERS)), send_on)
+        elif scope.get("method") == "HEAD":
+            # The server sends no body after it.
+            await self._app(cast("Scope", {**scope, "method": "GET"}), receive, send_on)
         else:
             await self._app(scope, receive, send_on)
 

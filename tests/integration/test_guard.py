@@ -157,6 +157,23 @@ async def test_header_that_may_be_there_twice(server: InProcess) -> None:
     assert (await server.ask(sent)).status == 202
 
 
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("/api/live", 200), ("/api/ready", 200), ("/api/health", 200), ("/metrics", 200),
+     ("/nowhere", 404), ("/events/batch", 405)],
+)  # fmt: skip
+async def test_head_is_get_without_a_body(server: InProcess, path: str, status: int) -> None:
+    """Probes that ask by HEAD see what GET would tell them, but for the body."""
+    async with server.wire() as wire:
+        for _ in range(2):
+            await wire.send(request(b"", method="HEAD", path=path, headers={}))
+            head = (await wire.head()).decode().lower()
+            assert head.startswith(f"http/1.1 {status} ")
+            assert "content-length: 0" not in head
+        await wire.send(request(b"", method="GET", path="/api/live", headers={}))
+        assert (await wire.reply()).body == b'{"status":"live"}'
+
+
 @pytest.mark.parametrize("path", ["/events", "/api/live", "/nowhere", "/events/a"])
 @pytest.mark.parametrize(
     "query",
