@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 from evp.http import Reply
 from evp.limits import (
     HEADER_BYTES_MAX,
+    PATH_BYTES_MAX,
     QUERY_BYTES_MAX,
     QUERY_PARAMETERS_MAX,
     REQUEST_ID_CHARS_MAX,
@@ -187,6 +188,18 @@ async def test_query_that_is_too_large(server: InProcess, path: str, query: str)
         reply = await wire.reply()
         assert (reply.status, reply.code) == (422, "invalid_query")
         assert await wire.rest() == b""
+
+
+async def test_path_that_is_too_long(server: InProcess) -> None:
+    """A path that is longer than any is nowhere, and no router keeps it."""
+    for path in ("/events/", "/nowhere/", "/events/%20"):
+        async with server.wire() as wire:
+            long = path + "a" * PATH_BYTES_MAX
+            await wire.send(request(b"", method="GET", path=long, headers={}))
+            reply = await wire.reply()
+            assert (reply.status, reply.code) == (404, "not_found")
+            assert await wire.rest() == b""
+    assert (await server.get("/events/".ljust(PATH_BYTES_MAX, "a"), {})).status == 401
 
 
 async def test_query_that_is_large_enough(server: InProcess) -> None:
