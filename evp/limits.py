@@ -47,8 +47,9 @@ API_KEYS_CHANGE_TRIES_MAX = 10
 API_KEY_RATE_PER_S_MAX = 1_000_000
 #: Request line and headers of one HTTP request.
 HEADER_BYTES_MAX = 32 * KIB
-#: The query of a URL, and how many parameters it has: libraries keep what they parsed of the last
-#: thousand.
+#: The path of a URL; its query, and how many parameters that has: libraries keep what they parsed
+#: of the last thousand.
+PATH_BYTES_MAX = 2 * KIB
 QUERY_BYTES_MAX = 16 * KIB
 QUERY_PARAMETERS_MAX = 16
 #: The head of a request that is kept to compare the next one with.
@@ -322,6 +323,8 @@ METRICS_STALE_S = 5.0
 #: A look at the log for metrics may take this long, and is kept for so long, seconds.
 METRICS_LOOK_S_MAX = 2.0
 METRICS_LOOK_KEEP_S = 1.0
+#: So long a text of metrics is told to all who ask, seconds.
+METRICS_TEXT_KEEP_S = 1.0
 #: Consumer groups that metrics tell of, those that are furthest behind.
 METRICS_GROUPS_MAX = 100
 #: Connections to a port for metrics alone; the head of a request there; and how long one may

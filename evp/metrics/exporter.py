@@ -1,8 +1,9 @@
 """The metrics of one process, and of those that were started with it: whoever is asked tells all.
 
 Each process counts for itself. Where there are several, each puts what it has
-counted on their board once a second, and the one that is asked reads it: its own
-numbers are of now, those of the others at most a second old.
+counted on their board once a second, and the one that is asked reads it. What it
+tells is told for a second: its own numbers are at most so old, those of the others
+two.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ import hmac
 from collections.abc import Awaitable, Callable
 
 import evp
-from evp.limits import METRICS_SHARE_S
+from evp.clock import monotonic_s
+from evp.limits import METRICS_SHARE_S, METRICS_TEXT_KEEP_S
 from evp.logs import get
 from evp.metrics.board import Note, Place, Reading
-from evp.metrics.exposition import readings_of, readings_of_process, told
+from evp.metrics.exposition import format_of, readings_of, readings_of_process, told
 from evp.metrics.families import Values
 
 LookAtLog = Callable[[], Awaitable[Values]]
@@ -41,6 +43,8 @@ class Exporter:
         self._count = count
         self._look_at_log = look_at_log
         self._place = place
+        self._making = asyncio.Lock()
+        self._made: dict[str, tuple[float, tuple[bytes, str]]] = {}
 
     async def run(self) -> None:
         """Put what was counted on the board, until cancelled; returns at once without one."""
@@ -53,9 +57,18 @@ class Exporter:
             await asyncio.sleep(METRICS_SHARE_S)
 
     async def told(self, accept: str) -> tuple[bytes, str]:
-        """Return all metrics as text, and its content type; `accept` is what the client prefers."""
-        log = await self._look_at_log()
-        return await asyncio.to_thread(lambda: told(self._notes(), log, accept))
+        """Return all metrics as text, and its content type; `accept` is what the client prefers.
+
+        It is made once a second in each format, however many ask.
+        """
+        format_ = format_of(accept)
+        async with self._making:
+            until_s, text = self._made.get(format_, (0.0, (b"", "")))
+            if monotonic_s() >= until_s:
+                log = await self._look_at_log()
+                text = await asyncio.to_thread(lambda: told(self._notes(), log, format_))
+                self._made[format_] = (monotonic_s() + METRICS_TEXT_KEEP_S, text)
+        return text
 
     def _notes(self) -> list[Note]:
         others = self._place.others() if self._place is not None else []

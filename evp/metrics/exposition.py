@@ -15,6 +15,10 @@ from evp.metrics.board import Note, Reading
 from evp.metrics.families import BY_NAME, COUNTER, FAMILIES, HISTOGRAM, LOG, Family, Values
 from evp.metrics.histogram import Histogram
 
+PLAIN = "text/plain"
+_OPEN_METRICS_KIND = "application/openmetrics-text"
+OPEN_METRICS = f"{_OPEN_METRICS_KIND}; version=1.0.0"
+
 _PROCESS = "process"
 _of_process = ProcessCollector(registry=None)
 
@@ -39,14 +43,25 @@ def readings_of_process() -> Iterator[Reading]:
                 yield Reading(sample.name, "", sample.value)
 
 
-def told(notes: Iterable[Note], log: Values, accept: str) -> tuple[bytes, str]:
-    """Return the text, and its content type, in the form that `accept` prefers.
+def format_of(accept: str) -> str:
+    """Return which of the two formats there are a client prefers: PLAIN or OPEN_METRICS."""
+    for wanted in accept.lower().split(","):
+        kind, *parameters = (part.strip() for part in wanted.split(";"))
+        if kind == _OPEN_METRICS_KIND:
+            versions = [one for one in parameters if one.startswith("version=")]
+            if not versions or versions[0].startswith("version=1."):
+                return OPEN_METRICS
+    return PLAIN
+
+
+def told(notes: Iterable[Note], log: Values, format_: str) -> tuple[bytes, str]:
+    """Return the text, and its content type, in a format (`format_of`).
 
     `notes` are those of all processes, `log` is what the log tells.
     """
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Told(list(notes), list(readings_of(log))))
-    encode, content_type = choose_encoder(accept)
+    encode, content_type = choose_encoder(format_)
     return encode(registry), content_type
 
 

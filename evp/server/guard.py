@@ -7,13 +7,15 @@ two ways, or asks for too much to be parsed, is refused before any route sees it
 
 from __future__ import annotations
 
+from typing import cast
+
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from evp.logs import of_request
 from evp.server.answer import CLOSE, REQUEST_ID, SAFE, Answer
 from evp.server.cors import Cors, preflight
 from evp.server.problem import note, problem
-from evp.server.request import header_twice, query_too_large
+from evp.server.request import header_twice, target_too_large
 
 #: Of every answer whose route says nothing else.
 _UNLESS_SET = (*SAFE, (b"cache-control", b"no-store"))
@@ -44,7 +46,9 @@ class Guard:
                 message["headers"] = [*own, *missing, *added]
             await send(message)
 
-        refusal = header_twice(scope["headers"]) or query_too_large(scope["query_string"])
+        refusal = header_twice(scope["headers"]) or target_too_large(
+            scope["raw_path"], scope["query_string"]
+        )
         if refusal is not None:
             answer = problem(refusal)
             await _send(answer.plus(CLOSE), send_on)
@@ -54,6 +58,9 @@ class Guard:
             and self._cors.allows(path, origin)
         ):
             await _send(preflight(headers.get(_ASKED_HEADERS)), send_on)
+        elif scope.get("method") == "HEAD":
+            # The server sends no body after it.
+            await self._app(cast("Scope", {**scope, "method": "GET"}), receive, send_on)
         else:
             await self._app(scope, receive, send_on)
 

@@ -20,6 +20,7 @@ from evp.limits import (
     BATCH_BODY_BYTES_MAX,
     BODIES_BYTES_MAX,
     BODIES_IN_THREADS_MAX,
+    PATH_BYTES_MAX,
     QUERY_BYTES_MAX,
     QUERY_PARAMETERS_MAX,
     REQUEST_ID_CHARS_MAX,
@@ -92,8 +93,10 @@ def header_twice(headers: Iterable[tuple[bytes, bytes]]) -> Refusal | None:
     return None
 
 
-def query_too_large(query: bytes) -> Refusal | None:
-    """Return why a request is refused whose query has more than any route takes."""
+def target_too_large(path: bytes, query: bytes) -> Refusal | None:
+    """Return why a request is refused whose path or query has more than any route takes."""
+    if len(path) > PATH_BYTES_MAX:
+        return Refusal("not_found", "there is nothing at this path")
     if len(query) > QUERY_BYTES_MAX:
         return Refusal("invalid_query", f"the query may have {QUERY_BYTES_MAX} bytes")
     if query.count(b"&") >= QUERY_PARAMETERS_MAX:

@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 from evp.http import Reply
 from evp.limits import (
     HEADER_BYTES_MAX,
+    PATH_BYTES_MAX,
     QUERY_BYTES_MAX,
     QUERY_PARAMETERS_MAX,
     REQUEST_ID_CHARS_MAX,
@@ -157,6 +158,23 @@ async def test_header_that_may_be_there_twice(server: InProcess) -> None:
     assert (await server.ask(sent)).status == 202
 
 
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("/api/live", 200), ("/api/ready", 200), ("/api/health", 200), ("/metrics", 200),
+     ("/nowhere", 404), ("/events/batch", 405)],
+)  # fmt: skip
+async def test_head_is_get_without_a_body(server: InProcess, path: str, status: int) -> None:
+    """Probes that ask by HEAD see what GET would tell them, but for the body."""
+    async with server.wire() as wire:
+        for _ in range(2):
+            await wire.send(request(b"", method="HEAD", path=path, headers={}))
+            head = (await wire.head()).decode().lower()
+            assert head.startswith(f"http/1.1 {status} ")
+            assert "content-length: 0" not in head
+        await wire.send(request(b"", method="GET", path="/api/live", headers={}))
+        assert (await wire.reply()).body == b'{"status":"live"}'
+
+
 @pytest.mark.parametrize("path", ["/events", "/api/live", "/nowhere", "/events/a"])
 @pytest.mark.parametrize(
     "query",
@@ -170,6 +188,18 @@ async def test_query_that_is_too_large(server: InProcess, path: str, query: str)
         reply = await wire.reply()
         assert (reply.status, reply.code) == (422, "invalid_query")
         assert await wire.rest() == b""
+
+
+async def test_path_that_is_too_long(server: InProcess) -> None:
+    """A path that is longer than any is nowhere, and no router keeps it."""
+    for path in ("/events/", "/nowhere/", "/events/%20"):
+        async with server.wire() as wire:
+            long = path + "a" * PATH_BYTES_MAX
+            await wire.send(request(b"", method="GET", path=long, headers={}))
+            reply = await wire.reply()
+            assert (reply.status, reply.code) == (404, "not_found")
+            assert await wire.rest() == b""
+    assert (await server.get("/events/".ljust(PATH_BYTES_MAX, "a"), {})).status == 401
 
 
 async def test_query_that_is_large_enough(server: InProcess) -> None:

@@ -94,6 +94,26 @@ async def test_server_tells_what_is_documented(
     assert found["evp_stream_lag_events", settings.consumer_group] == 0
 
 
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("application/openmetrics-text; version=x", "text/plain"),
+        ("application/openmetrics-text; version=0.0.1, text/plain; version=0.0.4", "text/plain"),
+        ("text/plain; version=1.0.0; escaping=allow-utf-8", "text/plain"),
+        ("\xfc", "text/plain"),
+        ("application/openmetrics-text", "application/openmetrics-text"),
+        (
+            "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,*/*;q=0.1",
+            "application/openmetrics-text",
+        ),
+    ],
+)
+async def test_whatever_is_accepted(served: InProcess, accept: str, kind: str) -> None:
+    """One of two formats is told, whatever a client would like."""
+    reply = await served.get("/metrics", {"accept": accept})
+    assert (reply.status, reply.headers["content-type"].partition(";")[0]) == (200, kind)
+
+
 async def test_token_is_asked_for(link: Link, settings: Settings) -> None:
     """Where a token is set, nobody reads without it; a key for events is none."""
     assert link.is_open

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import itertools
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -159,6 +160,27 @@ async def test_whoever_is_asked_tells_all(board: Board) -> None:
             assert found["process_resident_memory_bytes", process] > 0
         assert found["evp_log_up",] == 1
     await end(*sharing)
+
+
+async def test_many_who_ask_share_a_text(board: Board) -> None:
+    """However many ask, and whatever they accept, there are two texts a second to make at most."""
+    made = itertools.count()
+    looks = itertools.count()
+
+    async def log() -> Values:
+        return {"evp_log_up": 1, "evp_stream_lag_events": next(looks)}
+
+    exporter = Exporter("alone", lambda: {"evp_events_stored_total": next(made)}, log)
+    accepted = ["", "*/*", "a", OPEN_METRICS, f"{OPEN_METRICS[:-1]}7", f"{OPEN_METRICS};q=0.5"]
+    accepted += [f"{OPEN_METRICS[:-1]}{number}" for number in range(50)]
+    told = await asyncio.gather(*(exporter.told(one) for one in accepted))
+    assert len(set(told)) == 2
+    assert next(made) == next(looks) == 2
+
+    async def is_new() -> bool:
+        return await exporter.told("") not in told
+
+    await until(is_new, what="the text is made anew")
 
 
 async def _knows(place: Place, other: Place) -> bool:

@@ -25,14 +25,17 @@ def live() -> dict[str, str]:
     return {"status": "live"}
 
 
-@get("/api/ready", sync_to_thread=False)
-def ready(request: AnyRequest) -> Response[bytes] | Response[dict[str, str]]:
-    """Tell whether events are accepted now, and if not, why."""
+@get("/api/ready")
+async def ready(request: AnyRequest) -> Response[bytes] | Response[dict[str, str]]:
+    """Tell whether events are accepted now, and if not, why; details to those who may read."""
     parts = parts_of(request)
     refusal = parts.acceptor.refusal
     if parts.draining.is_set():
         refusal = Refusal("shutting_down", "this server is stopping")
     if refusal is not None:
+        if refusal.code == "log_unavailable" and not await _may_read(request):
+            # What is wrong may name the log's address.
+            refusal = Refusal(refusal.code, "the log can't be reached", retry_after_s=1)
         return response(problem(refusal))
     return Response({"status": "ready"})
 
