@@ -36,7 +36,8 @@ async def analytics_metrics(
     """Sum up the events of a span of time: in all, by type, by source, step by step."""
     check_names(request, ("from", "to", "interval", "group_by"))
     span = span_of(from_, to, interval, now_ms())
-    found = await parts_of(request).reading.metrics(span.first_ms, span.end_ms, span.step_ms)
+    reading = parts_of(request).reading
+    found = await reading.metrics(span.first_ms, span.end_ms, span.step_ms, group_by)
     return answer_of(span, found, group_by)
 
 
