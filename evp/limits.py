@@ -465,6 +465,12 @@ SERIES_POINTS_USUAL = 300
 #: Types and sources that an answer counts by name, in all and in each step; the rest is "other".
 METRICS_NAMES_MAX = 100
 SERIES_NAMES_MAX = 20
+#: Types or sources, by name and step, that are added up for an answer; where there are more, only
+#: the most frequent names are counted by step.
+STEPS_NAMES_HELD_MAX = 200_000
+STEPS_NAMES_KEPT = 50
+#: Cells, of up to a few thousand names each, that are added up without a pause.
+CELLS_AT_ONCE = 50
 #: A value in a query, in characters.
 QUERY_VALUE_CHARS_MAX = 2_000
 #: Events on a page: what one may ask for, what it gets unasked, and bytes of their documents.

@@ -37,6 +37,14 @@ async def require(request: AnyRequest, scope: str) -> Caller:
     return Caller(grant.name, grant.scopes)
 
 
+async def require_read(request: AnyRequest) -> None:
+    """Raise as `require` unless whoever asks may read.
+
+    A route has it as `before_request`: strangers learn nothing of its parameters either.
+    """
+    await require(request, READ)
+
+
 def require_key(request: AnyRequest, scope: str) -> Grant:
     """Return what the key behind a request may do; the caller says what the request spends.
 

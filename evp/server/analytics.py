@@ -22,8 +22,6 @@ from evp.storage.metrics import Metrics, Point
 INTERVALS_MS = {"1m": 60_000, "5m": 300_000, "1h": 3_600_000, "1d": 86_400_000}
 """The widths of a step, from fine to coarse."""
 
-"""What the steps of a series may be divided by."""
-
 
 class Span(Struct, frozen=True):
     """Whole steps of one interval, counted from 1970."""

@@ -63,9 +63,12 @@ class Reading:
         self._asked_at_s = 0.0
         self._keeping: asyncio.Task[None] | None = None
 
-    async def metrics(self, first_ms: int, end_ms: int, step_ms: int) -> Metrics:
+    async def metrics(
+        self, first_ms: int, end_ms: int, step_ms: int, group_by: str | None = None
+    ) -> Metrics:
         """Return sums (`evp.storage.metrics`), a few seconds old at most.
 
+        Steps are divided by `group_by`, one of `evp.storage.steps.GROUP_BY`, or not at all.
         Equal questions share one answer. Raises Refusal `store_unavailable`, `too_slow`
         or `server_busy`.
         """
@@ -73,9 +76,11 @@ class Reading:
         async def make() -> Metrics:
             tail = await self._fresh_tail()
             async with self.asking() as db:
-                return await metrics_with(db, Kept(tail, self._minutes), first_ms, end_ms, step_ms)
+                kept = Kept(tail, self._minutes)
+                groups = () if group_by is None else (group_by,)
+                return await metrics_with(db, kept, first_ms, end_ms, step_ms, groups)
 
-        return await self._metrics.get((first_ms, end_ms, step_ms), make)
+        return await self._metrics.get((first_ms, end_ms, step_ms, group_by), make)
 
     async def events(self, wanted: Wanted, after: Place | None, events_max: int) -> Page:
         """Return a page of events (`evp.storage.listing`); raises as `metrics`."""

@@ -9,26 +9,31 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator
 from datetime import datetime
 
 from msgspec import Struct, field
 
-from evp.batch.tally import Cell, Names, Tally
+from evp.batch.tally import Tally
 from evp.clock import from_ms, to_ms
 from evp.frame import MINUTE_MS
+from evp.limits import CELLS_AT_ONCE
 from evp.storage.buckets import FINEST, HOURLY, LEVELS
 from evp.storage.client import Database
 from evp.storage.failures import told
 from evp.storage.minutes import Minutes
 from evp.storage.schema import BUCKETS, ROLLUPS
+from evp.storage.steps import GROUP_BY, Steps
 from evp.storage.tail import LONG_AGO, State, Tail, TailReader, rows_of, span
 
 _COARSEST = len(LEVELS) - 1
 
 
 class Point(Struct):
-    """Events whose time lies within one step, which starts at `start_ms`."""
+    """Events whose time lies within one step, which starts at `start_ms`.
+
+    `types` and `sources` are empty unless steps are divided by them.
+    """
 
     start_ms: int
     stored: int = 0
@@ -65,18 +70,24 @@ async def metrics(db: Database, first_ms: int, end_ms: int, step_ms: int) -> Met
 
 
 async def metrics_with(
-    db: Database, kept: Kept, first_ms: int, end_ms: int, step_ms: int
+    db: Database,
+    kept: Kept,
+    first_ms: int,
+    end_ms: int,
+    step_ms: int,
+    groups: Collection[str] = GROUP_BY,
 ) -> Metrics:
     """Return sums from `first_ms` to before `end_ms`, both rounded down to minutes.
 
-    `step_ms` is a number of minutes; steps are counted from 1970. Of what was
+    `step_ms` is a number of minutes; steps are counted from 1970, and divided by `groups`,
+    of which very many names are not all there (`evp.storage.steps`). Of what was
     accepted so long ago that minutes are not kept, all that happened in an hour
     stands at its start. Raises StoreUnavailable.
     """
     tail = kept.tail
     first_ms, end_ms = (ms // MINUTE_MS * MINUTE_MS for ms in (first_ms, end_ms))
     first, end = from_ms(first_ms), from_ms(end_ms)
-    steps, by_acceptance = _Steps(step_ms), Tally()
+    steps, by_acceptance = Steps(step_ms, groups), Tally()
     for bucket, sums in tail.fresh.items():
         steps.add_cells(sums.cells, first_ms, end_ms)
         if first <= bucket < end:
@@ -91,33 +102,16 @@ async def metrics_with(
             if depth == 0:
                 await _add_minutes(db, kept, steps, start, stop)
     by_acceptance.cells.clear()
+    by_type = steps.by_type.steps if steps.by_type else {}
+    by_source = steps.by_source.steps if steps.by_source else {}
     series = [
-        Point(start_ms, cell.types.total(), cell.types, cell.sources)
-        for start_ms, cell in sorted(steps.tally.cells.items())
+        Point(
+            start_ms, stored, by_type.get(start_ms, Counter()), by_source.get(start_ms, Counter())
+        )
+        for start_ms, stored in sorted(steps.stored.items())
     ]
-    types, sources = Counter[str](), Counter[str]()
-    for point in series:
-        types.update(point.types)
-        sources.update(point.sources)
-    return Metrics(tail.at, types.total(), types, sources, series, by_acceptance)
-
-
-class _Steps:
-    """Cells added up by the step in which they start."""
-
-    def __init__(self, step_ms: int) -> None:
-        self._step_ms = step_ms
-        self.tally = Tally()
-
-    def add(self, at_ms: int, types: Names, sources: Names) -> None:
-        """Add one cell."""
-        self.tally.add_cell(at_ms // self._step_ms * self._step_ms, types, sources)
-
-    def add_cells(self, cells: Mapping[int, Cell], first_ms: int, end_ms: int) -> None:
-        """Add those of some cells that start within a span."""
-        for at_ms, cell in cells.items():
-            if first_ms <= at_ms < end_ms:
-                self.add(at_ms, cell.types.items(), cell.sources.items())
+    total = steps.stored.total()
+    return Metrics(tail.at, total, steps.types, steps.sources, series, by_acceptance)
 
 
 async def accepted(db: Database) -> Tally:
@@ -143,12 +137,13 @@ async def _add_accounts(
 
 
 async def _add_cells(
-    db: Database, state: State, steps: _Steps, depth: int, first: datetime, end: datetime
+    db: Database, state: State, steps: Steps, depth: int, first: datetime, end: datetime
 ) -> None:
     """Add cells that start within a span of the events' time, whenever they were accepted.
 
     With depth 0 only those of what was accepted before minutes are kept.
     """
+    added = 0
     for level, start, stop in _cell_spans(state, depth):
         # One store takes the first index that fits, so only one may.
         if start == LONG_AGO:
@@ -163,6 +158,10 @@ async def _add_cells(
                 and (level or cell["bucket"] not in state.pruned)
             ):
                 steps.add(to_ms(cell["at"]), cell["types"], cell.get("sources", ()))
+                added += 1
+                if added % CELLS_AT_ONCE == 0:
+                    # The loop has requests to answer meanwhile.
+                    await asyncio.sleep(0)
 
 
 def _cell_spans(state: State, depth: int) -> Iterator[tuple[int, datetime, datetime]]:
@@ -173,7 +172,7 @@ def _cell_spans(state: State, depth: int) -> Iterator[tuple[int, datetime, datet
 
 
 async def _add_minutes(
-    db: Database, kept: Kept, steps: _Steps, first: datetime, end: datetime
+    db: Database, kept: Kept, steps: Steps, first: datetime, end: datetime
 ) -> None:
     """Add cells by the minute of what was accepted since minutes are kept."""
     state = kept.tail.state

@@ -413,9 +413,12 @@ async def test_any_query_is_answered(
         assert reply.code in {"invalid_query", "not_found"}
 
 
-@pytest.mark.parametrize("path", [METRICS, EVENTS, EVENT])
+@pytest.mark.parametrize(
+    "path",
+    [METRICS, EVENTS, EVENT, f"{EVENTS}?limit=0", f"{METRICS}?interval=1s", f"{EVENT}?receipt=x"],
+)
 async def test_reading_needs_a_key(reader: InProcess, path: str) -> None:
-    """Without a key, or with a wrong one, nothing is told."""
+    """Without a key, or with a wrong one, nothing is told, of the query neither."""
     for headers in ({}, {"x-api-key": "wrong"}):
         reply = await reader.ask(request(b"", method="GET", path=path, headers=headers))
         assert (reply.status, reply.code) == (401, "unauthenticated")

@@ -8,13 +8,13 @@ from litestar import get
 from litestar.params import QueryParameter
 
 from evp.clock import now_ms
-from evp.server.access import READ, require
+from evp.server.access import require_read
 from evp.server.analytics import AnalyticsMetrics, answer_of, span_of
 from evp.server.parts import AnyRequest, parts_of
 from evp.server.queries import check_names
 
 
-@get("/analytics/metrics")
+@get("/analytics/metrics", before_request=require_read)
 async def analytics_metrics(
     request: AnyRequest,
     from_: Annotated[
@@ -34,10 +34,10 @@ async def analytics_metrics(
     ] = None,
 ) -> AnalyticsMetrics:
     """Sum up the events of a span of time: in all, by type, by source, step by step."""
-    await require(request, READ)
     check_names(request, ("from", "to", "interval", "group_by"))
     span = span_of(from_, to, interval, now_ms())
-    found = await parts_of(request).reading.metrics(span.first_ms, span.end_ms, span.step_ms)
+    reading = parts_of(request).reading
+    found = await reading.metrics(span.first_ms, span.end_ms, span.step_ms, group_by)
     return answer_of(span, found, group_by)
 
 

@@ -9,7 +9,7 @@ from litestar.params import FromPath, QueryParameter
 
 from evp.clock import now_ms
 from evp.limits import PAGE_EVENTS_MAX, PAGE_EVENTS_USUAL
-from evp.server.access import READ, require
+from evp.server.access import require_read
 from evp.server.events import EventPlace, EventsPage, page_of, place_of, read_event_id
 from evp.server.parts import AnyRequest, parts_of
 from evp.server.queries import check_names, invalid, moment_ms
@@ -17,7 +17,7 @@ from evp.server.receipts import read_cursor, read_receipt
 from evp.storage.candidates import Wanted
 
 
-@get("/events")
+@get("/events", before_request=require_read)
 async def list_events(
     request: AnyRequest,
     type_: Annotated[
@@ -41,7 +41,6 @@ async def list_events(
     ] = None,
 ) -> EventsPage:
     """List stored events, the last accepted first, a page at a time."""
-    await require(request, READ)
     check_names(request, ("type", "source", "subject", "from", "to", "limit", "cursor"))
     at_ms = now_ms()
     first_ms = None if from_ is None else moment_ms("from", from_, at_ms)
@@ -53,7 +52,7 @@ async def list_events(
     return await page_of(await parts_of(request).reading.events(wanted, after, limit))
 
 
-@get("/events/{event_id:str}")
+@get("/events/{event_id:str}", before_request=require_read)
 async def get_event(
     request: AnyRequest,
     event_id: FromPath[str],
@@ -63,7 +62,6 @@ async def get_event(
     ] = None,
 ) -> EventPlace:
     """Tell where an event is: stored, a dead letter, or on its way."""
-    await require(request, READ)
     check_names(request, ("receipt",))
     sent = None if receipt is None else read_receipt(receipt)
     return await place_of(parts_of(request).reading, read_event_id(event_id), sent)
