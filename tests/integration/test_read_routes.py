@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from evp.batch.outcome import ERASED
 from evp.http import Reply
 from evp.identity import canonical, event_id
-from evp.server import reading
+from evp.server import reading, waiting
 from evp.storage import schema
 from evp.storage.client import Database, close, connect, database
 from evp.storage.writer import Writer
@@ -296,6 +296,28 @@ async def test_one_connection_for_all_who_ask_with_a_receipt(
         assert await connections_of(own_log_server.url) == before + 2
         async with server.log() as link:
             await link.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        assert (await asker.read(path, receipt=answer["receipt"]))["status"] == "pending"
+
+
+async def test_log_that_hangs(
+    own_log_server: Server,
+    store_url: str,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All who ask with a receipt are told soon that the log can't be asked, not one by one."""
+    monkeypatch.setattr(waiting, "LOG_LOOK_S_MAX", 0.3)
+    settings = settings_of(own_log_server.url, store_url, tmp_path_factory.mktemp("server"))
+    async with serving(settings) as server:
+        await until(server.is_ready, what="the server accepts")
+        asker = Asker(server, None)  # type: ignore[arg-type]
+        answer = await asker.send(event(0))
+        path = f"/events/{answer['event_id']}"
+        with hanging(own_log_server):
+            async with asyncio.timeout(3):
+                asking = [asker.get(path, receipt=answer["receipt"]) for _ in range(20)]
+                replies = await asyncio.gather(*asking)
+            assert {(one.status, one.code) for one in replies} == {(503, "log_unavailable")}
         assert (await asker.read(path, receipt=answer["receipt"]))["status"] == "pending"
 
 
