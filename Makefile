@@ -17,7 +17,7 @@ $(READY): requirements/dev.lock pyproject.toml
 	@touch $@
 
 .PHONY: help up test lint type format cov docs lock faults faults-slice faults-suite
-.PHONY: bench bench-quick bench-growth bench-store clean
+.PHONY: bench bench-quick bench-growth bench-queries bench-slow bench-store api-cases fuzz clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,7 +44,7 @@ cov: $(READY) ## run the tests and report what they don't cover (at least 90 % o
 	@rm -f .coverage .coverage.*
 	@$(BIN)/coverage run -m pytest -q && $(BIN)/coverage combine -q && $(BIN)/coverage report
 
-docs: $(READY) ## write docs/SETTINGS.md and docs/CLI.md anew from the code
+docs: $(READY) ## write docs/SETTINGS.md, docs/CLI.md and docs/METRICS.md anew from the code
 	@$(BIN)/python scripts/docs.py
 
 SEED ?= $(shell date +%s)
@@ -69,11 +69,32 @@ STORED ?= 1000000
 bench-growth: $(READY) ## what an event costs as things grow (three minutes; STORED=10000000: ten more)
 	@$(BIN)/python scripts/bench/growth.py --write --stored-max $(STORED)
 
+QUERIES ?= --stored 1000000 --eps 10000 --seconds 30
+
+bench-queries: $(READY) ## what questions cost while events come in (QUERIES="--stored 10000000 --eps 20000")
+	@$(BIN)/python scripts/bench/queries.py $(QUERIES)
+
+bench-slow: $(READY) ## what 500 clients that send a byte a second do to the others
+	@$(BIN)/python scripts/bench/slow_clients.py
+
 STORE_VERSION := 0.5.3-beta.193
 
 bench-store: ## build the embedded store as a compiled program, for the bench to use (cargo; some minutes)
 	@test -x .bench/store/bin/secantusd-rs || cargo install secantus-mdb --version $(STORE_VERSION) \
 		--ignore-rust-version --root .bench/store
+
+API_EXAMPLES ?= 400
+
+api-cases: $(READY) ## some 6,000 requests made of the OpenAPI document: server and document agree
+	@EVP_API_EXAMPLES=$(API_EXAMPLES) $(BIN)/python -m pytest -q tests/e2e/test_openapi.py
+
+FUZZ_S ?= 300
+
+fuzz: $(READY) ## fuzz the accept path, guided by coverage; the corpus grows (FUZZ_S=seconds)
+	@test -d .bench/fuzz || $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--target .bench/fuzz -r tests/fuzz/requirements.txt
+	@PYTHONPATH=.bench/fuzz:. $(BIN)/python tests/fuzz/run.py -max_total_time=$(FUZZ_S) -max_len=4096 \
+		-artifact_prefix=tests/fuzz/
 
 lock: $(READY) ## pin the newest allowed versions with their hashes
 	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --prerelease if-necessary-or-explicit \

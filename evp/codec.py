@@ -32,10 +32,14 @@ class Media(Enum):
     EVENT = "one event, a JSON object"
     ARRAY = "a JSON array of events"
     NDJSON = "one event a line"
+    CLOUD_EVENT = "one event, by all rules of CloudEvents"
+    CLOUD_BATCH = "a JSON array of such events"
+    BINARY = "the data of one event, its attributes are headers"
 
 
 #: Before Python 3.12 a member that is looked up by its class costs a call.
-_EVENT, _ARRAY = Media.EVENT, Media.ARRAY
+_EVENT, _ARRAY, _NDJSON = Media.EVENT, Media.ARRAY, Media.NDJSON
+_CLOUD_EVENT, _CLOUD_BATCH = Media.CLOUD_EVENT, Media.CLOUD_BATCH
 
 
 class Decoded(NamedTuple):
@@ -49,50 +53,94 @@ _NO_EXTENSIONS: dict[int, dict[str, Any]] = {}
 
 
 def decode(body: bytes, media: Media) -> Decoded:
-    """Return the events of `body`.
+    """Return the events of `body`, of any media but BINARY (`evp.cloudevents`).
 
     Raises Refusal with the code of the bad-input table, and with path and index
     of the culprit where there is one.
     """
+    if media is _EVENT or media is _CLOUD_EVENT:
+        return decode_one(body, media)
     try:
-        if media is _EVENT:
-            events = [_decode_event(body)]
-        elif media is _ARRAY:
-            events = _decode_array(body)
-        else:
-            # Not msgspec's decode_lines: it takes two events on a line, and one across lines.
-            events = [_decode_event(line) for line in _lines(body)]
+        # Not msgspec's decode_lines: it takes two events on a line, and one across lines.
+        events = (
+            [_decode_event(line) for line in _lines(body)]
+            if media is _NDJSON
+            else _decode_array(body)
+        )
     except _NOT_AS_EXPECTED:
-        events, extensions = diagnosis.read(_values(body, media), batch=media is not Media.EVENT)
+        events, extensions = diagnosis.read(_values(body, media))
     else:
         extensions = _NO_EXTENSIONS
-    _check_size(body, media, len(events))
+    _check_sizes(body, media, len(events))
+    if media is _CLOUD_BATCH:
+        for index, event in enumerate(events):
+            diagnosis.check_required(event, index)
     return Decoded(events, extensions)
 
 
-def _check_size(body: bytes, media: Media, count: int) -> None:
+def decode_one(text: bytes, media: Media, *, alone: bool = True) -> Decoded:
+    """Return the one event of `text`; `media` is EVENT or CLOUD_EVENT. Raises Refusal."""
+    try:
+        decoded = Decoded([_decode_event(text)], _NO_EXTENSIONS)
+    except _NOT_AS_EXPECTED:
+        value = diagnosis.parse(text, None)
+        if alone:
+            _refuse_array(value)
+        event, extra = diagnosis.read_event(value, None)
+        decoded = Decoded([event], {0: extra} if extra else _NO_EXTENSIONS)
+    if len(text) > EVENT_BYTES_MAX:
+        raise _too_large(text, None)
+    if media is _CLOUD_EVENT:
+        diagnosis.check_required(decoded.events[0], None)
+    return decoded
+
+
+def texts_of(body: bytes, media: Media) -> list[bytes]:
+    """Return each event's own text in a batch that may have bad ones; they are not parsed yet.
+
+    Raises Refusal if it is no batch at all, is empty, or has too many events.
+    """
+    if media is _NDJSON:
+        texts = _lines(body)
+    else:
+        try:
+            texts = [bytes(raw) for raw in _raw_array(body)]
+        except RecursionError:
+            raise diagnosis.too_deep(None) from None
+        except msgspec.ValidationError:
+            raise _no_array() from None
+        except msgspec.DecodeError as error:
+            raise Refusal("invalid_json", str(error)) from None
+    _check_count(len(texts))
+    return texts
+
+
+def _check_sizes(body: bytes, media: Media, count: int) -> None:
+    _check_count(count)
+    if len(body) <= EVENT_BYTES_MAX:
+        return
+    for index, text in enumerate(texts_of(body, media)):
+        if len(text) > EVENT_BYTES_MAX:
+            raise _too_large(text, index)
+
+
+def _check_count(count: int) -> None:
     if count == 0:
         raise Refusal("empty_batch", "the batch has no event")
     if count > BATCH_EVENTS_MAX:
         raise diagnosis.too_many(count)
-    if len(body) <= EVENT_BYTES_MAX:
-        return
-    for index, text in enumerate(_texts(body, media)):
-        if len(text) > EVENT_BYTES_MAX:
-            raise Refusal(
-                "event_too_large",
-                f"the event has {len(text)} bytes; {EVENT_BYTES_MAX} are allowed",
-                index=index,
-            )
 
 
-def _texts(body: bytes, media: Media) -> list[bytes]:
-    """Return each event's own JSON text; `body` is known to be well-formed."""
-    if media is Media.EVENT:
-        return [body]
-    if media is Media.ARRAY:
-        return [bytes(raw) for raw in _raw_array(body)]
-    return _lines(body)
+def _too_large(text: bytes, index: int | None) -> Refusal:
+    detail = f"the event has {len(text)} bytes; {EVENT_BYTES_MAX} are allowed"
+    return Refusal("event_too_large", detail, index=index)
+
+
+def _refuse_array(value: Any) -> None:
+    if value == []:
+        raise Refusal("empty_batch", "the batch has no event")
+    if isinstance(value, list):
+        raise Refusal("invalid_event", "an array of events goes to /events/batch", path="$")
 
 
 def _lines(body: bytes) -> list[bytes]:
@@ -104,16 +152,14 @@ def _lines(body: bytes) -> list[bytes]:
 
 
 def _values(body: bytes, media: Media) -> list[Any]:
-    """Return the untyped values of `body`, one an event. Raises Refusal if it is no JSON."""
-    if media is Media.NDJSON:
+    """Return the untyped values of a batch, one an event. Raises Refusal if it is no JSON."""
+    if media is _NDJSON:
         return [diagnosis.parse(line, index) for index, line in enumerate(_lines(body))]
     value = diagnosis.parse(body, None)
-    if media is Media.EVENT:
-        if value == []:
-            raise Refusal("empty_batch", "the batch has no event")
-        if isinstance(value, list):
-            raise Refusal("invalid_event", "an array of events goes to /events/batch", path="$")
-        return [value]
     if not isinstance(value, list):
-        raise Refusal("invalid_event", "a batch is a JSON array of events", path="$")
+        raise _no_array()
     return value
+
+
+def _no_array() -> Refusal:
+    return Refusal("invalid_event", "a batch is a JSON array of events", path="$")

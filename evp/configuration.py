@@ -19,9 +19,17 @@ from evp.settings import JWT_SECRET_BYTES_MIN, PREFIX, PRODUCTION, ROWS, Row, Se
 
 FILE_NAME = "evp.toml"
 API_KEY_FILE = "api_key"
+JWT_SECRET_FILE = "jwt_secret"  # noqa: S105 - is its name
 
-_OPTIONAL = {"read_count", "jwt_secret", "backlog_max"}
-_REQUIRED_IN_PRODUCTION = ("redis_url", "mongo_url", "jwt_secret", "api_keys")
+_OPTIONAL = {
+    "read_count",
+    "jwt_secret",
+    "backlog_max",
+    "metrics_port",
+    "metrics_token",
+    "retention_days",
+}
+_REQUIRED_IN_PRODUCTION = ("redis_url", "mongo_url", "jwt_secret")
 
 
 class Loaded(NamedTuple):
@@ -95,6 +103,7 @@ def _defaults(env: str, data_dir: Path, hostname: str) -> dict[str, str]:
         defaults["host"] = "0.0.0.0"  # noqa: S104 - in production the platform routes to it
     else:
         defaults["api_keys"] = running.read_text(data_dir / API_KEY_FILE)
+        defaults["jwt_secret"] = running.read_text(data_dir / JWT_SECRET_FILE).strip()
     return defaults
 
 

@@ -6,6 +6,7 @@ plain entries that other programs write into the log.
 
 from __future__ import annotations
 
+import base64
 import re
 from math import isfinite
 from typing import Any
@@ -28,6 +29,7 @@ _parse_any_float = msgspec.json.Decoder(float_hook=float).decode
 _EXTENSION_NAME = re.compile(rf"[a-z0-9]{{1,{ATTRIBUTE_NAME_CHARS_MAX}}}")
 _PATH_IN_MESSAGE = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>\$[^`]*)`)?$", re.DOTALL)
 _INT32_MAX = 2**31 - 1
+_BINARY_DATA = "data_base64"
 
 #: What a wrong member is called; every other one is an `invalid_attribute`.
 _CODE_BY_MEMBER = {
@@ -43,7 +45,7 @@ def parse(text: bytes, index: int | None) -> Any:
     try:
         return _parse_any(text)
     except UnicodeDecodeError:
-        raise Refusal("invalid_utf8", "the body is not UTF-8", index=index) from None
+        raise _not_utf8(index) from None
     except RecursionError:
         raise too_deep(index) from None
     except msgspec.ValidationError:
@@ -52,18 +54,17 @@ def parse(text: bytes, index: int | None) -> Any:
         raise Refusal("invalid_json", str(error), index=index) from None
 
 
-def read(values: list[Any], *, batch: bool) -> tuple[list[Event], dict[int, dict[str, Any]]]:
-    """Return events and their extension attributes from untyped JSON values.
+def read(values: list[Any]) -> tuple[list[Event], dict[int, dict[str, Any]]]:
+    """Return the events of a batch and their extension attributes from untyped JSON values.
 
-    Raises Refusal for the first value that is no event; it names the index if
-    the values are a `batch`.
+    Raises Refusal with the index of the first value that is no event.
     """
     if len(values) > BATCH_EVENTS_MAX:
         raise too_many(len(values))
     events: list[Event] = []
     extensions: dict[int, dict[str, Any]] = {}
     for index, value in enumerate(values):
-        event, extra = read_event(value, index if batch else None)
+        event, extra = read_event(value, index)
         events.append(event)
         if extra:
             extensions[index] = extra
@@ -77,11 +78,14 @@ def read_event(value: Any, index: int | None) -> tuple[Event, dict[str, Any]]:
     extra = {
         name: _extension(name, member, index)
         for name, member in value.items()
-        if name not in ATTRIBUTES and member is not None
+        if name not in ATTRIBUTES and name != _BINARY_DATA and member is not None
     }
     known = {name: member for name, member in value.items() if name in ATTRIBUTES}
     try:
-        return msgspec.convert(known, Event), extra
+        event = msgspec.convert(known, Event)
+        if value.get(_BINARY_DATA) is not None:
+            event.data = _binary_data(value, index)
+        return event, extra
     except RecursionError:
         raise too_deep(index) from None
     except msgspec.ValidationError as error:
@@ -89,6 +93,15 @@ def read_event(value: Any, index: int | None) -> tuple[Event, dict[str, Any]]:
         member = path[2:].partition(".")[0]
         code = _CODE_BY_MEMBER.get(member, "invalid_attribute" if member else "invalid_event")
         raise Refusal(code, what, path=_at(index, path), index=index) from None
+
+
+def check_required(event: Event, index: int | None) -> None:
+    """Raise Refusal if an event lacks an attribute that CloudEvents requires, beside `type`."""
+    for name in ("specversion", "id", "source"):
+        if getattr(event, name) is None:
+            code = _CODE_BY_MEMBER.get(name, "invalid_attribute")
+            detail = f"a CloudEvent has the attribute {name}"
+            raise Refusal(code, detail, path=_at(index), index=index)
 
 
 def too_many(count: int) -> Refusal:
@@ -101,12 +114,18 @@ def too_deep(index: int | None) -> Refusal:
     return Refusal("too_deep", f"nested deeper than {NESTING_MAX} levels", index=index)
 
 
+def _not_utf8(index: int | None) -> Refusal:
+    return Refusal("invalid_utf8", "the body is not UTF-8", index=index)
+
+
 def _too_large_a_number(text: bytes, index: int | None) -> Refusal:
     """Return the refusal of a number that no float can hold, with its path if it has one."""
     try:
         found = _find_unstorable(_parse_any_float(text), "$")
     except RecursionError:
         return too_deep(index)
+    except UnicodeDecodeError:
+        return _not_utf8(index)  # Behind the number.
     except msgspec.MsgspecError:
         found = None  # An integer of thousands of digits: no parser gives it back.
     path = _at(index, found[2]) if found else None
@@ -167,6 +186,18 @@ def _extension(name: str, value: Any, index: int | None) -> Any:
     else:
         return value
     raise Refusal("invalid_attribute", detail, path=_at(index), index=index)
+
+
+def _binary_data(value: dict[str, Any], index: int | None) -> bytes:
+    """Return the bytes in the member `data_base64`, which stands instead of `data`."""
+    path = _at(index, f"$.{_BINARY_DATA}")
+    if value.get("data") is not None:
+        detail = f"send data or {_BINARY_DATA}, not both"
+        raise Refusal("invalid_attribute", detail, path=path, index=index)
+    try:
+        return base64.b64decode(value[_BINARY_DATA], validate=True)
+    except (ValueError, TypeError):
+        raise Refusal("invalid_attribute", "not base64", path=path, index=index) from None
 
 
 def _split(error: msgspec.ValidationError) -> tuple[str, str]:

@@ -27,6 +27,7 @@ UUID_SUBTYPE = 4
 _CONTAINERS: frozenset[type] = frozenset((dict, list))
 _KEY_CHARS_SAFE = KEY_BYTES_MAX // 4
 _SPEC_VERSION = "1.0"
+_NO_FRAME = ObjectId(bytes(12))
 
 
 class Admission(Struct, frozen=True):
@@ -104,7 +105,7 @@ def build(  # noqa: C901, PLR0912 - one pass over the events; each branch is a r
         sources.append(source)
         times_ms.append(time_ms)
     if batch and len(set(ids)) != len(ids):
-        raise _twice(ids)
+        raise _first_twice(ids)
     types = [event.type for event in decoded.events]
     return Documents(ids, documents, types, sources, times_ms)
 
@@ -124,6 +125,19 @@ def encode_carrier(documents: list[dict[str, Any]], *, batch: bool) -> bytes:
             except (OverflowError, InvalidDocument):
                 raise diagnosis.unstorable(document.get("data"), index if batch else None) from None
         raise
+
+
+def try_out(decoded: Decoded, received_at: datetime, admission: Admission) -> bytes:
+    """Return the `_id` that one event would have. Raises Refusal if it can't be stored."""
+    made = build(decoded, _NO_FRAME, received_at, admission, batch=False)
+    encode_carrier(made.documents, batch=False)
+    return made.ids[0]
+
+
+def twice(first: int, index: int) -> Refusal:
+    """Return the refusal of an event that is in its batch before."""
+    detail = f"the same source, id and time as the event at index {first}"
+    return Refusal("duplicate_id", detail, index=index)
 
 
 def _settle_attributes(event: Event, index: int | None) -> datetime | None:
@@ -186,11 +200,10 @@ def _out_of_range(index: int | None) -> Refusal:
     return Refusal("timestamp_out_of_range", detail, index=index)
 
 
-def _twice(ids: list[bytes]) -> Refusal:
+def _first_twice(ids: list[bytes]) -> Refusal:
     seen: dict[bytes, int] = {}
     for index, id_ in enumerate(ids):
         if id_ in seen:
-            detail = f"the same source, id and time as the event at index {seen[id_]}"
-            return Refusal("duplicate_id", detail, index=index)
+            return twice(seen[id_], index)
         seen[id_] = index
     raise AssertionError("no id is there twice")

@@ -18,6 +18,7 @@
         │   ├── AckUnknown             an append was sent; whether it took effect is unknown
         │   └── GroupLost              the consumer group or the stream is gone
         ├── StoreUnavailable           MongoDB
+        │   └── StoreTooSlow           a question took longer than it may
         ├── ServerUnavailable          evp's own server, for the commands that talk to it
         ├── PortTaken                  the port to listen on
         └── EngineFailed               an engine or child of evp does not start or stay up
@@ -41,7 +42,11 @@ STATUS_BY_CODE: dict[str, int] = {
     "invalid_json": 400,
     "invalid_utf8": 400,
     "invalid_request": 400,
+    "invalid_encoding": 400,
     "unauthenticated": 401,
+    "invalid_credentials": 401,
+    "invalid_token": 401,
+    "forbidden": 403,
     "not_found": 404,
     "method_not_allowed": 405,
     "request_timeout": 408,
@@ -51,24 +56,31 @@ STATUS_BY_CODE: dict[str, int] = {
     "unsupported_media_type": 415,
     "unsupported_encoding": 415,
     "empty_batch": 422,
+    "invalid_body": 422,
     "invalid_event": 422,
     "invalid_attribute": 422,
     "invalid_id": 422,
     "invalid_key": 422,
+    "invalid_query": 422,
     "invalid_timestamp": 422,
     "timestamp_out_of_range": 422,
     "number_out_of_range": 422,
     "too_deep": 422,
     "too_many_fields": 422,
     "duplicate_id": 422,
+    "rate_limited": 429,
+    "too_many_logins": 429,
     "headers_too_large": 431,
     "internal_error": 500,
     "ack_unknown": 503,
     "backlog_full": 503,
+    "keys_unavailable": 503,
     "log_not_durable": 503,
     "log_unavailable": 503,
     "server_busy": 503,
     "shutting_down": 503,
+    "store_unavailable": 503,
+    "too_slow": 503,
 }
 """The stable `code` of every problem+json answer, and its HTTP status."""
 
@@ -118,7 +130,7 @@ class Refusal(EvpError):
     """Raised when a request can't be accepted; nothing of it was kept.
 
     `code` is a key of STATUS_BY_CODE, `path` points at the culprit (`$[3].data.a`),
-    `index` is the place of the event in its batch, `retry_after_s` a hint for a 503.
+    `index` is the place of the event in its batch, `retry_after_s` a hint for a 429 or a 503.
     """
 
     def __init__(
@@ -137,6 +149,11 @@ class Refusal(EvpError):
         self.path = path
         self.index = index
         self.retry_after_s = retry_after_s
+
+    def within(self, index: int) -> Refusal:
+        """Return this refusal of an event that was judged alone, for its place in a batch."""
+        path = None if self.path is None else f"$[{index}]{self.path[1:]}"
+        return Refusal(self.code, self.detail, path=path, index=index)
 
 
 class FrameError(EvpError):
@@ -183,6 +200,10 @@ class GroupLost(LogUnavailable):
 
 class StoreUnavailable(Unavailable):
     """Raised on a transient MongoDB error: keep the batch, back off, write it again."""
+
+
+class StoreTooSlow(StoreUnavailable):
+    """Raised when the store would need longer for a question than it may take: ask for less."""
 
 
 class ServerUnavailable(Unavailable):

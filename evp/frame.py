@@ -68,13 +68,15 @@ class Summary(Struct, array_like=True, gc=False):
     """Counts of a frame, made at the door so that no worker has to parse events.
 
     `cells` are (minute of `time` since 1970, type, events); `sources` the most
-    frequent ones and "other"; the rest are the earliest and latest `time`.
+    frequent ones and "other"; then come the earliest and latest `time`. `source_cells`
+    are as `cells`, by source; none where all events are of one minute.
     """
 
     cells: list[tuple[_Number, str, _Number]]
     sources: dict[str, _Number]
     first_ms: _Number
     last_ms: _Number
+    source_cells: list[tuple[_Number, str, _Number]] = []
 
 
 _encode_summary = msgspec.msgpack.Encoder().encode
@@ -83,19 +85,24 @@ _decode_summary = msgspec.msgpack.Decoder(Summary).decode
 
 def summarize(types: list[str], sources: list[str], times_ms: list[int]) -> Summary:
     """Return the summary of events given by their columns."""
-    cells = Counter(zip([time_ms // MINUTE_MS for time_ms in times_ms], types, strict=True))
+    minutes = [time_ms // MINUTE_MS for time_ms in times_ms]
+    cells = Counter(zip(minutes, types, strict=True))
     by_source: dict[str, int] = Counter(sources)
     if len(by_source) > SUMMARY_SOURCES_MAX:
         ranked = sorted(by_source.items(), key=itemgetter(1), reverse=True)
         by_source = dict(ranked[:SUMMARY_SOURCES_MAX])
         rest = sum(count for _, count in ranked[SUMMARY_SOURCES_MAX:])
         by_source[SOURCE_OTHER] = by_source.get(SOURCE_OTHER, 0) + rest
-    return Summary(
-        [(minute, type_, count) for (minute, type_), count in cells.items()],
-        by_source,
-        min(times_ms, default=0),
-        max(times_ms, default=0),
-    )
+    first_ms, last_ms = min(times_ms, default=0), max(times_ms, default=0)
+    source_cells: Counter[tuple[int, str]] = Counter()
+    if first_ms // MINUTE_MS != last_ms // MINUTE_MS:
+        named = [source if source in by_source else SOURCE_OTHER for source in sources]
+        source_cells.update(zip(minutes, named, strict=True))
+    return Summary(_rows(cells), by_source, first_ms, last_ms, _rows(source_cells))
+
+
+def _rows(cells: Counter[tuple[int, str]]) -> list[tuple[int, str, int]]:
+    return [(minute, name, count) for (minute, name), count in cells.items()]
 
 
 class OpenFrame:
@@ -217,6 +224,9 @@ def read_frame(entry_id: str, fields: dict[bytes, bytes]) -> Frame:
 def _adds_up(summary: Summary, count: int) -> bool:
     """Return True if a summary counts every event once, by type and by source."""
     by_type, by_source = [cell[2] for cell in summary.cells], summary.sources.values()
+    cells = summary.source_cells
+    if cells and sum(cell[2] for cell in cells) != count:
+        return False
     return sum(by_type) == sum(by_source) == count and len(by_source) <= SUMMARY_SOURCES_MAX + 1
 
 

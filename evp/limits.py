@@ -31,8 +31,27 @@ PATH_CHARS_MAX = 300
 TIME_AHEAD_MS_MAX = 24 * 3600 * 1000
 #: `x-api-key`; a longer one is unknown without being hashed.
 API_KEY_BYTES_MAX = 256
+#: Keys that are remembered: live ones, and ended ones for so long after their end.
+API_KEYS_MAX = 2_000
+API_KEYS_ENDED_MS_KEPT = 90 * 24 * 3600 * 1000
+#: How often a server looks whether keys have changed, how long the log and then the store may take
+#: for an answer: together less than the 5 seconds within which a revoked key is refused.
+API_KEYS_LOOK_S = 2.0
+API_KEYS_ANSWER_S_MAX = 1.0
+#: How often it compares the store's keys with the log's copy, and how long the store may take then.
+API_KEYS_COMPARE_S = 15.0
+API_KEYS_COMPARE_S_MAX = 5.0
+#: A change of that copy is tried so often while others change it too.
+API_KEYS_CHANGE_TRIES_MAX = 10
+#: Events a second that a key may be limited to.
+API_KEY_RATE_PER_S_MAX = 1_000_000
 #: Request line and headers of one HTTP request.
 HEADER_BYTES_MAX = 32 * KIB
+#: The path of a URL; its query, and how many parameters that has: libraries keep what they parsed
+#: of the last thousand.
+PATH_BYTES_MAX = 2 * KIB
+QUERY_BYTES_MAX = 16 * KIB
+QUERY_PARAMETERS_MAX = 16
 #: The head of a request that is kept to compare the next one with.
 REPEATED_HEAD_BYTES_MAX = 2 * KIB
 #: Connections of one server process, as far as it may open so many files.
@@ -43,6 +62,20 @@ FILES_KEPT = 64
 CONNECTIONS_REFUSED_MAX = 32
 #: Bodies of which a part has come, all connections of a server process together.
 BODIES_BYTES_MAX = 128 * MIB
+#: A body that is unpacked, or looked through event by event, in the loop's own turn; a larger one
+#: in a thread, and so many of those at a time.
+BODY_INLINE_BYTES_MAX = 64 * KIB
+BODIES_IN_THREADS_MAX = 2
+#: Members of a gzip body, or frames of a zstd body.
+ENCODED_MEMBERS_MAX = 100
+#: The window that a zstd frame may ask for, as a power of 2: what RFC 9659 grants over HTTP.
+ZSTD_WINDOW_LOG_MAX = 23
+#: Rejected events of a batch that its answer names; of the others it tells the number.
+REJECTED_NAMED_MAX = 1_000
+#: `x-request-id` as a client sends it; of a longer one nothing is kept.
+REQUEST_ID_CHARS_MAX = 128
+#: How long a browser may remember that an origin is allowed, seconds.
+CORS_KEPT_S = 2 * 3600
 #: A connection without a request, seconds.
 KEEP_ALIVE_S = 75
 #: A request that started must be read whole within this, seconds.
@@ -168,11 +201,51 @@ DEAD_LETTER_SHOWN_BYTES_MAX = 4 * KIB
 #: A look whether the store is there, and how long its answer is kept.
 STORE_PING_S_MAX = 1.0
 STORE_PING_KEEP_S = 3.0
-#: A server process needs the store for its ledger, its balance, and to look whether it is there.
-SERVER_STORE_CONNECTIONS_MAX = 3
+#: A server process needs the store for its ledger, its balance, its keys, and to look whether it is
+#: there;
+#: for LOGINS_AT_ONCE and REFRESHES_AT_ONCE; and to see whether a token still holds.
+SERVER_STORE_CONNECTIONS_MAX = 9
 #: Server selection and waiting for a pooled connection, milliseconds.
 STORE_SELECT_MS_MAX = 5_000
 STORE_QUEUE_MS_MAX = 2_000
+
+#: What people ask of the store must be answered within this, seconds.
+PEOPLE_STORE_S_MAX = 3.0
+#: Users of a deployment, and the name of one.
+USERS_MAX = 10_000
+USER_NAME_CHARS_MAX = 64
+#: A password, in characters and in UTF-8.
+PASSWORD_CHARS_MIN = 12
+PASSWORD_BYTES_MAX = 512
+#: The body of a request below /auth.
+AUTH_BODY_BYTES_MAX = 4 * KIB
+#: Tries to log in, by account and by address, within so many seconds, a server process; and the
+#: accounts and addresses of which it counts them.
+LOGIN_TRIES_MAX = 10
+LOGIN_WINDOW_S = 60
+LOGIN_NAMES_MAX = 10_000
+#: Logins that a server process does at a time, and those that wait; the same of refreshes and
+#: logouts together.
+LOGINS_AT_ONCE = 2
+LOGINS_WAITING_MAX = 20
+REFRESHES_AT_ONCE = 2
+REFRESHES_WAITING_MAX = 100
+#: An access token is good for so many seconds; a longer one is none. Clocks may differ by this.
+ACCESS_TOKEN_S = 15 * 60
+ACCESS_TOKEN_SKEW_S_MAX = 5
+TOKEN_BYTES_MAX = 4 * KIB
+#: Whether a user still may is asked again after this, of so many who were here last; and after
+#: the second one where the store did not answer.
+STANDING_KEEP_S = 30.0
+STANDING_AGAIN_S = 10.0
+PEOPLE_KNOWN_MAX = 1_000
+#: A session ends when it was not refreshed for so long, and after the second one in any case.
+REFRESH_IDLE_S = 7 * 24 * 3600
+SESSION_S_MAX = 30 * 24 * 3600
+#: The refresh token that was good last is taken once more within this: its answer may be lost.
+REFRESH_AGAIN_S = 10
+#: Sessions of a user; of more the oldest end.
+SESSIONS_MAX = 50
 
 #: First and longest wait between attempts; each wait is drawn evenly from 0 to the bound.
 BACKOFF_FIRST_S = 0.1
@@ -226,6 +299,8 @@ PRUNE_BUCKETS_MAX = 20
 PRUNE_LATER_MS = 3600 * 1000
 #: Buckets that one turn looks through for those that nobody has said when to prune.
 PRUNE_DATED_MAX = 1_000
+#: Rows of the store that are decoded in one go.
+STORE_ROWS_AT_ONCE = 500
 #: Documents of sums in one write.
 ROLLUP_WRITES_MAX = 100
 #: A worker that folds or sweeps does so for this long; then another one may.
@@ -239,6 +314,42 @@ JUDGE_AGAIN_MS_MIN = 10_000
 JUDGE_AGAIN_MS_MAX = 24 * 3600 * 1000
 #: One that has not changed for so long is left as it is: by then it was judged about 30 times.
 JUDGE_AGAIN_AGE_MS_MAX = 7 * 24 * 3600 * 1000
+#: Processes that share their metrics, and what each may put on their board.
+METRICS_BOARD_PLACES_MAX = 1_024
+METRICS_PLACE_BYTES = 64 * KIB
+#: How often each does so, and when it counts as gone, seconds.
+METRICS_SHARE_S = 1.0
+METRICS_STALE_S = 5.0
+#: A look at the log for metrics may take this long, and is kept for so long, seconds.
+METRICS_LOOK_S_MAX = 2.0
+METRICS_LOOK_KEEP_S = 1.0
+#: So long a text of metrics is told to all who ask, seconds.
+METRICS_TEXT_KEEP_S = 1.0
+#: Consumer groups that metrics tell of, those that are furthest behind.
+METRICS_GROUPS_MAX = 100
+#: Connections to a port for metrics alone; the head of a request there; and how long one may
+#: take from the first byte to the last, seconds.
+METRICS_CONNECTIONS_MAX = 32
+METRICS_HEAD_BYTES_MAX = 8 * KIB
+METRICS_REQUEST_S_MAX = 10.0
+#: One turn of retention takes this long, and what the last writes of it take, seconds.
+EXPIRE_TURN_S = 0.5
+#: Events and frames that it expires at once: whole frames, at least one.
+EXPIRE_EVENTS_MAX = 1_000
+EXPIRE_FRAMES_MAX = 200
+#: Buckets that one turn looks into, and headers of one that it reads.
+EXPIRE_BUCKETS_MAX = 20
+EXPIRE_HEADERS_MAX = 1_000
+#: Buckets that one turn looks through for those that nobody has said when to expire.
+EXPIRE_DATED_MAX = 1_000
+#: A bucket in which something is not settled yet is looked at again after this.
+EXPIRE_LATER_MS = 60 * 1000
+#: A frame that was settled more lately may still be written by another worker.
+EXPIRE_SETTLED_MS = 3600 * 1000
+#: Documents and dead letters that `evp erase` changes in one write.
+ERASE_DOCUMENTS_MAX = 500
+#: It may go through all of a collection for so long, milliseconds.
+ERASE_PASS_MS_MAX = 3600 * 1000
 #: A server process looks at the balance only when it is asked for its health, again after at
 #: least so many times what the last look took, and gives a look up after this, seconds.
 BALANCE_COST_FACTOR = 100
@@ -322,3 +433,54 @@ LOADTEST_PASS_MS_MAX = 600_000
 LOADTEST_PING_S_MAX = 10.0
 #: Lost and doubled events that a load test names.
 LOADTEST_NAMED_MAX = 20
+#: What a server process reads from the store for those who ask: connections, one of them for what
+#: no sums have; questions that are worked on at once, and that wait; how long one takes, seconds.
+READ_CONNECTIONS_MAX = 3
+READ_AT_ONCE = 2
+READ_WAITING_MAX = 32
+READ_S_MAX = 10.0
+#: How long a question looks for the store where it seems to be away, seconds.
+READ_REACH_S_MAX = 2.0
+#: An event is looked for in the log: looks that wait for their turn, how long one takes with that,
+#: seconds, and the bytes of carriers that are read; no frame has as many.
+LOG_LOOKS_WAITING_MAX = 32
+LOG_LOOK_S_MAX = 2.0
+LOG_LOOK_BYTES_MAX = 64 * MIB
+#: Equal questions get one answer, which is kept so long, seconds; and how many are.
+ANSWER_KEEP_S = 1.0
+ANSWERS_MAX = 32
+#: Frames that no sums have are read every so often, for so long after somebody asked; where that
+#: was longer ago than the third, a question waits for it.
+TAIL_FRESH_S = 2.0
+TAIL_KEPT_S = 60.0
+TAIL_STALE_S_MAX = 5.0
+#: Frames without sums of which a server process keeps the ids: without workers they grow.
+TAIL_FRAMES_MAX = 200_000
+#: Types and sources, by name, of minutes that a server process keeps at hand for later answers.
+MINUTES_NAMES_MAX = 200_000
+#: Steps of a series: a week of five minutes, or a day of minutes, and some.
+SERIES_POINTS_MAX = 2_100
+#: Where no interval is asked for, it is the finest that gives no more steps than this.
+SERIES_POINTS_USUAL = 300
+#: Types and sources that an answer counts by name, in all and in each step; the rest is "other".
+METRICS_NAMES_MAX = 100
+SERIES_NAMES_MAX = 20
+#: Types or sources, by name and step, that are added up for an answer; where there are more, only
+#: the most frequent names are counted by step.
+STEPS_NAMES_HELD_MAX = 200_000
+STEPS_NAMES_KEPT = 50
+#: Cells, of up to a few thousand names each, that are added up without a pause.
+CELLS_AT_ONCE = 50
+#: A value in a query, in characters.
+QUERY_VALUE_CHARS_MAX = 2_000
+#: Events on a page: what one may ask for, what it gets unasked, and bytes of their documents.
+PAGE_EVENTS_MAX = 500
+PAGE_EVENTS_USUAL = 50
+PAGE_BYTES_MAX = 4 * MIB
+#: What is gone through for one page: events looked at, and seconds.
+PAGE_LOOKED_MAX = 10_000
+PAGE_S_MAX = 1.0
+#: Frames whose ids are read at once for a page.
+PAGE_FRAMES_MAX = 500
+#: Dead letters of one event that are told.
+EVENT_LETTERS_MAX = 20

@@ -16,7 +16,10 @@ from structlog.typing import EventDict, FilteringBoundLogger, Processor
 from evp.errors import redact_url
 
 MASK = "***"
-_SECRET_NAMES = ("secret", "password", "api_key", "api_keys", "token", "authorization", "x-api-key")
+_SECRET_NAMES = (
+    *("secret", "password", "api_key", "api_keys", "token", "authorization", "x-api-key"),
+    *("jwt_secret", "access_token", "refresh_token", "cookie", "set-cookie"),
+)
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 
 
@@ -24,6 +27,11 @@ def get(name: str) -> FilteringBoundLogger:
     """Return the logger of one part of evp, such as `evp.accept`."""
     logger: FilteringBoundLogger = structlog.get_logger(part=name)
     return logger
+
+
+def of_request(request_id: str) -> None:
+    """Name the request that the running task is for in all that it logs from now on."""
+    structlog.contextvars.bind_contextvars(request_id=request_id)
 
 
 def configure(level: str, stream: TextIO, *, colour: bool) -> None:

@@ -75,15 +75,15 @@ def settings_of(data_dir: Path) -> dict[str, str]:
     }
 
 
-def ensure_key(path: Path) -> str:
-    """Return the development key kept in `path`; make it the first time, mode 0600.
+def ensure_key(path: Path, prefix: str = _KEY_PREFIX) -> str:
+    """Return the development key or secret kept in `path`; make it the first time, mode 0600.
 
     Raises UsageError if it can't be kept there.
     """
     existing = read_text(path).strip()
     if existing:
         return existing
-    key = _KEY_PREFIX + secrets.token_urlsafe(32)
+    key = prefix + secrets.token_urlsafe(32)
     with (
         keeping_data_in(path.parent),
         os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file,

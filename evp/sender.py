@@ -29,7 +29,7 @@ _LINE_BYTES_MAX = EVENT_BYTES_MAX + 2
 _UNAVAILABLE = 503
 _TOO_MANY = 429
 _ACCEPTED = 202
-_UNAUTHENTICATED = 401
+_NOT_WITH_THIS_KEY = frozenset((401, 403))
 
 
 class Line(Struct, frozen=True):
@@ -105,7 +105,7 @@ class Sender:
             reply = await self._post(lines)
             if reply.status == _ACCEPTED:
                 self.account.accepted += len(lines)
-            elif reply.status == _UNAUTHENTICATED:
+            elif reply.status in _NOT_WITH_THIS_KEY:
                 for line in lines:
                     self.account.refuse(line, reply.code, reply.detail)
             elif len(lines) == 1:

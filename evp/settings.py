@@ -6,6 +6,7 @@ Everything about a setting stands in one row of `ROWS`; loading it
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -58,8 +59,13 @@ class Settings(Struct, frozen=True, kw_only=True):
     default_source: str
     api_keys: dict[str, str]
     jwt_secret: str | None
+    trusted_proxies: int
+    cors_origins: tuple[str, ...]
     data_dir: Path
     log_level: str
+    metrics_port: int | None
+    metrics_token: str | None
+    retention_days: int | None
 
     @property
     def time_in_id(self) -> bool:
@@ -117,6 +123,12 @@ def _name(text: str) -> str:
     return text
 
 
+def _token(text: str) -> str:
+    if not (text.isascii() and text.isprintable()) or " " in text:
+        raise ValueError(text)
+    return text
+
+
 def _url(*schemes: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if urlsplit(text).scheme not in schemes or not urlsplit(text).netloc:
@@ -142,10 +154,24 @@ def parse_api_keys(text: str) -> dict[str, str]:
     return keys
 
 
+_ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?")
+
+
+def parse_origins(text: str) -> tuple[str, ...]:
+    """Return the origins of `https://app.example.com,…`, as browsers write them.
+
+    Raises ValueError if one is no origin, such as an address with a path.
+    """
+    origins = tuple(part.strip().lower() for part in text.split(",") if part.strip())
+    if not all(origin == "*" or _ORIGIN.fullmatch(origin) for origin in origins):
+        raise ValueError(text)
+    return origins
+
+
 _MINUTE_MS = 60_000
 
 ROWS: tuple[Row, ...] = (
-    Row("env", "development", "production requires addresses, keys and secrets to be set",
+    Row("env", "development", "production requires addresses and secrets to be set",
         "development or production", _one_of("development", PRODUCTION)),
     Row("host", "127.0.0.1", "address to listen on (0.0.0.0 in production)", "an address", _name),
     Row("port", "3001", "port to listen on; 0 takes any free one", "0 to 65535",
@@ -204,14 +230,25 @@ ROWS: tuple[Row, ...] = (
     Row("id_from", ID_FROM_TIME_TOO, "what makes two events the same",
         "source+id+time or source+id", _one_of(ID_FROM_TIME_TOO, "source+id")),
     Row("default_source", "evp", "source of events that name none", "a name", _name),
-    Row("api_keys", "", "keys that may send: name:secret,… (development: made once)",
-        "name:secret,…", parse_api_keys, ("API_KEYS",), secret=True, empty={}),
-    Row("jwt_secret", "", "signs people's tokens; required in production",
+    Row("api_keys", "", "keys that may do everything, for the start; `evp keys` makes others "
+        "(development: one is made once)", "name:secret,…", parse_api_keys, ("API_KEYS",),
+        secret=True, empty={}),
+    Row("jwt_secret", "", "signs people's tokens; required in production (development: made once)",
         f"{JWT_SECRET_BYTES_MIN} bytes or more", str, ("JWT_SECRET",), secret=True),
+    Row("trusted_proxies", "0", "proxies before the server that add to X-Forwarded-For: logins "
+        "are limited by the address that the outermost one saw", "0 to 10", _number(0, 10)),
+    Row("cors_origins", "", "pages of these origins may use the event routes from a browser",
+        "https://app.example.com,… or *", parse_origins, empty=()),
     Row("data_dir", ".evp", "where evp keeps what it makes on this machine", "a path", Path),
     Row("log_level", "info", "least severity that is logged",
         "debug, info, warning, error or critical",
         _one_of("debug", "info", "warning", "error", "critical"), ("LOG_LEVEL",)),
+    Row("metrics_port", "", "port on which `evp work` tells /metrics (default: none; `evp serve` "
+        "tells them on its own port)", "1 to 65535", _number(1, 65535)),
+    Row("metrics_token", "", "who asks for /metrics must send it: authorization: Bearer … "
+        "(default: anyone may ask)", "a text without spaces", _token, secret=True),
+    Row("retention_days", "", "workers delete events that the log accepted longer ago than this "
+        "(default: events are kept)", "1 to 36500 days", _number(1, 36_500)),
 )  # fmt: skip
 """All settings. An empty default means none."""
 
@@ -223,6 +260,8 @@ def shown(row: Row, settings: Settings) -> str:
         return ",".join(f"{name}:{MASK}" for name in value)
     if value is None:
         return ""
+    if isinstance(value, tuple):
+        return ",".join(value)
     return MASK if row.secret else redact_url(str(value))
 
 
@@ -231,4 +270,5 @@ def as_environ(settings: Settings, overrides: Mapping[str, object]) -> dict[str,
     merged = msgspec.structs.asdict(settings) | dict(overrides)
     keys = merged["api_keys"]
     merged["api_keys"] = ",".join(f"{name}:{secret}" for name, secret in keys.items())
+    merged["cors_origins"] = ",".join(merged["cors_origins"])
     return {row.key: str(merged[row.name]) for row in ROWS if merged[row.name] not in {None, ""}}

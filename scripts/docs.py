@@ -1,4 +1,4 @@
-"""Write anew what docs/SETTINGS.md and docs/CLI.md take from the code.
+"""Write anew what docs/SETTINGS.md, docs/CLI.md and docs/METRICS.md take from the code.
 
     python scripts/docs.py [FOLDER]
 
@@ -15,6 +15,7 @@ from typing import Any
 from typer.main import get_command
 
 from evp.cli.app import app
+from evp.metrics.families import EACH, FAMILIES, LOG, SERVE, WORK, Family
 from evp.settings import ROWS, Row
 
 BEGIN = "<!-- made by `make docs`; what is changed here is lost -->"
@@ -33,6 +34,34 @@ def settings_row(row: Row) -> str:
     also = ", ".join(f"`{name}`" for name in row.also)
     default = f"`{row.default}`" if row.default else ""
     return f"| `{row.key}` | {also} | {default} | {row.purpose} | {row.wanted} |"
+
+
+def metrics_tables() -> str:
+    """Return all metrics, a table for each who tells them."""
+    told_by = {
+        SERVE: "Told by `evp serve`",
+        WORK: "Told by `evp work`",
+        LOG: "Told by both, from a look at the log",
+        EACH: "Told by both, of each process",
+    }
+    head = "| metric | kind | labels | what it says |\n|---|---|---|---|"
+    return "\n\n".join(
+        "\n".join([f"### {title}", "", head, *map(metric_row, families_of(who))])
+        for who, title in told_by.items()
+    )
+
+
+def families_of(who: str) -> list[Family]:
+    """Return what somebody tells."""
+    return [family for family in FAMILIES if family.told_by == who]
+
+
+def metric_row(family: Family) -> str:
+    """Return one metric as a row of the table."""
+    own = [family.label] if family.label else []
+    labels = own if family.told_by == LOG else [*own, "process"]
+    shown = ", ".join(f"`{label}`" for label in labels)
+    return f"| `{family.name}` | {family.kind} | {shown} | {family.help} |"
 
 
 def command_sections() -> str:
@@ -71,3 +100,4 @@ if __name__ == "__main__":
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1] / "docs"
     put(folder / "SETTINGS.md", settings_table())
     put(folder / "CLI.md", command_sections())
+    put(folder / "METRICS.md", metrics_tables())

@@ -6,8 +6,10 @@ are no UTF-8, dates behind the year 9999, or bytes that are no BSON at all.
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from math import isfinite
 from typing import Any
 from uuid import UUID
 
@@ -65,11 +67,31 @@ def time_ms_of(document: Mapping[str, Any], name: str) -> int | None:
 
 
 def as_json(document: bytes) -> Any:
-    """Return a document as values that JSON has; None if its bytes are no document."""
+    """Return a document as values that JSON has; None if its bytes are no document.
+
+    Bytes become base64, dates RFC 3339 in UTC, what is no number null.
+    """
     try:
         return _plain(bson.decode(document, _TO_SHOW))
     except (BSONError, RecursionError):
         return None
+
+
+def event_as_json(document: bytes) -> dict[str, Any]:
+    """Return a stored event as values that JSON has, as CloudEvents names them.
+
+    What evp adds has an underscore, which no attribute can have: `event_id`,
+    `received_at`, `erased_at`. Data that is bytes is `data_base64`. A document that can't be
+    read whole has its `event_id` alone.
+    """
+    found = as_json(document)
+    if found is None:
+        return {"event_id": _plain(member(RawBSONDocument(document), "_id"))}
+    event: dict[str, Any] = {"event_id": found.pop("_id"), "specversion": "1.0"} | found
+    event.pop("frame_id", None)
+    if isinstance(member(RawBSONDocument(document, AS_IT_IS), "data"), bytes):
+        event["data_base64"] = event.pop("data")
+    return event
 
 
 def _plain(value: Any) -> Any:
@@ -78,11 +100,14 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(one) for one in value]
     if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
-    if isinstance(value, Binary):
-        return str(UUID(bytes=value)) if value.subtype == UUID_SUBTYPE else value.hex()
+        moment = value.astimezone(UTC).isoformat(timespec="milliseconds")
+        return moment.replace("+00:00", "Z")
+    if isinstance(value, Binary) and value.subtype == UUID_SUBTYPE:
+        return str(UUID(bytes=value))
     if isinstance(value, bytes):
-        return value.hex()
+        return b64encode(value).decode()
+    if isinstance(value, float) and not isfinite(value):
+        return None
     if isinstance(value, int) and not isinstance(value, bool):
         return int(value)  # Of 64 bits it is a class of its own.
     return value if isinstance(value, str | float | bool | None) else str(value)

@@ -12,13 +12,17 @@ import evp
 from evp.cli.claim_stale import claim_stale
 from evp.cli.config import config
 from evp.cli.dlq import dlq
+from evp.cli.erase import erase
 from evp.cli.groups import groups
 from evp.cli.health import health
+from evp.cli.keys import keys
 from evp.cli.loadtest import loadtest
+from evp.cli.openapi import openapi
 from evp.cli.send import send
 from evp.cli.serve import serve
 from evp.cli.stats import stats
 from evp.cli.up import up
+from evp.cli.users import users
 from evp.cli.verify import verify
 from evp.cli.work import work
 from evp.errors import EvpError
@@ -40,9 +44,13 @@ app.command()(stats)
 app.command()(verify)
 app.command()(loadtest)
 app.command()(health)
+app.command()(openapi)
 app.command("claim-stale")(claim_stale)
+app.command()(erase)
 app.add_typer(groups)
 app.add_typer(dlq)
+app.add_typer(keys)
+app.add_typer(users)
 app.add_typer(config)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from evp.configuration import API_KEY_FILE, Loaded, load
+from evp.configuration import API_KEY_FILE, JWT_SECRET_FILE, Loaded, load
 from evp.settings import Settings, as_environ
 
 if TYPE_CHECKING:
@@ -39,16 +39,18 @@ def configure_logs(level: str) -> None:
     logs.configure(level, sys.stderr, colour=colour)
 
 
-def with_api_key(settings: Settings) -> Settings:
-    """Return settings with a key to send with; in development one is made and kept."""
+def with_secrets(settings: Settings) -> Settings:
+    """Return settings with a key to send with, and a secret; development has them made and kept."""
     import msgspec
 
     from evp import running
 
-    if settings.api_keys:
-        return settings
-    key = running.ensure_key(settings.data_dir / API_KEY_FILE)
-    return msgspec.structs.replace(settings, api_keys={"default": key})
+    api_keys, jwt_secret = settings.api_keys, settings.jwt_secret
+    if not api_keys:
+        api_keys = {"default": running.ensure_key(settings.data_dir / API_KEY_FILE)}
+    if jwt_secret is None:
+        jwt_secret = running.ensure_key(settings.data_dir / JWT_SECRET_FILE, prefix="")
+    return msgspec.structs.replace(settings, api_keys=api_keys, jwt_secret=jwt_secret)
 
 
 def child_environ(settings: Settings, **overrides: object) -> dict[str, str]:
@@ -93,4 +95,7 @@ def sending_key(settings: Settings, key: str | None) -> str:
         return key
     if settings.api_keys:
         return next(iter(settings.api_keys.values()))
-    raise UsageError("no API key: give --key, or set EVP_API_KEYS, or start `evp up`")
+    raise UsageError(
+        "no API key: give --key, or set EVP_API_KEYS, or start `evp up`; "
+        "`evp keys create NAME` makes one"
+    )

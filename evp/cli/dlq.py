@@ -51,7 +51,8 @@ def list_(
 
     from evp.cli.context import start
     from evp.cli.output import Output
-    from evp.cli.replaying import filters_of, with_store
+    from evp.cli.replaying import filters_of
+    from evp.cli.storing import with_store
     from evp.dlq import look
     from evp.storage.dead_letters import REASONS
     from evp.storage.dlq import DEAD, STATES
@@ -75,7 +76,8 @@ def show(
     """Show all about one dead letter: the event, why it is dead, what to do about it."""
     from evp import dlq as service
     from evp.cli.context import start
-    from evp.cli.replaying import checked_id, print_shown, with_store
+    from evp.cli.replaying import checked_id, print_shown
+    from evp.cli.storing import with_store
 
     letter_id = checked_id(letter)
     print_shown(with_store(start(), lambda db: service.show(db, letter_id)), raw=raw, json=json)

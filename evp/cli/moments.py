@@ -10,8 +10,8 @@ import msgspec
 from evp.clock import now
 
 _AGE = re.compile(r"(\d{1,6})([smhd])")
-_SPAN = re.compile(r"(\d{1,7}(?:\.\d{1,3})?)(ms|s|m|h)")
-_SPAN_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_SPAN = re.compile(r"(\d{1,7}(?:\.\d{1,3})?)(ms|s|m|h|d)")
+_SPAN_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -31,6 +31,6 @@ def moment_of(text: str) -> datetime | None:
 
 
 def span_s_of(text: str) -> float | None:
-    """Return the seconds of a span (`500ms`, `10s`, `1.5m`, `2h`); None if it is none."""
+    """Return the seconds of a span (`500ms`, `10s`, `1.5m`, `2h`, `90d`); None if it is none."""
     span = _SPAN.fullmatch(text.strip())
     return None if span is None else float(span[1]) * _SPAN_UNITS_S[span[2]]

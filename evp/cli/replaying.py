@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from datetime import datetime
 from typing import Any
 
@@ -14,21 +14,20 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from evp.cli.context import run
 from evp.cli.moments import moment_of
 from evp.cli.output import Output
+from evp.cli.storing import with_store
 from evp.dlq import Account, Notify, Shown, select
-from evp.errors import EXIT_FINDING, EXIT_OK, StoreUnavailable, UsageError
+from evp.errors import EXIT_FINDING, EXIT_OK, UsageError
 from evp.limits import DEAD_LETTER_SHOWN_BYTES_MAX
 from evp.settings import Settings
-from evp.storage.client import Database, close, connect, database
+from evp.storage.client import Database
 from evp.storage.dead_letters import REASONS
 from evp.storage.dlq import Filters
 from evp.views.dlq import account_view, selection_view, shown_view
 
 _FRAME_ID = re.compile(r"[0-9a-f]{24}")
 _LETTER_ID = re.compile(r"[0-9a-f]{24}:\d{1,9}|[0-9a-f]{32}")
-_CONNECTIONS_MAX = 2
 
 Work = Callable[[Database, Account, Notify], Coroutine[Any, Any, None]]
 
@@ -72,31 +71,6 @@ def checked_id(text: str) -> str:
     if not _LETTER_ID.fullmatch(text):
         raise UsageError(f"{text!r} is no id of a dead letter; `evp dlq list` shows them")
     return text
-
-
-@contextlib.asynccontextmanager
-async def opened(settings: Settings) -> AsyncIterator[Database]:
-    """Give the store. Raises StoreUnavailable, with what to do about it."""
-    client = connect(settings, connections_max=_CONNECTIONS_MAX)
-    try:
-        yield database(client, settings.mongo_db)
-    except StoreUnavailable as error:
-        what = str(error).rstrip(".")
-        raise StoreUnavailable(
-            f"{what}; `evp up` starts one, EVP_MONGO_URL names another one"
-        ) from error
-    finally:
-        await close(client)
-
-
-def with_store(settings: Settings, work: Callable[[Database], Coroutine[Any, Any, Any]]) -> Any:
-    """Run something on the store, to its end or to Ctrl-C. Raises StoreUnavailable."""
-
-    async def opened_work() -> Any:
-        async with opened(settings) as db:
-            return await work(db)
-
-    return run(opened_work())
 
 
 def change(

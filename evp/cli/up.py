@@ -24,7 +24,7 @@ def up(
     """
     import msgspec
 
-    from evp.cli.context import configure_logs, load_settings, run, with_api_key
+    from evp.cli.context import configure_logs, load_settings, run, with_secrets
     from evp.cli.upping import bring_up
     from evp.engines.stack import lock
 
@@ -35,7 +35,7 @@ def up(
     configure_logs(level)
     settings = msgspec.structs.replace(loaded.settings, log_level=level)
     with lock(settings.data_dir) as held:
-        settings = with_api_key(settings)
+        settings = with_secrets(settings)
         run(
             bring_up(settings, loaded.origins, held.fileno(), serve_processes, work_processes, demo)
         )

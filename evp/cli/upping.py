@@ -15,10 +15,11 @@ from evp.cli.output import Output
 from evp.demo import Demo
 from evp.engines.engine import Engine
 from evp.engines.stack import Plan, Stack, plan_engines
-from evp.errors import EvpError, redact_url
+from evp.errors import EvpError, StoreUnavailable, redact_url
 from evp.settings import Settings
 from evp.signals import end, own_signals
 from evp.storage.client import close, connect, database
+from evp.users import FIRST_NAME, create_first
 from evp.views.account import account_table
 
 #: The start or the demo, when it is broken off, has this long to close its connections.
@@ -59,6 +60,7 @@ async def bring_up(
 async def _run(console: Output, stack: Stack, demo: int | None) -> None:
     await stack.start()
     _tell_usage(console, stack)
+    await _make_first_user(console, stack)
     if demo is not None:
         try:
             await _run_demo(console, stack, demo)
@@ -88,6 +90,20 @@ def _tell_usage(console: Output, stack: Stack) -> None:
         f"-H {quote(f'x-api-key: {key}')} -d '{event}'"
     )
     console.say(f"\nevp accepts events at {stack.http_url}\nAPI key: {key}\n\n{curl}\n")
+
+
+async def _make_first_user(console: Output, stack: Stack) -> None:
+    """Make a user where there is none; who stops evp just now sets another password by hand."""
+    client = connect(stack.settings, connections_max=1)
+    try:
+        password = await create_first(database(client, stack.settings.mongo_db))
+    except StoreUnavailable as error:
+        console.say(f"no user was made, {error}; `evp users create` makes one")
+    else:
+        if password is not None:
+            console.say(f"Login: {FIRST_NAME} / {password} (told only now)\n")
+    finally:
+        await close(client)
 
 
 async def _run_demo(console: Output, stack: Stack, count: int) -> None:

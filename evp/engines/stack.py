@@ -20,6 +20,7 @@ from evp.engines.engine import Engine, log_engine, store_engine
 from evp.engines.locate import find_log, find_store
 from evp.errors import EngineFailed, ServerUnavailable, StoreUnavailable, redact_url
 from evp.http import HttpConnection, http_url
+from evp.metrics.board import Board
 from evp.settings import Settings
 from evp.signals import Signals
 from evp.storage.client import close, connect, database, ping
@@ -112,6 +113,7 @@ class Stack:
         self._listener = listener
         self._lock_fd = lock_fd
         self._environ = environ(self.settings)
+        self._board = Board()
         self._up = False
 
     @property
@@ -157,21 +159,26 @@ class Stack:
                 await close(client)
 
     def _evp_children(self) -> list[supervise.Child]:
-        fd = self._listener.fileno()
+        fd, board = self._listener.fileno(), self._board
         python = [sys.executable, "-m", "evp"]
         servers = [
             supervise.Child(
-                name=f"serve-{number}",
-                command=[*python, "serve", "--socket-fd", str(fd)],
+                name=name,
+                command=[*python, "serve", "--socket-fd", str(fd), "--board", board.place(name)],
                 environ=self._environ,
-                pass_fds=(fd,),
+                pass_fds=(fd, board.fd),
                 ready=self._is_ready,
             )
-            for number in range(1, self._plan.serve_processes + 1)
+            for name in _names("serve", self._plan.serve_processes)
         ]
         workers = [
-            supervise.Child(name=f"work-{number}", command=[*python, "work"], environ=self._environ)
-            for number in range(1, self._plan.work_processes + 1)
+            supervise.Child(
+                name=name,
+                command=[*python, "work", "--board", board.place(name)],
+                environ=self._environ,
+                pass_fds=(board.fd,),
+            )
+            for name in _names("work", self._plan.work_processes)
         ]
         return servers + workers
 
@@ -204,3 +211,7 @@ class Stack:
                 children=self.supervisor.pids,
             ),
         )
+
+
+def _names(what: str, count: int) -> list[str]:
+    return [f"{what}-{number}" for number in range(1, count + 1)]

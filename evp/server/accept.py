@@ -14,16 +14,20 @@ import contextlib
 from collections.abc import Callable
 
 from evp.batch.retry import Backoff
-from evp.codec import Media, decode
+from evp.clock import now
+from evp.codec import Decoded, Media, decode, decode_one
 from evp.documents import Admission
 from evp.errors import AckUnknown, LogNotDurable, LogUnavailable, Refusal
-from evp.identity import canonical
 from evp.limits import DURABILITY_CHECK_S, RECONNECT_LONGEST_S
 from evp.logs import get
-from evp.server.answer import Answer
+from evp.metrics.counts import IngestCounts
+from evp.metrics.families import Values
+from evp.server.answer import JSON, Answer
 from evp.server.backpressure import BacklogPart, Backpressure
 from evp.server.problem import fault, problem
+from evp.server.told import Tell, tell_batch, tell_event
 from evp.settings import Settings
+from evp.sift import Sifted, sift
 from evp.stream.client import LogFull
 from evp.stream.flusher import Flusher
 from evp.stream.keys import Keys
@@ -31,8 +35,7 @@ from evp.stream.producer import Epoch, Producer
 
 Respond = Callable[[Answer], None]
 
-_EVENT = Media.EVENT
-_JSON = ((b"content-type", b"application/json"),)
+_EVENT, _CLOUD_EVENT = Media.EVENT, Media.CLOUD_EVENT
 _log = get("evp.accept")
 
 
@@ -46,12 +49,12 @@ class Acceptor:
             settings.durability,
             settings.durability_replicas,
         )
-        admission = Admission(settings.default_source, settings.time_in_id)
-        self._flusher = Flusher(self._producer, admission)
+        self._admission = Admission(settings.default_source, settings.time_in_id)
+        self._flusher = Flusher(self._producer, self._admission)
         self._backpressure = Backpressure(settings, self._flusher)
         self._refusal: Refusal | None = Refusal("log_unavailable", "the log is not connected yet")
         self._closing = False
-        self._label = b""
+        self._label = ""
         self._watch = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -74,68 +77,86 @@ class Acceptor:
     @property
     def durability(self) -> str:
         """What a 202 is worth: fsync, declared or memory; empty before the first connection."""
-        return self._label.decode()
+        return self._label
 
-    def accept(self, body: bytes, media: Media, respond: Respond) -> None:
+    @property
+    def counts(self) -> IngestCounts:
+        """What was counted since this process started."""
+        return self._flusher.counts
+
+    def values(self) -> Values:
+        """Return what metrics tell of this process."""
+        durability = self._producer.durability
+        lasts = durability is not None and durability.label != "memory"
+        return {
+            **self.counts.values(),
+            "evp_log_durable": lasts,
+            "evp_ingest_ready": self._refusal is None,
+            "evp_ingest_backlog_full": self._backpressure.full,
+        }
+
+    def refused(self, refusal: Refusal) -> Answer:
+        """Return the answer to a request for events that is refused, and count it."""
+        self.counts.requests[refusal.code] += 1
+        return problem(refusal)
+
+    def accept(self, body: bytes, media: Media, respond: Respond) -> int:
         """Take one request; `respond` is called exactly once, now or when the log has it.
 
-        Never raises. `respond` must not raise either; whoever has gone by then
-        ignores the answer.
+        Returns how many events were taken. Never raises. `respond` must not raise
+        either; whoever has gone by then ignores the answer.
         """
         if self._refusal is not None or len(body) > self._flusher.room_bytes:
-            respond(problem(self._refusal or self._backpressure.refusal(len(body))))
-            return
+            respond(self.refused(self._refusal or self._backpressure.refusal(len(body))))
+            return 0
         try:
-            if media is _EVENT:
-                self._accept_event(body, respond)
-            else:
-                self._accept_batch(body, media, respond)
+            if media is _EVENT or media is _CLOUD_EVENT:
+                return self.take(decode_one(body, media), tell_event, respond, batch=False)
+            return self.take(decode(body, media), tell_batch, respond, batch=True)
         except Refusal as refusal:
-            respond(problem(refusal))
+            respond(self.refused(refusal))
         except Exception as error:  # noqa: BLE001 - a fault of ours ends one request, not a connection
             respond(fault(error))
+        return 0
 
-    def _accept_event(self, body: bytes, respond: Respond) -> None:
+    def take(self, decoded: Decoded, tell: Tell, respond: Respond, *, batch: bool) -> int:
+        """Take events that are decoded, and return how many; `tell` makes the body of the 202.
+
+        Raises Refusal; then nothing was kept, and `respond` is never called.
+        """
+
         def done(result: str | LogUnavailable) -> None:
             if isinstance(result, LogUnavailable):
                 respond(self._failed(result))
                 return
-            answer = b'{"event_id":"%b","receipt":"0.%b.%d","durability":"%b"}' % (
-                canonical(made.ids[0]).encode(),
-                result.encode(),
-                first,
-                self._label,
-            )
-            respond(Answer(202, answer, _JSON))
+            try:
+                answer = Answer(202, tell(ids, result, first, self._label), JSON)
+            except Exception as error:  # noqa: BLE001 - others wait for the same frame
+                answer = fault(error)
+            respond(answer)
 
-        made, first = self._flusher.add(decode(body, _EVENT), done, batch=False)
+        made, first = self._flusher.add(decoded, done, batch=batch)
+        # `done` holds on to the ids alone: the documents are free as soon as they are encoded.
+        ids = made.ids
+        return len(ids)
 
-    def _accept_batch(self, body: bytes, media: Media, respond: Respond) -> None:
-        def done(result: str | LogUnavailable) -> None:
-            if isinstance(result, LogUnavailable):
-                respond(self._failed(result))
-                return
-            answer = b'{"accepted":%d,"rejected":[],"receipt":"0.%b.%d","durability":"%b"}' % (
-                count,
-                result.encode(),
-                first,
-                self._label,
-            )
-            respond(Answer(202, answer, _JSON))
+    def sift(self, body: bytes, media: Media) -> Sifted:
+        """Return what `take` can take of a batch, and why not the rest. Raises Refusal.
 
-        made, first = self._flusher.add(decode(body, media), done, batch=True)
-        count = len(made.ids)
+        Changes nothing; for a large batch call it in a thread.
+        """
+        return sift(body, media, now(), self._admission)
 
     def _failed(self, error: LogUnavailable) -> Answer:
         """Return the answer to a request whose frame the log did not acknowledge."""
         if isinstance(error, LogFull):
             self._backpressure.overflowed()
-            return problem(self._backpressure.refusal(0))
+            return self.refused(self._backpressure.refusal(0))
         self._watch.set()
         if isinstance(error, AckUnknown):
             detail = "the log did not confirm it; send the same event again, with id and time"
-            return problem(Refusal("ack_unknown", detail, retry_after_s=1))
-        return problem(_refusal_of(error))
+            return self.refused(Refusal("ack_unknown", detail, retry_after_s=1))
+        return self.refused(_refusal_of(error))
 
     async def start(self) -> None:
         """Connect and keep connected. Does not fail: `refusal` says what is wrong."""
@@ -201,7 +222,7 @@ class Acceptor:
             now: Refusal | None = _refusal_of(error)
         else:
             now = None
-            self._label = durability.label.encode()
+            self._label = durability.label
         if self._closing:
             return
         self._refusal = now

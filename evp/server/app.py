@@ -1,120 +1,47 @@
-"""The typed routes, on Litestar: everything but the plain case of the ingest routes.
-
-An ingest request that isn't plain (`evp.server.protocol`) ends up here and goes
-through the same `Acceptor.accept`, on raw bytes.
-"""
+"""The typed routes, on Litestar: everything but the plain case of the ingest routes."""
 
 from __future__ import annotations
 
-import asyncio
-from typing import Any
-
-from litestar import Litestar, Request, Response, get, post
+from litestar import Litestar, Response
 from litestar.datastructures import State
-from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
-from litestar.status_codes import HTTP_200_OK, HTTP_503_SERVICE_UNAVAILABLE
+from litestar.exceptions import (
+    HTTPException,
+    MethodNotAllowedException,
+    NotFoundException,
+    ValidationException,
+)
+from litestar.status_codes import HTTP_500_INTERNAL_SERVER_ERROR
 
-from evp.errors import Refusal
-from evp.server.accept import Acceptor
-from evp.server.answer import Answer
-from evp.server.health import Health, HealthCheck
-from evp.server.keys import Keys
+from evp.errors import Refusal, StoreUnavailable
+from evp.logs import get
+from evp.server.parts import AnyRequest, Parts, response
 from evp.server.problem import fault, problem
-from evp.server.request import (
-    BATCH_PATH,
-    EVENT_PATH,
-    Bodies,
-    body_bytes_max,
-    media_of,
-    too_large,
+from evp.server.routes import analytics, auth, documents, events, ingest, metrics, probes
+
+ROUTES = (
+    *ingest.ROUTES,
+    *probes.ROUTES,
+    *documents.ROUTES,
+    *auth.ROUTES,
+    *events.ROUTES,
+    *analytics.ROUTES,
+    *metrics.ROUTES,
 )
 
-_CLOSE = ((b"connection", b"close"),)
-
-AnyRequest = Request[Any, Any, State]
+_log = get("evp.server")
 
 
-class _ClientGone(Exception):
-    """Raised when the client left before its body was there."""
-
-
-@post([EVENT_PATH.decode(), BATCH_PATH.decode()])
-async def ingest(request: AnyRequest, state: State) -> Response[bytes]:
-    """Take one event, or a batch."""
-    acceptor: Acceptor = state.acceptor
-    keys: Keys = state.api_keys
-    path = request.scope["path"].encode()
-    headers = dict(request.scope["headers"])
-    try:
-        keys.name_of(headers.get(b"x-api-key"))
-        _refuse_encoding(headers.get(b"content-encoding"))
-        media = media_of(path, headers.get(b"content-type"))
-        length = headers.get(b"content-length", b"0")
-        if length.isdigit() and int(length) > body_bytes_max(path):
-            raise too_large(path)
-        closed = acceptor.refusal_of(int(length) if length.isdigit() else 0)
-        if closed is not None:
-            raise closed
-        body = await _read(request, path, state.bodies)
-    except Refusal as refusal:
-        answer = problem(refusal)
-        # The body may still be on its way; nothing after it could be told apart.
-        return _response(answer._replace(headers=answer.headers + _CLOSE))
-    except _ClientGone:
-        return Response(b"", status_code=400)
-    answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-
-    def respond(answer: Answer) -> None:
-        if not answered.done():
-            answered.set_result(answer)
-
-    acceptor.accept(body, media, respond)
-    return _response(await answered)
-
-
-@get("/api/live", sync_to_thread=False)
-def live() -> dict[str, str]:
-    """Tell that the process runs."""
-    return {"status": "live"}
-
-
-@get("/api/ready", sync_to_thread=False)
-def ready(state: State) -> Response[bytes] | Response[dict[str, str]]:
-    """Tell whether events are accepted now, and if not, why."""
-    refusal: Refusal | None = state.acceptor.refusal
-    if state.draining.is_set():
-        refusal = Refusal("shutting_down", "this server is stopping")
-    if refusal is not None:
-        return _response(problem(refusal))
-    return Response({"status": "ready"})
-
-
-@get("/api/health")
-async def health(state: State) -> Response[Health]:
-    """Tell how the server and the engines are."""
-    check: HealthCheck = state.health
-    found = await check.look()
-    down = found.status == "down"
-    return Response(found, status_code=HTTP_503_SERVICE_UNAVAILABLE if down else HTTP_200_OK)
-
-
-def build_app(
-    acceptor: Acceptor, keys: Keys, bodies: Bodies, check: HealthCheck, draining: asyncio.Event
-) -> Litestar:
-    """Return the ASGI app. `draining` is set when the server is about to stop."""
+def build_app(parts: Parts) -> Litestar:
+    """Return the ASGI app."""
     return Litestar(
-        route_handlers=[ingest, live, ready, health],
-        state=State(
-            {
-                "acceptor": acceptor,
-                "api_keys": keys,
-                "bodies": bodies,
-                "health": check,
-                "draining": draining,
-            },
-            deep_copy=False,
-        ),
-        exception_handlers={HTTPException: _http_error, Exception: _unexpected},
+        route_handlers=list(ROUTES),
+        state=State({"parts": parts, "handlers": ROUTES}, deep_copy=False),
+        exception_handlers={
+            Refusal: _refused,
+            StoreUnavailable: _store_away,
+            HTTPException: _http_error,
+            Exception: _unexpected,
+        },
         openapi_config=None,
         # Bodies are counted while they are read, with a limit for each route.
         request_max_body_size=None,
@@ -122,52 +49,38 @@ def build_app(
     )
 
 
-async def _read(request: AnyRequest, path: bytes, bodies: Bodies) -> bytes:
-    """Return the body. Raises Refusal as soon as it or all together are too large, _ClientGone."""
-    most = body_bytes_max(path)
-    body = bytearray()
-    held_bytes = 0
-    try:
-        while True:
-            message = await request.receive()
-            if message["type"] != "http.request":
-                raise _ClientGone
-            part = message["body"]
-            bodies.hold(len(part))
-            held_bytes += len(part)
-            body += part
-            if len(body) > most:
-                raise too_large(path)
-            if not message["more_body"]:
-                return bytes(body)
-    finally:
-        bodies.release(held_bytes)
+def _refused(_request: AnyRequest, error: Refusal) -> Response[bytes]:
+    return response(problem(error))
 
 
-def _refuse_encoding(encoding: bytes | None) -> None:
-    if encoding is not None and encoding.strip().lower() != b"identity":
-        raise Refusal("unsupported_encoding", "send the body without a content-encoding")
-
-
-def _response(answer: Answer) -> Response[bytes]:
-    headers = {name.decode(): value.decode() for name, value in answer.headers}
-    return Response(
-        answer.body,
-        status_code=answer.status,
-        media_type=headers.pop("content-type"),
-        headers=headers,
-    )
+def _store_away(_request: AnyRequest, error: StoreUnavailable) -> Response[bytes]:
+    _log.warning("a request needs the store", reason=str(error))
+    return response(problem(Refusal("store_unavailable", "the store can't be reached now")))
 
 
 def _http_error(_request: AnyRequest, error: HTTPException) -> Response[bytes]:
     if isinstance(error, NotFoundException):
-        return _response(problem(Refusal("not_found", "there is nothing at this path")))
+        return response(problem(Refusal("not_found", "there is nothing at this path")))
     if isinstance(error, MethodNotAllowedException):
         allowed = (error.headers or {}).get("allow", "")
         answer = problem(Refusal("method_not_allowed", f"this path takes {allowed}"))
-        return _response(answer._replace(headers=(*answer.headers, (b"allow", allowed.encode()))))
-    return _response(problem(Refusal("invalid_request", error.detail)))
+        return response(answer.plus(((b"allow", allowed.encode()),)))
+    if isinstance(error, ValidationException):
+        return response(problem(_invalid_query(error)))
+    if error.status_code >= HTTP_500_INTERNAL_SERVER_ERROR:
+        return response(fault(error))
+    return response(problem(Refusal("invalid_request", error.detail)))
+
+
+def _invalid_query(error: ValidationException) -> Refusal:
+    """Return the refusal of parameters that are not what their handler takes."""
+    told = []
+    for row in error.extra if isinstance(error.extra, list) else ():
+        # Other texts repeat what was sent.
+        said = row["message"] if row["message"].startswith("Expected ") else "no such value"
+        told.append(f"{row.get('key', 'a parameter')}: {said}")
+    return Refusal("invalid_query", "; ".join(told) or "a parameter has a wrong value")
 
 
 def _unexpected(_request: AnyRequest, error: Exception) -> Response[bytes]:
-    return _response(fault(error))
+    return response(fault(error))

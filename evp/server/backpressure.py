@@ -106,6 +106,11 @@ class Backpressure:
             if self._overload.full != was_full:
                 self._tell()
 
+    @property
+    def full(self) -> bool:
+        """True while everything is refused until the log has drained."""
+        return self._overload.full
+
     def overflowed(self) -> None:
         """Take nothing more until the next look: the log had no memory left for a frame."""
         self._overload.full = True

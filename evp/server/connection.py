@@ -25,11 +25,13 @@ from evp.limits import (
     LINGER_S_MAX,
     REQUEST_READ_S_MAX,
 )
-from evp.server.answer import Answer, on_the_wire
-from evp.server.problem import fault, problem
+from evp.server.answer import REQUEST_ID, Answer, on_the_wire
+from evp.server.problem import fault, note, problem
+from evp.server.request import new_id, sane_id
 
 _SWEEP_S = 1.0
-_PROBES = b"/api/"
+#: What is asked for to see what is wrong must be answered when all is taken.
+_PROBES = (b"/api/", b"/metrics")
 
 
 class Connection(HttpToolsProtocol):
@@ -156,6 +158,8 @@ class Connection(HttpToolsProtocol):
             detail = f"this server has {self.connections_max} connections open"
             raise Refusal("server_busy", detail, retry_after_s=1)
         self._begin_for_app()
+        given = next((value for name, value in self.headers if name == REQUEST_ID), None)
+        self.scope["state"]["request_id"] = sane_id(given) or new_id()
         super().on_headers_complete()
         self.cycle.transport = _Closing(self)
         self._in_head = False
@@ -195,7 +199,9 @@ class Connection(HttpToolsProtocol):
         unanswered = cycle is not None and not cycle.response_complete
         in_body = self._reading_since_s is not None and not self._in_head
         if unanswered or not in_body:
-            self._last_words = on_the_wire(answer, keep_alive=False)
+            request_id = new_id()
+            note(answer, request_id=request_id.decode())
+            self._last_words = on_the_wire(answer, request_id, keep_alive=False)
         if in_body:
             # It is the newest request that breaks off. Its app, if it runs already, has to know.
             cycle.disconnected = True

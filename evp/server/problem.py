@@ -7,6 +7,7 @@ the path.
 
 from __future__ import annotations
 
+from collections import Counter
 from http import HTTPStatus
 
 import msgspec
@@ -16,9 +17,17 @@ from evp.errors import Refusal
 from evp.logs import get
 from evp.server.answer import Answer
 
+PROBLEM_JSON = "application/problem+json"
 _TYPE = "urn:evp:problem:"
+_HEADER = (b"content-type", PROBLEM_JSON.encode())
 _RETRY_AFTER_S = 1
+_COME_BACK = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}
+_WANTED = b'ApiKey realm="evp", Bearer realm="evp"'
+_INVALID_TOKEN = b'Bearer realm="evp", error="invalid_token"'
 _log = get("evp.server")
+
+PROBLEMS: Counter[str] = Counter()
+"""How many problems this process has answered with, by code."""
 
 
 class Problem(Struct, frozen=True):
@@ -36,10 +45,16 @@ class Problem(Struct, frozen=True):
 _encode = msgspec.json.Encoder().encode
 
 
+def type_of(code: str) -> str:
+    """Return the URI that names a kind of problem."""
+    return _TYPE + code
+
+
 def problem(refusal: Refusal) -> Answer:
     """Return the answer that tells a refusal."""
+    PROBLEMS[refusal.code] += 1
     body = Problem(
-        type=_TYPE + refusal.code,
+        type=type_of(refusal.code),
         title=HTTPStatus(refusal.status).phrase,
         status=refusal.status,
         code=refusal.code,
@@ -47,16 +62,28 @@ def problem(refusal: Refusal) -> Answer:
         path=UNSET if refusal.path is None else refusal.path,
         index=UNSET if refusal.index is None else refusal.index,
     )
-    headers = [(b"content-type", b"application/problem+json")]
-    if refusal.status == HTTPStatus.SERVICE_UNAVAILABLE:
+    headers = [_HEADER, (b"cache-control", b"no-store")]
+    if refusal.status in _COME_BACK:
         retry_after_s = refusal.retry_after_s or _RETRY_AFTER_S
         headers.append((b"retry-after", b"%d" % retry_after_s))
     if refusal.status == HTTPStatus.UNAUTHORIZED:
-        headers.append((b"www-authenticate", b'ApiKey realm="evp"'))
-    return Answer(refusal.status, _encode(body), tuple(headers))
+        is_token = refusal.code == "invalid_token"
+        headers.append((b"www-authenticate", _INVALID_TOKEN if is_token else _WANTED))
+    if refusal.code == "unsupported_encoding":
+        headers.append((b"accept-encoding", b"gzip, zstd"))
+    return Answer(refusal.status, _encode(body), tuple(headers), refusal)
 
 
 def fault(error: BaseException | None) -> Answer:
     """Return the answer after an error that nobody foresaw; only evp's own log tells it."""
-    _log.error("unexpected error in a request", exc_info=error)
-    return problem(Refusal("internal_error", "evp failed; the log of the server says why"))
+    told = problem(Refusal("internal_error", "evp failed; the log of the server says why"))
+    return Answer(told.status, told.body, told.headers, error)
+
+
+def note(answer: Answer, **request: str) -> None:
+    """Log that a request is refused, or that it failed, with what `request` says of it."""
+    error = answer.error
+    if isinstance(error, Refusal):
+        _log.debug("refused", code=error.code, status=error.status, detail=error.detail, **request)
+    else:
+        _log.error("unexpected error in a request", exc_info=error, **request)

@@ -1,8 +1,9 @@
 """The plain case of POST /events and /events/batch, answered without ASGI.
 
-A request is *plain* if its length is known and allowed, its key is right, it has
-no encoding and expects nothing, no other request is under way on its connection
-and its client takes the answers. Then its body goes straight to the acceptor
+A request is *plain* if its length is known and allowed, its key is right, its
+body is events as they are, it comes from no page in a browser and expects
+nothing, no other request is under way on its connection and its client takes the
+answers. Then its body goes straight to the acceptor
 and the answer straight to the socket, at about half the cost. Where its head is
 that of an earlier one (`evp.server.repeated`), it is not even parsed. Everything
 else is handed on untouched.
@@ -15,17 +16,34 @@ from __future__ import annotations
 
 from typing import Any
 
+from evp.api_keys import INGEST
+from evp.cloudevents import REQUIRED_HEADERS
 from evp.codec import Media
 from evp.errors import Refusal
 from evp.limits import KIB
 from evp.server.accept import Acceptor
-from evp.server.answer import Answer, on_the_wire
+from evp.server.answer import REQUEST_ID, Answer, on_the_wire
 from evp.server.connection import Connection, connections_max
-from evp.server.keys import Keys
+from evp.server.keys import Grant, Keys
+from evp.server.problem import note
 from evp.server.repeated import RepeatedHead, head_of
-from evp.server.request import BATCH_PATH, EVENT_PATH, Bodies, body_bytes_max, media_of
+from evp.server.request import (
+    BATCH_PATH,
+    EVENT_PATH,
+    Bodies,
+    body_bytes_max,
+    media_of,
+    new_id,
+    sane_id,
+)
 
-_NOT_PLAIN = frozenset((b"content-encoding", b"transfer-encoding", b"expect", b"upgrade"))
+_NOT_PLAIN = REQUIRED_HEADERS | {
+    b"content-encoding",
+    b"transfer-encoding",
+    b"expect",
+    b"upgrade",
+    b"origin",
+}
 #: A small body that will be refused is read all the same: that is cheaper than a new connection.
 _READ_IF_REFUSED_BYTES_MAX = 64 * KIB
 #: A client whose heads differ so often is not compared any more.
@@ -50,10 +68,13 @@ class PlainCycle:
     disconnected = False
     response_complete = False
     held_bytes = 0
+    request_id: bytes | None = None
+    """As the client gave it; otherwise one is made with the answer."""
 
-    def __init__(self, media: Media, size_bytes: int, *, keep_alive: bool) -> None:
+    def __init__(self, media: Media, size_bytes: int, grant: Grant, *, keep_alive: bool) -> None:
         self.media = media
         self.size_bytes = size_bytes
+        self.grant = grant
         self.keep_alive = keep_alive
         self.body: list[bytes] = []
 
@@ -70,7 +91,7 @@ class IngestProtocol(Connection):
         self._plain: PlainCycle | None = None
         self._head: RepeatedHead | None = None
         self._heads_missed = 0
-        self._parsed: Media | None = None
+        self._parsed: PlainCycle | None = None
 
     def data_received(self, data: bytes) -> None:
         """Take a request that repeats the head of an earlier one; parse anything else."""
@@ -84,22 +105,23 @@ class IngestProtocol(Connection):
             return
         self._parsed = None
         super().data_received(data)
-        if between and self._parsed is not None and self._heads_missed < _HEADS_MISSED_MAX:
-            self._head = head_of(data, self.url, self._parsed)
+        parsed = self._parsed
+        if between and parsed is not None and self._heads_missed < _HEADS_MISSED_MAX:
+            self._head = head_of(data, self.url, parsed.media, parsed.grant)
 
     def _take_repeated(self, head: RepeatedHead, data: bytes) -> bool:
         """Take what came if it is one whole request with this head, which was plain before."""
-        body = head.body_of(data)
+        body = head.body_of(data) if head.grant.lives else None
         if body is None:
             self._head = None
             self._heads_missed += 1
             return False
         self.url = head.path
-        if not self._is_wanted(len(body)):
+        if not self._is_wanted(len(body), head.grant):
             return False
         self.begin_activity()
         self._silent_bytes = 0
-        self.cycle = cycle = PlainCycle(head.media, len(body), keep_alive=True)
+        self.cycle = cycle = PlainCycle(head.media, len(body), head.grant, keep_alive=True)
         cycle.more_body = False
         self._accept(cycle, body)
         return True
@@ -153,14 +175,21 @@ class IngestProtocol(Connection):
             self.bodies.release(cycle.held_bytes)
         body = cycle.body[0] if len(cycle.body) == 1 else b"".join(cycle.body)
         cycle.body = []
-        self._parsed = cycle.media if cycle.keep_alive else None
+        # Of a client that numbers its requests no head comes again.
+        self._parsed = cycle if cycle.keep_alive and cycle.request_id is None else None
         self._accept(cycle, body)
 
     def _accept(self, cycle: PlainCycle, body: bytes) -> None:
         def respond(answer: Answer) -> None:
             self._respond(cycle, answer)
 
-        self.acceptor.accept(body, cycle.media, respond)
+        limit = cycle.grant.limit
+        if limit is None:
+            self.acceptor.accept(body, cycle.media, respond)
+        elif (refusal := limit.refusal()) is not None:
+            respond(self.acceptor.refused(refusal))
+        else:
+            limit.spend(self.acceptor.accept(body, cycle.media, respond))
 
     def _plain_cycle(self) -> PlainCycle | None:
         """Return the cycle of a plain request, None for every other one."""
@@ -168,32 +197,42 @@ class IngestProtocol(Connection):
         length = headers.get(b"content-length")
         if length is None or not length.isdigit() or not _NOT_PLAIN.isdisjoint(headers):
             return None
-        size_bytes = int(length)
-        if not self._is_wanted(size_bytes):
+        if len(headers) != len(self.headers):  # One is there twice.
             return None
         if self.parser.get_method() != b"POST" or self.parser.get_http_version() != "1.1":
             return None
         try:
-            self.keys.name_of(headers.get(b"x-api-key"))
+            grant = self.keys.grant_of(headers.get(b"x-api-key"))
+            grant.require(INGEST)
             media = media_of(self.url, headers.get(b"content-type"))
         except Refusal:
             return None
-        return PlainCycle(media, size_bytes, keep_alive=self.parser.should_keep_alive())
+        size_bytes = int(length)
+        if not self._is_wanted(size_bytes, grant):
+            return None
+        cycle = PlainCycle(media, size_bytes, grant, keep_alive=self.parser.should_keep_alive())
+        if REQUEST_ID in headers:
+            cycle.request_id = sane_id(headers[REQUEST_ID])
+        return cycle
 
-    def _is_wanted(self, size_bytes: int) -> bool:
+    def _is_wanted(self, size_bytes: int, grant: Grant) -> bool:
         """Return whether a body is to be read; not if it is too large, or large and refused."""
         if size_bytes <= _READ_IF_REFUSED_BYTES_MAX:
             return True
         if size_bytes > body_bytes_max(self.url):
             return False
-        return self.acceptor.refusal_of(size_bytes) is None
+        paced = grant.limit is None or grant.limit.refusal() is None
+        return paced and self.acceptor.refusal_of(size_bytes) is None
 
     def _respond(self, cycle: PlainCycle, answer: Answer) -> None:
         cycle.response_complete = True
         transport = self.transport
         if cycle.disconnected or transport.is_closing():
             return
-        transport.write(on_the_wire(answer, keep_alive=cycle.keep_alive))
+        request_id = cycle.request_id or new_id()
+        if answer.error is not None:
+            note(answer, request_id=request_id.decode())
+        transport.write(on_the_wire(answer, request_id, keep_alive=cycle.keep_alive))
         self.server_state.total_requests += 1
         if not cycle.keep_alive:
             self.hang_up()

@@ -4,7 +4,8 @@ A client that keeps its connection sends the same head with each event, but for 
 length of the body. Once such a head has been parsed and found plain, the next request
 is compared with it, at a third of the cost. It is taken only if what came is exactly
 one whole request with this head, so nothing can hide in it; anything else goes to the
-parser, which stands between two requests and has missed nothing.
+parser, which stands between two requests and has missed nothing. The key in it is not
+looked up again: its grant says whether it still lives.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import NamedTuple
 
 from evp.codec import Media
 from evp.limits import REPEATED_HEAD_BYTES_MAX
+from evp.server.keys import Grant
 
 _END = b"\r\n\r\n"
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,8})[ \t]*(?=\r\n)", re.IGNORECASE)
@@ -26,6 +28,7 @@ class RepeatedHead(NamedTuple):
     after: bytes
     path: bytes
     media: Media
+    grant: Grant
 
     def body_of(self, data: bytes) -> bytes | None:
         """Return the body if `data` is one request with this head, and nothing else."""
@@ -40,7 +43,7 @@ class RepeatedHead(NamedTuple):
         return body if length.isdigit() and int(length) == len(body) else None
 
 
-def head_of(data: bytes, path: bytes, media: Media) -> RepeatedHead | None:
+def head_of(data: bytes, path: bytes, media: Media, grant: Grant) -> RepeatedHead | None:
     """Return the head of the one request that `data` is, which was plain; None if it is more."""
     end = data.find(_END, 0, REPEATED_HEAD_BYTES_MAX)
     if end < 0:
@@ -52,4 +55,6 @@ def head_of(data: bytes, path: bytes, media: Media) -> RepeatedHead | None:
     start, stop = lengths[0].span(1)
     after = head[stop:]
     # With blanks behind the number, another length could not be told from them.
-    return RepeatedHead(head[:start], after, path, media) if after.startswith(b"\r") else None
+    if not after.startswith(b"\r"):
+        return None
+    return RepeatedHead(head[:start], after, path, media, grant)

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import socket
 from collections.abc import Generator
+from functools import partial
 
 import uvicorn
 
@@ -19,17 +21,29 @@ from evp.errors import EngineFailed, Refusal
 from evp.limits import KEEP_ALIVE_S, SERVER_STORE_CONNECTIONS_MAX
 from evp.logs import get
 from evp.machine import settle_memory
+from evp.metrics.board import Place
+from evp.metrics.exporter import Exporter
+from evp.metrics.families import Values
 from evp.server.accept import Acceptor
 from evp.server.app import build_app
 from evp.server.connection import Connection, sweep
+from evp.server.cors import Cors
+from evp.server.guard import Guard
 from evp.server.health import HealthCheck
 from evp.server.keys import Keys
+from evp.server.keywatch import KeyWatch
 from evp.server.ledger import Ledger
+from evp.server.parts import Parts
+from evp.server.people import People
+from evp.server.problem import PROBLEMS
 from evp.server.protocol import protocol_class
+from evp.server.reading import Reading
 from evp.server.request import Bodies
 from evp.settings import Settings
 from evp.signals import Signals, end
 from evp.storage.client import close, connect, database, ping
+from evp.stream.gauges import LogGauges
+from evp.stream.keys import Keys as LogKeys
 
 _log = get("evp.server")
 
@@ -43,9 +57,12 @@ class Server(uvicorn.Server):
         yield
 
 
-async def serve(settings: Settings, listener: socket.socket, signals: Signals) -> None:
+async def serve(
+    settings: Settings, listener: socket.socket, signals: Signals, place: Place | None = None
+) -> None:
     """Serve on a bound socket until a signal comes; a second one forces the end.
 
+    `place` is where this process shares its metrics with others of the same parent.
     Raises EngineFailed if the server does not start. An engine that is away is
     no reason: readiness tells.
     """
@@ -53,13 +70,20 @@ async def serve(settings: Settings, listener: socket.socket, signals: Signals) -
     db = database(client, settings.mongo_db)
     acceptor = Acceptor(settings)
     ledger = Ledger(settings, db, acceptor)
-    keys = Keys(settings.api_keys)
+    keys = Keys(settings.api_keys, complete=False)
+    key_watch = KeyWatch(settings, db, keys)
     bodies = Bodies()
+    # Every command sets a secret; without one, tokens are good in this process only.
+    people = People(db, settings.jwt_secret or secrets.token_urlsafe())
+    reading = Reading(settings)
     draining = asyncio.Event()
     check = HealthCheck(acceptor, lambda: ping(db), lambda: look_once(settings, db))
+    gauges = LogGauges(settings.redis_url, LogKeys(settings.stream))
+    exporter = Exporter("serve-1", partial(_counted, acceptor), gauges.look, place)
+    parts = Parts(settings, acceptor, keys, bodies, check, db, people, reading, exporter, draining)
     server = Server(
         uvicorn.Config(
-            build_app(acceptor, keys, bodies, check, draining),
+            Guard(build_app(parts), Cors(settings.cors_origins)),
             http=protocol_class(acceptor, keys, bodies),
             ws="none",
             lifespan="off",
@@ -72,8 +96,11 @@ async def serve(settings: Settings, listener: socket.socket, signals: Signals) -
         )
     )
     stopping = asyncio.create_task(_stop(signals, server, acceptor, draining, settings))
-    sweeping = asyncio.create_task(sweep(server.server_state))
-    await acceptor.start()
+    helpers = [
+        asyncio.create_task(sweep(server.server_state)),
+        asyncio.create_task(exporter.run()),
+    ]
+    await asyncio.gather(acceptor.start(), key_watch.start())
     ledger.start()
     settle_memory()
     host, port = listener.getsockname()[:2]
@@ -85,10 +112,14 @@ async def serve(settings: Settings, listener: socket.socket, signals: Signals) -
     finally:
         ending = asyncio.create_task(_wind_up(acceptor, ledger))
         await asyncio.wait({ending, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        await end(ending, stopping, sweeping)
+        await end(ending, stopping, *helpers)
         await ledger.stop()
+        await key_watch.stop()
         await check.close()
-        for task in (ending, stopping, sweeping):
+        people.close()
+        await reading.close()
+        await gauges.close()
+        for task in (ending, stopping, *helpers):
             if not task.cancelled() and task.exception() is not None:
                 _log.error("unexpected error", exc_info=task.exception())
         await acceptor.close()
@@ -96,6 +127,10 @@ async def serve(settings: Settings, listener: socket.socket, signals: Signals) -
             connection.transport.close()
         await close(client)
     _log.info("stopped")
+
+
+def _counted(acceptor: Acceptor) -> Values:
+    return {**acceptor.values(), "evp_http_problems_total": dict(PROBLEMS)}
 
 
 async def _stop(

@@ -15,7 +15,7 @@ frames.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -116,6 +116,11 @@ async def advance(db: Database, to: Frontier) -> Frontier:
         furthest = {"$max": msgspec.structs.asdict(moved)}
         await db[META].update_one({"_id": _FRONTIER}, furthest, upsert=True)
     return moved
+
+
+def is_expired(bucket: Mapping[str, Any]) -> bool:
+    """Return True if no frame of a bucket holds events any more, as of its last change."""
+    return bool(bucket.get("expired") == bucket["dirty"])
 
 
 async def mark(db: Database, starts: Collection[datetime]) -> None:

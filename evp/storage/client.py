@@ -28,10 +28,13 @@ Database = AsyncDatabase[Document]
 Client = AsyncMongoClient[Document]
 
 
-def connect(settings: Settings, *, connections_max: int | None = None) -> Client:
+def connect(
+    settings: Settings, *, connections_max: int | None = None, retry_reads: bool = True
+) -> Client:
     """Return a client; it dials on first use. The caller closes it (`close`).
 
-    `connections_max` bounds the pool further, for programs that only look.
+    `connections_max` bounds the pool further, for programs that only look. Without
+    `retry_reads` a read fails with its connection, and is not tried again until time is up.
     Raises SettingsError if the address makes no sense, or names a file that can't be read.
     """
     most = connections_max or settings.mongo_max_pool_size
@@ -46,6 +49,7 @@ def connect(settings: Settings, *, connections_max: int | None = None) -> Client
             socketTimeoutMS=settings.mongo_socket_timeout_ms,
             serverSelectionTimeoutMS=STORE_SELECT_MS_MAX,
             waitQueueTimeoutMS=STORE_QUEUE_MS_MAX,
+            retryReads=retry_reads,
         )
     except (ConfigurationError, ValueError, OSError) as error:
         wanted = f"a MongoDB address ({redact_url(str(error))})"
@@ -68,6 +72,16 @@ async def ping(db: Database) -> None:
     """Ask the store whether it is there. Raises StoreUnavailable."""
     with told():
         await db.command("ping")
+
+
+async def reach(db: Database, within_s: float) -> None:
+    """Look for a server, if none is known. Raises StoreUnavailable when the time is over.
+
+    A call with a time limit looks for one until its own time is over.
+    """
+    if not db.client.topology_description.has_writable_server():
+        with told(), pymongo.timeout(within_s):
+            await db.command("ping")
 
 
 async def close(client: Client) -> None:

@@ -13,7 +13,8 @@ from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
-from bson import ObjectId
+from bson import Binary, ObjectId
+from bson.binary import UUID_SUBTYPE
 from msgspec import Struct
 
 from evp.batch.raw import AS_IT_IS
@@ -108,6 +109,17 @@ async def look_again(db: Database, letters: Sequence[Letter]) -> dict[str, str]:
     ids = tuple(one.id for one in letters)
     found = [page async for page in walk(db, Filters(ids=ids), STATES)]
     return {one.id: one.state for page in found for one in page}
+
+
+async def letters_of(db: Database, event_id: bytes, most: int) -> list[Letter]:
+    """Return up to `most` letters of events with this id, which may be several events.
+
+    Raises StoreUnavailable.
+    """
+    with told():
+        query = {"event_id": {"$eq": Binary(event_id, UUID_SUBTYPE)}}
+        rows = await db[DEAD_LETTERS].find(query, _UNREAD).limit(most).to_list()
+        return await _letters(db, sorted(rows, key=_age))
 
 
 def portions_of(letters: Sequence[Letter], most: float | None = None) -> Iterator[list[Letter]]:

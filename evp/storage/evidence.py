@@ -24,7 +24,7 @@ from evp.limits import (
 )
 from evp.storage.client import Database, Document
 from evp.storage.failures import told
-from evp.storage.lookup import ids_of, portions
+from evp.storage.lookup import ids_of, portions, stored_events
 from evp.storage.schema import DEAD_LETTERS, EVENTS, FRAMES, OUTCOMES, SERVERS
 
 _WINDOW_MIN = timedelta(seconds=10)
@@ -51,7 +51,10 @@ class EpochRow(Struct, gc=False):
 
 
 class FrameHeader(Struct, gc=False):
-    """A row of `frames`. `ids` are 16 bytes each, one after the other; empty if not asked for."""
+    """A row of `frames`. `ids` are 16 bytes each, one after the other; empty if not asked for.
+
+    Of an expired frame they are gone but for those of events that were `lost` before.
+    """
 
     frame_id: ObjectId
     srv: bytes
@@ -61,11 +64,17 @@ class FrameHeader(Struct, gc=False):
     external: bool
     expired: bool
     ids: bytes
+    lost: bytes = b""
 
     @property
     def event_ids(self) -> list[bytes]:
         """The ids of its events, in order."""
         return ids_of(self.ids)
+
+    @property
+    def lost_ids(self) -> list[bytes]:
+        """The ids of events that were nowhere when it expired, in order."""
+        return ids_of(self.lost)
 
 
 class Settled(Struct, gc=False):
@@ -193,6 +202,7 @@ def _header(row: Document) -> FrameHeader:
         row.get("external", False),
         bool(row.get("expired")),
         row.get("ids", b""),
+        row.get("lost", b""),
     )
 
 
@@ -232,6 +242,16 @@ async def stored_ids(db: Database, ids: Sequence[bytes]) -> set[bytes]:
         return {bytes(row["_id"]): None for row in rows}
 
     return set(await _looked_up(ids, look))
+
+
+async def owners(db: Database, ids: Sequence[bytes]) -> dict[bytes, Any]:
+    """Return, of those ids that have a document, whose it is: by id the frame id it carries.
+
+    Raises StoreUnavailable.
+    """
+    with told():
+        found = await stored_events(db, set(ids), ("frame_id",))
+    return {id_: document.get("frame_id") for id_, document in found.items()}
 
 
 async def lettered(db: Database, places: Sequence[tuple[ObjectId, int]]) -> set[str]:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any, TypeVar
 
 from bson import Binary
+from pymongo.asynchronous.collection import AsyncCollection
 
 from evp.batch.raw import AS_IT_IS
 from evp.identity import ID_BYTES
@@ -27,6 +28,11 @@ def ids_of(header: bytes) -> list[bytes]:
     return [header[start : start + ID_BYTES] for start in range(0, len(header), ID_BYTES)]
 
 
+def raw_events(db: Database) -> AsyncCollection[Any]:
+    """Return the events, each a RawBSONDocument: nothing is decoded until it is asked for."""
+    return db.get_collection(EVENTS, codec_options=AS_IT_IS)
+
+
 async def stored_events(
     db: Database, ids: Collection[bytes], fields: Sequence[str] | None = None
 ) -> dict[bytes, Any]:
@@ -34,7 +40,7 @@ async def stored_events(
 
     Raises PyMongoError.
     """
-    events = db.get_collection(EVENTS, codec_options=AS_IT_IS)
+    events = raw_events(db)
     found: dict[bytes, Any] = {}
     for portion in portions(sorted(ids)):
         wanted = {"_id": {"$in": [Binary(id_, 4) for id_ in portion]}}

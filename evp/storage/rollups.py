@@ -145,6 +145,7 @@ async def write(db: Database, bucket: Mapping[str, Any], tally: Tally, now_ms: i
     said: dict[str, Any] = {"account": tally.account()}
     if level is FINEST:
         said["prune_at"] = _prune_at(start, now_ms)
+        said["expire_from"] = start
     done = await db[BUCKETS].update_one(
         {"_id": bucket["_id"], "dirty": version},
         {
@@ -199,7 +200,7 @@ async def _add_cells(
     span = {"$gte": start, "$lt": start + level.width}
     async for cell in db[ROLLUPS].find({"level": child.name, "bucket": span}):
         at_ms = to_ms(cell["at"]) // level.cell_ms * level.cell_ms
-        tally.add_cell(at_ms, cell["types"])
+        tally.add_cell(at_ms, cell["types"], cell.get("sources", ()))
 
 
 async def _replace_cells(
@@ -207,15 +208,17 @@ async def _replace_cells(
 ) -> None:
     version, start = bucket["dirty"], bucket["start"]
     writes = []
-    for at_ms, types in tally.cells.items():
+    for at_ms, sums in tally.cells.items():
         cell = {
             "_id": f"{bucket['_id']}:{at_ms}",
             "level": level.name,
             "bucket": start,
             "at": from_ms(at_ms),
             "version": version,
-            "stored": types.total(),
-            "types": [list(pair) for pair in bounded(types).items()],
+            "stored": sums.types.total(),
+            # Pairs, not members: names may hold dots and dollars.
+            "types": [list(pair) for pair in bounded(sums.types).items()],
+            "sources": [list(pair) for pair in bounded(sums.sources).items()],
         }
         older = {"_id": cell["_id"], "version": {"$lte": version}}
         writes.append(ReplaceOne(older, cell, upsert=True))

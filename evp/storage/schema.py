@@ -3,18 +3,21 @@
 | collection | `_id` | holds | indexes |
 |---|---|---|---|
 | `events` | UUID (`evp.identity`) | the events (`evp.documents`); clustered on `_id`. An erased one keeps `_id`, `frame_id`, `type`, `source`, `time` and has `erased_at` | |
-| `frames` | frame id | header, written before the events and never changed: `srv`, `seq`, `n`, `ids` (16 bytes each, in one binary), `bucket` (of 10 s, by the log's time), `entry`, `external` | `bucket` |
-| `outcomes` | frame id | the account: `stored`, `duplicate`, `dead` (indexes), `cells`, `sources`, `first_ms`, `last_ms`, `accepted_at`, `settled_at`; `open` while it is judged again; `provisional`, `missing` (indexes) if made without the events; `judge_at`, `judged_at`: when it is, and was last changed by being, judged again | `judge_at` |
-| `rollups` | `<level>:<bucket>:<at>` | events stored by `bucket` (of acceptance) and `at` (their own time): `stored`, `types`; `version` of the bucket | `level` and `bucket`, `level` and `at` |
-| `buckets` | `<level>:<start>`, milliseconds | which sums are due: `dirty` and `done`, versions, `fold_at` while they differ; `unsettled_at` asks for a sweep; `account`, the rest of the sums; `pruned` once its cells by the minute are gone, `prune_at` until then | `fold_at`, `unsettled_at`, `prune_at`, `level` and `start` |
-| `dead_letters` | `<frame id>:<index>` or hash | what can't be stored, and why (`evp.storage.dead_letters`); one that was purged stays without its payload, and has `purged_at` | `last_at`, `frame_id` |
+| `frames` | frame id | header, written before the events and never changed while they are kept: `srv`, `seq`, `n`, `ids` (16 bytes each, in one binary), `bucket` (of 10 s, by the log's time), `entry`, `external`. Once its time of retention is over it is `expired`, and has no more `ids`, but as `lost` those of events that the log had lost | `bucket` |
+| `outcomes` | frame id | the account: `stored`, `duplicate`, `dead` (indexes), `cells`, `sources`, `source_cells` (where several minutes), `first_ms`, `last_ms`, `accepted_at`, `settled_at`; `open` while it is judged again; `provisional`, `missing` (indexes) if made without the events; `judge_at`, `judged_at`: when it is, and was last changed by being, judged again | `judge_at` |
+| `rollups` | `<level>:<bucket>:<at>` | events stored by `bucket` (of acceptance) and `at` (their own time): `stored`, `types`, `sources`; `version` of the bucket | `level` and `bucket`, `level` and `at` |
+| `buckets` | `<level>:<start>`, milliseconds | which sums are due: `dirty` and `done`, versions, `fold_at` while they differ; `unsettled_at` asks for a sweep; `account`, the rest of the sums; `pruned` once its cells by the minute are gone, `prune_at` until then; `expire_from`, its start, while events of its frames are kept, `expired`, the version of which none are (`evp.storage.retention`) | `fold_at`, `unsettled_at`, `prune_at`, `expire_from`, `level` and `start` |
+| `dead_letters` | `<frame id>:<index>` or hash | what can't be stored, and why (`evp.storage.dead_letters`); one that was purged stays without its payload, and has `purged_at` | `last_at`, `frame_id`, `event_id` |
 | `dead_letter_parts` | `<letter id>/<n>` | `data`: a piece of a payload too large for its letter | |
 | `servers` | epoch | how far a server process got: `seq`, `events`, `unknown` (events of the append of unknown outcome that ended it; with `seq` 0, of all those by which a process ended epochs that had nothing acknowledged), `first_at`, `seen_at` | |
 | `workers` | `<group>/<name>` | what a worker does now, or did last: `group`, `name`, `host`, `pid`, `totals`, `stored_per_s`, `rss_bytes`, `seen_at` | |
 | `groups` | group | the consumer groups there may be; a group is written here before it is made in the log, and leaves by `evp groups delete` alone | |
 | `attempts` | `<frame id>:<first>:<last>` | `incarnations`: the workers that began to write these events of a frame | |
 | `acknowledged` | key of a finding | losses that were taken note of (`evp verify --acknowledge`): `kind`, `reason`, `at` | |
-| `meta` | what it is | `writing_group`: the one group that writes to this database; `lease:<job>`: who does a job; `buckets`: which are closed, and from when on minutes are kept, and how far old ones have a `prune_at`; `acknowledged`: how many `events` are acknowledged as lost; `deleted_entries`: how many entries were deleted from the log before they were acked | |
+| `api_keys` | id of the key | `name`, `digest` (SHA-256), `scopes`, `rate_per_s`, `created_at`; `expires_at`, `revoked_at`, which only come sooner (`evp.api_keys`) | |
+| `users` | name | the people who may look (`evp.storage.users`): `password` (its argon2id hash), `scopes`, `version`, `disabled`, `created_at`, `password_at` | |
+| `refresh_tokens` | family | a login that goes on (`evp.storage.sessions`): `user`, `version`, `current` and `former` (SHA-256 of its tokens), `started_at`, `rotated_at`, `expires_at` | `user` and `started_at`, `expires_at` (removes what has expired) |
+| `meta` | what it is | `writing_group`: the one group that writes to this database; `lease:<job>`: who does a job; `buckets`: which are closed, and from when on minutes are kept, and how far old ones have a `prune_at`; `retention`: how far old buckets have an `expire_from`, and up to which one events were deleted; `acknowledged`: how many `events` are acknowledged as lost; `deleted_entries`: how many entries were deleted from the log before they were acked | |
 
 The one index that every event pays for is `_id`; it deduplicates as well.
 """  # noqa: E501 - a table's row is one line
@@ -42,6 +45,9 @@ BUCKETS = "buckets"
 GROUPS = "groups"
 ATTEMPTS = "attempts"
 ACKNOWLEDGED = "acknowledged"
+API_KEYS = "api_keys"
+USERS = "users"
+REFRESH_TOKENS = "refresh_tokens"
 META = "meta"
 
 ALL = (
@@ -57,6 +63,9 @@ ALL = (
     GROUPS,
     ATTEMPTS,
     ACKNOWLEDGED,
+    API_KEYS,
+    USERS,
+    REFRESH_TOKENS,
     META,
 )
 
@@ -68,9 +77,18 @@ INDEXES = {
         IndexModel("fold_at", sparse=True),
         IndexModel("unsettled_at", sparse=True),
         IndexModel("prune_at", sparse=True),
+        IndexModel("expire_from", sparse=True),
         IndexModel(["level", "start"]),
     ),
-    DEAD_LETTERS: (IndexModel("last_at"), IndexModel("frame_id", sparse=True)),
+    DEAD_LETTERS: (
+        IndexModel("last_at"),
+        IndexModel("frame_id", sparse=True),
+        IndexModel("event_id", sparse=True),
+    ),
+    REFRESH_TOKENS: (
+        IndexModel(["user", "started_at"]),
+        IndexModel("expires_at", expireAfterSeconds=0),
+    ),
 }
 """Indexes by collection. One for each frame costs little; sparse ones, nothing where absent."""
 

@@ -97,6 +97,8 @@ def document_of(outcome: Outcome) -> Document:
         "accepted_at": from_ms(outcome.accepted_ms),
         "settled_at": at,
     }
+    if summary.source_cells:
+        document["source_cells"] = [list(cell) for cell in summary.source_cells]
     if outcome.external:
         document["external"] = True
     if outcome.provisional:

@@ -104,6 +104,10 @@ async def _judge_one(db: Database, frame_id: ObjectId) -> bool | None:
     header = await db[FRAMES].find_one({"_id": frame_id})
     if header is None:
         return False
+    if header.get("expired"):
+        # What it held is deleted; the account stays as it was last settled.
+        await db[OUTCOMES].update_one({"_id": frame_id}, {"$unset": {"judge_at": "", "open": ""}})
+        return False
     there: Document | None = await db[OUTCOMES].find_one({"_id": frame_id})
     was_final = there is not None and is_final(there)
     if there is not None and was_final and not there["dead"]:

@@ -37,10 +37,14 @@ from evp.storage.settle import settle, settled_among
 
 
 class Written(Struct):
-    """What became of a frame in this write; `outcome` is None if it was settled before."""
+    """What became of a frame in this write; `outcome` is None if it was settled before.
+
+    `reasons` are those of its dead letters.
+    """
 
     frame: Frame
     outcome: Outcome | None
+    reasons: Sequence[str] = ()
 
 
 class Writer:
@@ -67,8 +71,11 @@ class Writer:
             await self._judge(frame, failures.get(place, {})) for place, frame in enumerate(fresh)
         ]
         await self._bounded(settle(self._db, outcomes))
-        settled = {outcome.frame_id: outcome for outcome in outcomes}
-        return [Written(frame, settled.get(frame.frame_id)) for frame in frames]
+        settled = {
+            outcome.frame_id: (outcome, _reasons(outcome, failures.get(place, {})))
+            for place, outcome in enumerate(outcomes)
+        }
+        return [Written(frame, *settled.get(frame.frame_id, (None,))) for frame in frames]
 
     async def write_alone(self, frame: Frame, witness: Witness) -> Written:
         """Write a frame that may kill whoever writes it; raises as `write`, and as `killed`."""
@@ -80,7 +87,7 @@ class Writer:
         outcome = await self._judge(frame, failures)
         await self._bounded(settle(self._db, [outcome]))
         await self._bounded(forget_attempts(self._db, frame))
-        return Written(frame, outcome)
+        return Written(frame, outcome, _reasons(outcome, failures))
 
     async def deliver(self, documents: list[RawBSONDocument]) -> dict[int, Failure]:
         """Insert events that were dead; return by position why some were not inserted.
@@ -231,6 +238,10 @@ def _header(frame: Frame) -> dict[str, Any]:
         header["external"] = True
     header["written_at"] = now()
     return header
+
+
+def _reasons(outcome: Outcome, failures: dict[int, Failure]) -> list[str]:
+    return [_reason(failures[index]).reason for index in outcome.dead]
 
 
 def _reason(failure: Failure) -> Failure:

@@ -16,12 +16,14 @@ import sys
 from collections import deque
 from collections.abc import Callable
 
+from evp.clock import monotonic_s
 from evp.codec import Decoded
 from evp.documents import Admission, Documents
 from evp.errors import AckUnknown, LogUnavailable, Refusal
 from evp.frame import OpenFrame
 from evp.limits import FRAMES_WAITING_BYTES_MAX, FRAMES_WAITING_MAX
 from evp.logs import get
+from evp.metrics.counts import ACCEPTED, REFUSED, UNKNOWN, IngestCounts
 from evp.stream.producer import Producer
 
 _log = get("evp.accept")
@@ -40,6 +42,7 @@ class Flusher:
         """What was ever added, in bytes of documents."""
         self.answered_bytes = 0
         """What of it was answered."""
+        self.counts = IngestCounts()
         self.room_bytes = FRAMES_WAITING_BYTES_MAX
         """How large a request may be that is added now, in the log; below 0 none may."""
         self.refuse: Callable[[int], Refusal] = _refuse
@@ -47,7 +50,8 @@ class Flusher:
         self._limit_bytes = sys.maxsize
         self._frame = OpenFrame()
         self._waiting: list[Done] = []
-        self._closed_frames: deque[tuple[OpenFrame, list[Done]]] = deque()
+        self._opened_at_s = 0.0
+        self._closed_frames: deque[tuple[OpenFrame, list[Done], float]] = deque()
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -77,6 +81,8 @@ class Flusher:
         if size_bytes > self.room_bytes:
             # In the log it may take six times what it took as JSON.
             raise self.refuse(size_bytes)
+        if first == 0:
+            self._opened_at_s = monotonic_s()
         frame.join(made, carrier)
         self._waiting.append(done)
         self.added_bytes += size_bytes
@@ -105,16 +111,19 @@ class Flusher:
             await asyncio.sleep(0)
             if not self._closed_frames:
                 self._close_frame()
-            frame, waiting = self._closed_frames.popleft()
+            frame, waiting, opened_at_s = self._closed_frames.popleft()
             self._measure()
             result: str | LogUnavailable
+            became = ACCEPTED
             try:
                 result = await self._producer.append(frame, len(waiting))
             except LogUnavailable as error:
                 result = error
+                became = UNKNOWN if isinstance(error, AckUnknown) else REFUSED
             except Exception as error:  # noqa: BLE001 - whoever waits must be answered, and the next frame sent
                 _log.error("unexpected error in an append", exc_info=error)
-                result = AckUnknown(f"unexpected error: {type(error).__name__}")
+                result, became = AckUnknown(f"unexpected error: {type(error).__name__}"), UNKNOWN
+            self.counts.answered(became, frame.count, len(waiting), monotonic_s() - opened_at_s)
             self.answered_bytes += frame.size_bytes
             self._measure()
             for done in waiting:
@@ -124,7 +133,7 @@ class Flusher:
                 self._idle.set()
 
     def _close_frame(self) -> None:
-        self._closed_frames.append((self._frame, self._waiting))
+        self._closed_frames.append((self._frame, self._waiting, self._opened_at_s))
         self._frame = OpenFrame()
         self._waiting = []
         self._measure()

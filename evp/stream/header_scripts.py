@@ -51,6 +51,19 @@ return answer
 """
 )
 
+CARRIERS: Final = Script(
+    """
+-- The carriers in an entry, unless they are larger than told.
+-- KEYS stream.  ARGV entry id, most bytes.  Answer: the field `docs`, or an empty text.
+local entry = redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1])[1]
+local fields = entry and entry[2] or {}
+for i = 1, #fields, 2 do
+  if fields[i] == 'docs' and #fields[i + 1] <= tonumber(ARGV[2]) then return fields[i + 1] end
+end
+return ''
+"""
+)
+
 DELIVER_AGAIN: Final = Script(
     _ACKED
     + """

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 
 from msgspec import Struct
 
-from evp.limits import HEADERS_BYTES_TARGET, HEADERS_MAX
+from evp.limits import HEADERS_BYTES_TARGET, HEADERS_MAX, LOG_LOOK_BYTES_MAX
 from evp.stream.client import Argument, Link
-from evp.stream.header_scripts import DELIVER_AGAIN, HEADERS
+from evp.stream.header_scripts import CARRIERS, DELIVER_AGAIN, HEADERS
 from evp.stream.keys import Keys
 
 _FRAME_ID_BYTES = 12
@@ -58,6 +58,15 @@ async def header_of(link: Link, keys: Keys, entry_id: str, group: str = "") -> H
     """Return what an entry holds; None if the log doesn't have it. Raises LogUnavailable."""
     rows = await link.script(HEADERS, (keys.stream, keys.index), (entry_id, entry_id, 1, 1, group))
     return _header(rows[0]) if rows else None
+
+
+async def carriers_of(link: Link, keys: Keys, entry_id: str) -> bytes:
+    """Return the carriers in an entry (`evp.frame.split` reads them).
+
+    None, which is no bytes, if the log doesn't have it, it is a plain one, or they have more
+    than LOG_LOOK_BYTES_MAX. Raises LogUnavailable.
+    """
+    return bytes(await link.script(CARRIERS, (keys.stream,), (entry_id, LOG_LOOK_BYTES_MAX)))
 
 
 async def deliver_again(link: Link, keys: Keys, group: str, entry_ids: Sequence[str]) -> int:

@@ -104,6 +104,21 @@ async def unsettled(link: Link, keys: Keys, group: str) -> Unsettled:
     return Unsettled(int(events), bool(any_entry))
 
 
+async def events_ahead(link: Link, keys: Keys, group: str, entry_id: str) -> int:
+    """Return about how many events a group has to do before it comes to an entry.
+
+    Raises LogUnavailable.
+    """
+    waiting = (await unsettled(link, keys, group)).events
+    stream = (keys.stream, keys.index)
+    position, counted = (
+        await link.script(POSITION, stream, (entry_id, entry_id)),
+        await link.call("HGET", keys.counters, "events"),
+    )
+    accepted = int(counted or 0)
+    return max(0, waiting - (accepted - _events_before(position, accepted)))
+
+
 async def _group(
     link: Link, keys: Keys, row: dict[bytes, Any], events: int, at_ms: int
 ) -> GroupFacts:

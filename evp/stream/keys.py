@@ -9,6 +9,7 @@
 | `{evp:events}:probe` | stream | gone as soon as made: what the server can do is tried with it |
 | `{evp:events}:servers` | hash | server epoch (hex) → how far it got (`evp.stream.ledger`) |
 | `{evp:events}:serving` | sorted set | server process → its last look, ms by the log's clock |
+| `{evp:events}:api_keys` | hash | API key by id, as JSON; `version` (`evp.stream.api_keys`) |
 | `{evp:events}:slot:<group>:<name>` | string, expires | who holds this consumer name |
 | `{evp:events}:ended:<token>` | string, expires | the worker with this token ended well |
 
@@ -22,7 +23,16 @@ from __future__ import annotations
 class Keys:
     """The keys of one stream."""
 
-    __slots__ = ("counters", "groups", "index", "probe", "servers", "serving", "stream")
+    __slots__ = (
+        "api_keys",
+        "counters",
+        "groups",
+        "index",
+        "probe",
+        "servers",
+        "serving",
+        "stream",
+    )
 
     def __init__(self, stream: str) -> None:
         self.stream = stream
@@ -32,6 +42,7 @@ class Keys:
         self.probe = f"{{{stream}}}:probe"
         self.servers = f"{{{stream}}}:servers"
         self.serving = f"{{{stream}}}:serving"
+        self.api_keys = f"{{{stream}}}:api_keys"
 
     def slot(self, group: str, name: str) -> str:
         """Return the key of the lease on a consumer name of a group."""
@@ -50,4 +61,5 @@ class Keys:
             self.index,
             self.servers,
             self.serving,
+            self.api_keys,
         ]

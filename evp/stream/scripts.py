@@ -361,3 +361,16 @@ local last = position(KEYS[3], KEYS[2], '+')
 return {string.format('%.0f', last.events - position(KEYS[3], KEYS[2], first).events), any}
 """
 )
+
+CHANGE_API_KEYS: Final = Script("""
+-- Change the copy of the API keys, if it is still the one that was seen.
+-- KEYS api keys.  ARGV its version as seen ('' for none), its version from now on ('' for none),
+-- how many fields and values follow, these, and then the fields to be removed.
+-- Answer: 1, or 0 if somebody else has changed it: then nothing was done.
+if (redis.call('HGET', KEYS[1], 'version') or '') ~= ARGV[1] then return 0 end
+if ARGV[2] ~= '' then redis.call('HSET', KEYS[1], 'version', ARGV[2]) end
+local last = 3 + tonumber(ARGV[3])
+for i = 4, last, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+for i = last + 1, #ARGV do redis.call('HDEL', KEYS[1], ARGV[i]) end
+return 1
+""")

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from evp.limits import LOOKUP_IDS_MAX, VERIFY_HEADERS_BYTES_MAX
 from evp.storage.client import Database
-from evp.storage.evidence import FrameHeader, StoredEvent, frames_by_id
+from evp.storage.evidence import FrameHeader, StoredEvent, frames_by_id, stored_ids
 from evp.verify.report import Kind
 
 
@@ -56,6 +56,10 @@ class Documents:
                     continue
                 listed = set(header.event_ids)
                 ids = [one for one in by_frame[frame_id] if _as_bytes(one) not in listed]
+                if header.expired:
+                    # Its ids are gone, and so are its documents, though maybe only since the scan.
+                    there = await stored_ids(self._db, list(filter(None, map(_as_bytes, ids))))
+                    ids = [one for one in ids if (id_ := _as_bytes(one)) is None or id_ in there]
                 if ids:
                     found.append(Stranger(Kind.EVENT_UNLISTED, frame_id, ids))
             self._shrink()

@@ -21,19 +21,18 @@ _KEY_BYTES = 12
 def of_fault(fault: Fault) -> Finding:
     """Return a frame of which something is wrong as a finding."""
     frame = fault.frame
-    ids = frame.event_ids
     accepted_at = from_ms(entry_ms(frame.entry_id))
     return Finding(
         kind=fault.kind,
-        key=_key(fault.kind, frame.frame_id, *(ids[index] for index in fault.indexes)),
+        key=_key(fault.kind, frame.frame_id, *fault.event_ids),
         meaning=MEANING[fault.kind],
         srv=frame.srv.hex() or None,
         first_seq=frame.seq or None,
         last_seq=frame.seq or None,
-        events=len(fault.indexes) or frame.count,
+        events=len(fault.event_ids) or frame.count,
         frame_id=str(frame.frame_id),
         entry_id=frame.entry_id,
-        event_ids=_texts(ids[index] for index in fault.indexes),
+        event_ids=_texts(fault.event_ids),
         after=accepted_at,
         before=accepted_at,
     )

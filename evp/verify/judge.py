@@ -20,8 +20,10 @@ from evp.storage.evidence import (
     letter_id,
     lettered,
     outcomes_by_id,
+    owners,
     stored_ids,
 )
+from evp.storage.retention import has_expired
 from evp.verify.logview import LogView, Whereabouts
 from evp.verify.report import Counts, Kind
 
@@ -30,14 +32,14 @@ _KINDS = {Whereabouts.GONE: Kind.ENTRY_LOST, Whereabouts.ACKED: Kind.ACKED_NOT_S
 
 
 class Fault(Struct, frozen=True):
-    """What is wrong with a frame, and with which of its events, by index.
+    """What is wrong with a frame, and with which of its events, in their order.
 
     `unaccounted` is how many numbered events the account of its frame does not count.
     """
 
     kind: Kind
     frame: FrameHeader
-    indexes: list[int]
+    event_ids: list[bytes]
     unaccounted: int = 0
 
 
@@ -56,28 +58,34 @@ class Judge:
         self._log = log
         self._counts = counts
         self.undecided = 0
+        self._has_expired = False
 
     async def quick(
         self, page: Sequence[FrameHeader], *, with_ids: bool
     ) -> tuple[list[FrameHeader], list[FrameHeader]]:
         """Count a page; return (frames that are not settled for good, frames that look wrong).
 
-        Without ids, all that are settled are taken as good. Raises StoreUnavailable.
+        Without ids, all that are settled are taken as good, but for losses that expired frames
+        keep. Raises StoreUnavailable.
         """
         outcomes = await outcomes_by_id(self._db, [one.frame_id for one in page])
         unsettled: list[FrameHeader] = []
+        suspects: list[FrameHeader] = []
         settled: list[tuple[FrameHeader, Settled]] = []
         for frame in page:
             outcome = outcomes.get(frame.frame_id)
             if _is_expired(frame, outcome):
                 self._counts.expired_frames += 1
+                suspects += [frame] if frame.lost else []
                 continue
             self._count(frame, outcome)
             if outcome is None or not outcome.final:
                 unsettled.append(frame)
             else:
                 settled.append((frame, outcome))
-        return unsettled, await self._suspects(settled) if with_ids else []
+        if with_ids:
+            suspects += await self._suspects(settled)
+        return unsettled, suspects
 
     async def suspects(self, page: Sequence[FrameHeader]) -> list[FrameHeader]:
         """Return the settled frames of a page that look wrong; counts their ids only."""
@@ -148,6 +156,8 @@ class Judge:
         for frame in frames:
             outcome = outcomes.get(frame.frame_id)
             if _is_expired(frame, outcome):
+                if frame.lost:
+                    faults.append(_lost(Kind.ENTRY_LOST, frame, frame.lost_ids))
                 continue
             if outcome is not None and outcome.final:
                 settled.append((frame, outcome))
@@ -158,7 +168,7 @@ class Judge:
                 if kind is None:
                     self.undecided += 1
                 else:
-                    faults.append(Fault(kind, frame, lost, 0 if frame.external else len(lost)))
+                    faults.append(_lost(kind, frame, lost))
         return faults + await self._look_at_settled(settled), outcomes
 
     async def _look_at_settled(self, settled: Sequence[tuple[FrameHeader, Settled]]) -> list[Fault]:
@@ -177,11 +187,27 @@ class Judge:
             if not _adds_up(frame, outcome):
                 less = 0 if frame.external else frame.count - _sum_of(outcome)
                 faults.append(Fault(Kind.COUNTS_WRONG, frame, [], less))
-            if missing:
-                faults.append(Fault(Kind.EVENT_MISSING, frame, missing))
+            if missing and not await self._were_expired(frame, outcome, missing):
+                faults.append(Fault(Kind.EVENT_MISSING, frame, _picked(frame, missing)))
             if unlettered:
-                faults.append(Fault(Kind.LETTER_MISSING, frame, unlettered))
+                faults.append(Fault(Kind.LETTER_MISSING, frame, _picked(frame, unlettered)))
         return faults
+
+    async def _were_expired(
+        self, frame: FrameHeader, outcome: Settled, missing: Sequence[int]
+    ) -> bool:
+        """Return whether only duplicates are missing, of events that retention may have deleted.
+
+        A duplicate is the document of another frame: if that one is not expired, it tells the loss.
+        """
+        ids = frame.event_ids
+        if len({ids[index] for index in missing}) > outcome.duplicate:
+            return False
+        self._has_expired = self._has_expired or await has_expired(self._db)
+        if not self._has_expired:
+            return False
+        own = [one for one in (await owners(self._db, ids)).values() if one == frame.frame_id]
+        return len(own) >= outcome.stored
 
     async def _evidence(
         self, settled: Sequence[tuple[FrameHeader, Settled]]
@@ -193,8 +219,8 @@ class Judge:
         wanted = [id_ for pair in settled for id_ in _to_be_stored(*pair)]
         return letters, await stored_ids(self._db, wanted)
 
-    async def _nowhere(self, frame: FrameHeader) -> list[int]:
-        """Return which events of a frame are neither stored nor kept as a dead letter."""
+    async def _nowhere(self, frame: FrameHeader) -> list[bytes]:
+        """Return the ids of events that are neither stored nor kept as a dead letter."""
         ids = frame.event_ids
         there = await stored_ids(self._db, ids)
         absent = [index for index, id_ in enumerate(ids) if id_ not in there]
@@ -202,7 +228,17 @@ class Judge:
         absent = [one for one in absent if letter_id(frame.frame_id, one) not in letters]
         # Again: a letter that is replayed goes when its event is stored.
         there = await stored_ids(self._db, [ids[index] for index in absent])
-        return [index for index in absent if ids[index] not in there]
+        return [ids[index] for index in absent if ids[index] not in there]
+
+
+def _lost(kind: Kind, frame: FrameHeader, ids: list[bytes]) -> Fault:
+    """Return that events of a frame are nowhere, and in no account."""
+    return Fault(kind, frame, ids, 0 if frame.external else len(ids))
+
+
+def _picked(frame: FrameHeader, indexes: Sequence[int]) -> list[bytes]:
+    ids = frame.event_ids
+    return [ids[index] for index in indexes]
 
 
 def _is_expired(frame: FrameHeader, outcome: Settled | None) -> bool:

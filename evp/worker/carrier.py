@@ -13,6 +13,7 @@ from functools import partial
 
 from evp.batch.policy import ReadSize
 from evp.batch.retry import Backoff, is_set_within
+from evp.clock import monotonic_s
 from evp.errors import (
     CorruptFrame,
     EntryDeleted,
@@ -88,6 +89,7 @@ class Carrier:
             try:
                 await steps[0](batch)
             except StoreUnavailable as error:
+                self._journal.counts.store_failures += 1
                 self._journal.trouble("the store can't be written", reason=str(error))
                 await backoff.wait(stop)
                 if stop.is_set():
@@ -111,7 +113,10 @@ class Carrier:
                 few = one.times <= self._deliveries_max
                 (frames if few else suspects).append(one.frame)
         for portion in self._read_size.portions(frames):
-            await self._journal.wrote(await self._writer.write(portion))
+            began_at_s = monotonic_s()
+            written = await self._writer.write(portion)
+            self._journal.timed(sum(one.count for one in portion), monotonic_s() - began_at_s)
+            await self._journal.wrote(written)
             done.update(frame.entry_id for frame in portion)
         for frame in suspects:
             await self._journal.wrote([await self._writer.write_alone(frame, self._witness)])
@@ -135,7 +140,7 @@ class Carrier:
                 ],
             )
             self._alarm("entries can't be read: dead letters", corrupt)
-            self._journal.totals.corrupt += len(corrupt)
+            self._journal.buried([one.error for one in corrupt if one.error is not None])
         if deleted:
             await self._writer.count_deleted(self._stream, [one.entry_id for one in deleted])
             self._alarm("data loss: entries were deleted before they were acked", deleted)

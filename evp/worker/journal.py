@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import psutil
 from msgspec import Struct
 
-from evp.clock import monotonic_s
+from evp.clock import monotonic_s, now_ms
+from evp.errors import FrameError
 from evp.logs import get
+from evp.metrics.counts import WorkCounts
+from evp.metrics.families import Values
+from evp.storage.dead_letters import REASONS, failure_of_entry
 from evp.storage.writer import Written
 
 _LINE_S_MIN = 1.0
@@ -53,6 +58,7 @@ class Journal:
 
     def __init__(self, events_per_line: int) -> None:
         self.totals = Totals()
+        self.counts = WorkCounts(REASONS)
         self._events_per_line = events_per_line
         self._events_said = 0
         self._said_at_s = monotonic_s()
@@ -60,7 +66,7 @@ class Journal:
 
     async def wrote(self, written: list[Written]) -> None:
         """Count a batch that was settled."""
-        totals = self.totals
+        totals, counts, at_ms = self.totals, self.counts, now_ms()
         for one in written:
             totals.frames += 1
             totals.events += one.frame.count
@@ -70,7 +76,33 @@ class Journal:
             totals.stored += one.outcome.stored
             totals.duplicate += one.outcome.duplicate
             totals.dead += len(one.outcome.dead)
+            counts.dead_letters.update(one.reasons)
+            took_s = max(0, at_ms - one.frame.accepted_ms) / 1000
+            counts.end_to_end_seconds.add(took_s, one.outcome.stored)
         await self._say_progress()
+
+    def timed(self, events: int, took_s: float) -> None:
+        """Count a batch that was written at once."""
+        self.counts.batch_events.add(events)
+        self.counts.batch_seconds.add(took_s)
+
+    def buried(self, errors: Sequence[FrameError]) -> None:
+        """Count entries that became dead letters."""
+        self.totals.corrupt += len(errors)
+        self.counts.dead_letters.update(failure_of_entry(error).reason for error in errors)
+
+    def values(self) -> Values:
+        """Return what metrics tell of this process."""
+        totals = self.totals
+        return {
+            **self.counts.values(),
+            "evp_events_stored_total": totals.stored,
+            "evp_duplicates_total": totals.duplicate,
+            "evp_frames_seen_before_total": totals.seen_before,
+            "evp_entries_deleted_total": totals.deleted,
+            "evp_entries_newer_total": totals.newer,
+            "evp_groups_lost_total": totals.groups_lost,
+        }
 
     def trouble(self, what: str, **facts: object) -> None:
         """Say that something is wrong; within the same second only the first is heard."""

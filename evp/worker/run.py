@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable, Coroutine
 from functools import partial
+from typing import Any
 
 from evp.batch.retry import Backoff
 from evp.errors import LogUnavailable, StoreUnavailable
 from evp.limits import GIVE_BACK_S_MAX
 from evp.logs import get
 from evp.machine import settle_memory
+from evp.metrics.board import Place
+from evp.metrics.exporter import Exporter
 from evp.settings import Settings
 from evp.signals import Signals, end
 from evp.storage import schema
 from evp.storage.client import CLOSE_S_MAX, Database, close, connect, database
 from evp.storage.groups import become_writer
+from evp.stream.gauges import LogGauges
 from evp.stream.keys import Keys
 from evp.stream.slots import Slot
 from evp.worker.heartbeat import Heartbeat
@@ -23,6 +28,9 @@ from evp.worker.journal import Journal
 from evp.worker.loop import Worker
 from evp.worker.parts import build, leave
 from evp.worker.upkeep import Upkeep
+
+Tell = Callable[[Exporter], Coroutine[Any, Any, None]]
+"""Tells metrics to whoever asks for them, until cancelled."""
 
 _log = get("evp.worker")
 
@@ -34,9 +42,12 @@ async def work(
     in_flight: int = 2,
     burst: bool = False,
     take_over: bool = False,
+    place: Place | None = None,
+    tell: Tell | None = None,
 ) -> None:
     """Work until a signal comes; with `burst`, until the stream is drained.
 
+    Metrics are shared at `place` with other processes of the same parent, and told by `tell`.
     Outages of the engines, at the start too, are waited out. After a signal the
     batch in hand is finished or given back within SHUTDOWN_TIMEOUT_S; a second
     signal ends it at once. Raises WritingGroupTaken if another group writes to
@@ -46,13 +57,23 @@ async def work(
     # What remains after it is for giving the batch back and for taking leave of the store.
     patience_s = max(0.1, settings.shutdown_timeout_s - GIVE_BACK_S_MAX - CLOSE_S_MAX)
     client = connect(settings)
+    journal = Journal(settings.rss_log_events)
+    gauges = LogGauges(settings.redis_url, Keys(settings.stream))
+    exporter = Exporter("work-1", journal.values, gauges.look, place)
+    telling = [asyncio.create_task(exporter.run())]
+    telling += [asyncio.create_task(tell(exporter))] if tell is not None else []
     try:
         db = database(client, settings.mongo_db)
         running = asyncio.create_task(
-            _work(settings, db, stop, in_flight, burst=burst, take_over=take_over)
+            _work(settings, db, stop, journal, in_flight, burst=burst, take_over=take_over)
         )
         await _end_in_time(running, signals, stop, patience_s)
     finally:
+        await end(*telling)
+        for task in telling:
+            if not task.cancelled() and task.exception() is not None:
+                _log.error("unexpected error in metrics", exc_info=task.exception())
+        await gauges.close()
         await close(client)
 
 
@@ -60,12 +81,12 @@ async def _work(
     settings: Settings,
     db: Database,
     stop: asyncio.Event,
+    journal: Journal,
     in_flight: int,
     *,
     burst: bool,
     take_over: bool,
 ) -> None:
-    journal = Journal(settings.rss_log_events)
     await _prepare_store(settings, db, stop, journal, take_over=take_over)
     settle_memory()
     while not stop.is_set():
@@ -85,7 +106,7 @@ async def _work(
             in_flight=in_flight,
         )
         _log.info("working", consumer=slot.name, group=settings.consumer_group, pid=os.getpid())
-        upkeep = Upkeep(settings, db, slot.incarnation)
+        upkeep = Upkeep(settings, db, slot.incarnation, journal.counts)
         helpers = [
             asyncio.create_task(_set_when(ended, stop, slot.lost, upkeep.over)),
             asyncio.create_task(heartbeat.run()),

@@ -15,11 +15,13 @@ from evp.clock import monotonic_s, now_ms
 from evp.errors import LogUnavailable, StoreUnavailable, WritingGroupTaken
 from evp.limits import CONSUMER_GONE_IDLE_MS, GIVE_BACK_S_MAX, JOB_LEASE_MS
 from evp.logs import get
+from evp.metrics.counts import WorkCounts
 from evp.settings import Settings
 from evp.storage import lease
 from evp.storage.client import Database
 from evp.storage.groups import registered, require_writer
 from evp.storage.prune import prune
+from evp.storage.retention import expire
 from evp.storage.rollups import fold
 from evp.storage.sweep import sweep
 from evp.stream.client import Link
@@ -31,6 +33,7 @@ from evp.stream.trim import Retention, trim
 _LOOK_S = 0.5
 #: How often a worker looks whether its group is still the one that writes.
 _WRITER_LOOK_S = 3.0
+_DAY_MS = 24 * 3600 * 1000
 _log = get("evp.worker")
 
 
@@ -47,13 +50,16 @@ class Upkeep:
     """The chores of one worker, over a connection of their own.
 
     `over` is set once another group writes to the database, which `taken` tells:
-    the worker must stop.
+    the worker must stop. What retention deletes is added to `counts`.
     """
 
-    def __init__(self, settings: Settings, db: Database, incarnation: str) -> None:
+    def __init__(
+        self, settings: Settings, db: Database, incarnation: str, counts: WorkCounts
+    ) -> None:
         self._settings = settings
         self._db = db
         self._incarnation = incarnation
+        self._counts = counts
         self._keys = Keys(settings.stream)
         self.over = asyncio.Event()
         self.taken: WritingGroupTaken | None = None
@@ -66,6 +72,8 @@ class Upkeep:
             Chore("sweep", 5.0, self._sweep),
             Chore("remove consumers", 10.0, self._remove_gone),
         ]
+        if settings.retention_days is not None:
+            self._chores.append(Chore("expire", 5.0, self._expire))
 
     async def run(self) -> None:
         """Do what is due, until cancelled."""
@@ -134,6 +142,14 @@ class Upkeep:
             return await in_log(link, self._keys, entries)
 
         return (await sweep(self._db, still_in_log)).more
+
+    async def _expire(self, _link: Link) -> bool:
+        """Delete events whose time of retention is over."""
+        if self._settings.retention_days is None or not await self._may_do("expire"):
+            return False
+        done = await expire(self._db, self._settings.retention_days * _DAY_MS, now_ms())
+        self._counts.expired += done.events
+        return done.more
 
     async def _may_do(self, job: str) -> bool:
         """Return True if this worker is the one that does a job now."""

@@ -47,7 +47,7 @@ class App:
     async def _answer(self, scope: dict[str, Any], receive: Any) -> Answer:
         headers = dict(scope["headers"])
         try:
-            self._keys.name_of(headers.get(b"x-api-key"))
+            self._keys.grant_of(headers.get(b"x-api-key"))
             media = media_of(scope["path"].encode(), headers.get(b"content-type"))
         except Refusal as refusal:
             return problem(refusal)

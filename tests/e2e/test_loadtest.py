@@ -136,7 +136,7 @@ def test_shape_of_made_events(up: Up) -> None:
     ("arguments", "says"),
     [
         (["--duration", "soon"], "--duration 'soon'"),
-        (["--warmup", "1d"], "--warmup '1d'"),
+        (["--warmup", "1w"], "--warmup '1w'"),
         (["--threshold", "p99"], "--threshold 'p99'"),
         (["--verify", "--accept-only"], "--accept-only"),
         (["--input", "nowhere"], "can't read nowhere"),

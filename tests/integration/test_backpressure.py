@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -25,7 +26,7 @@ from evp.stream.keys import Keys
 from evp.stream.memory import Memory, info_fields, memory
 from evp.stream.trim import Retention, trim
 from tests.support.make import event, open_frame
-from tests.support.server import request, serving, settings_of
+from tests.support.server import JSON, request, serving, settings_of
 from tests.support.servers import Server, own_log
 from tests.support.streams import append_events, connected, consumer
 from tests.support.wait import until
@@ -364,6 +365,15 @@ async def test_log_that_overflows_is_a_backlog(small: tuple[Settings, Link]) -> 
         assert [len(one) for one in acceptor.epochs()] == [0, 1]
 
 
+OTHER_FORMATS = (
+    request(ONE_IN_BATCH, path="/events/batch?on_error=skip"),
+    request(ONE_IN_BATCH, path="/events/batch?ids=1"),
+    request(gzip.compress(ONE), headers=JSON | {"content-encoding": "gzip"}),
+    request(ONE, headers=JSON | {"ce-id": "1"}),
+)
+"""Before any of them is parsed."""
+
+
 @both_ways
 async def test_backlog_max(small: tuple[Settings, Link], *, chunked: bool) -> None:
     """Above BACKLOG_MAX events are refused, whoever holds it up is named; below 80 % taken."""
@@ -377,6 +387,8 @@ async def test_backlog_max(small: tuple[Settings, Link], *, chunked: bool) -> No
         told = msgspec.json.decode(reply.body)
         assert (reply.status, told["code"]) == (503, "backlog_full")
         assert "group 'slow' has 100 events" in told["detail"]
+        for other in OTHER_FORMATS:
+            assert (await server.ask(other)).code == "backlog_full"
 
         async def nothing_drains() -> bool:
             reply = await server.ask(request(ONE, chunked=chunked))

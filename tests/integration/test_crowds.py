@@ -56,7 +56,7 @@ async def test_connections_are_bounded(server: InProcess, *, chunked: bool) -> N
             assert (reply.status, reply.code) == (503, "server_busy")
             assert reply.headers["connection"] == "close"
             assert await wire.rest() == b""
-        for path in ("/api/live", "/api/ready", "/api/health"):
+        for path in ("/api/live", "/api/ready", "/api/health", "/metrics"):
             assert (await server.get(path)).status == 200
         await wires[0].send(support.request(ONE, chunked=chunked))
         assert (await wires[0].reply()).status == 202

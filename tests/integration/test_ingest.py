@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import http.client
+import itertools
 from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -22,8 +24,9 @@ from evp.limits import (
     FRAME_EVENTS_CLOSE,
     HEADER_BYTES_MAX,
 )
-from evp.server import app
+from evp.server.body import read_body
 from evp.server.protocol import IngestProtocol
+from evp.server.routes import ingest
 from evp.settings import Settings
 from tests.support.make import event, ndjson
 from tests.support.server import (
@@ -42,6 +45,9 @@ from tests.support.wait import until
 both_ways = pytest.mark.parametrize("chunked", [False, True], ids=["plain", "asgi"])
 
 ONE = b'{"type": "t"}'
+CLOUD = b'"specversion": "1.0", "id": "1", "source": "s", "type": "t"'
+STRUCTURED = "application/cloudevents+json"
+BINARY = {"ce-specversion": "1.0", "ce-id": "1", "ce-source": "s", "ce-type": "t"}
 TIME_MS = 1_767_323_045_678
 
 
@@ -64,7 +70,7 @@ async def held(log_settings: Settings) -> AsyncIterator[InProcess]:
 def layers(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Counts the requests that each of the two ways took."""
     taken: Counter[str] = Counter()
-    respond, read = IngestProtocol._respond, app._read
+    respond, read = IngestProtocol._respond, read_body
 
     def counted_respond(self: IngestProtocol, *arguments: Any) -> None:
         taken["plain"] += 1
@@ -75,7 +81,7 @@ def layers(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         return await read(*arguments)
 
     monkeypatch.setattr(IngestProtocol, "_respond", counted_respond)
-    monkeypatch.setattr(app, "_read", counted_read)
+    monkeypatch.setattr(ingest, "read_body", counted_read)
     return taken
 
 
@@ -94,12 +100,19 @@ def body_of(reply: Reply) -> Any:
         (request(ONE, headers=JSON | {"content-type": "Application/JSON; charset=utf-8"}), "plain"),
         (request(ONE, chunked=True), "asgi"),
         (request(b"[" + ONE + b"]", path="/events/batch", chunked=True), "asgi"),
-        (request(ONE, path="/events?x=1"), "asgi"),
+        (request(b"[" + ONE + b"]", path="/events/batch?ids=1"), "asgi"),
+        (request(ONE, path="/events?"), "asgi"),
         (request(ONE, path="/%65vents"), "asgi"),
         (request(ONE, path="http://test/events"), "asgi"),
         (request(ONE, version="1.0"), "asgi"),
         (request(ONE, headers=JSON | {"content-encoding": "identity"}), "asgi"),
         (request(ONE, headers=JSON | {"expect": "something"}), "asgi"),
+        (request(ONE, headers=JSON | {"origin": "https://app.example.com"}), "asgi"),
+        (request(gzip.compress(ONE), headers=JSON | {"content-encoding": "gzip"}), "asgi"),
+        (request(ONE, headers=JSON | BINARY), "asgi"),
+        (request(ONE, headers=JSON | {"x-request-id": "1"}), "plain"),
+        (request(ONE, headers=JSON | {"via": "1.1 a", "Via": "1.1 b"}), "plain"),
+        (request(b"{" + CLOUD + b"}", headers=JSON | {"content-type": STRUCTURED}), "plain"),
     ],
 )
 async def test_two_ways(server: InProcess, layers: Counter[str], sent: bytes, layer: str) -> None:
@@ -263,7 +276,7 @@ PIPELINE = [
     (request(b"", method="GET", path="/nowhere", headers={}), "not_found"),
     (request(b'{"type": "t", "id": "3"}'), "202"),
     (request(b"[]", path="/events/batch"), "empty_batch"),
-    (request(b"", method="GET"), "method_not_allowed"),
+    (request(b"", method="PUT"), "method_not_allowed"),
     (request(b'{"type": "t", "id": "4"}'), "202"),
 ]
 
@@ -386,8 +399,13 @@ async def test_connection_that_is_not_kept(
         assert await wire.rest() == b""
 
 
-@pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE"])
-@pytest.mark.parametrize("path", ["/events", "/events/batch"])
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/events/batch"),
+        *itertools.product(("PUT", "PATCH", "DELETE"), ("/events", "/events/batch")),
+    ],
+)
 async def test_other_methods(server: InProcess, method: str, path: str) -> None:
     """The answer to another method is 405, and tells which ones there are."""
     reply = await server.ask(request(b"", method=method, path=path))
@@ -401,11 +419,11 @@ async def test_other_methods(server: InProcess, method: str, path: str) -> None:
     [
         ("GET", "/"),
         ("POST", "/event"),
-        ("POST", "/events/x"),
+        ("POST", "/events/x/y"),
         ("GET", "/%00"),
         ("GET", "/%ff%fe"),
         ("GET", "/../etc/passwd"),
-        ("GET", "/docs"),
+        ("GET", "/docs/other.js"),
         ("OPTIONS", "*"),
         ("GET", "http://test"),
         ("GET", "http://test?x=1"),
@@ -578,7 +596,7 @@ async def test_offer_of_another_protocol_is_declined(
     cut = sent.index(b"{") if split else len(sent)
     wanted = canonical(event_id("evp", "1", 0))
     async with server.wire() as wire:
-        await wire.send(sent[:cut], sent[cut:] + sent + request(b"", method="GET", headers=offer))
+        await wire.send(sent[:cut], sent[cut:] + sent + request(b"", method="PUT", headers=offer))
         for _ in range(2):
             assert body_of(await wire.reply())["event_id"] == wanted
         assert (await wire.reply()).status == 405
@@ -608,7 +626,7 @@ async def test_what_follows_a_declined_offer_is_judged_as_ever(
         ({"content-type": "application/json"}, 401),
         (JSON | {"x-api-key": "wrong"}, 401),
         (JSON | {"content-type": "text/plain"}, 415),
-        (JSON | {"content-encoding": "gzip"}, 415),
+        (JSON | {"content-encoding": "br"}, 415),
     ],
 )
 async def test_refused_request_is_not_told_to_continue(

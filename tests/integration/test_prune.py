@@ -11,6 +11,7 @@ from evp.clock import from_ms, now_ms, to_ms
 from evp.errors import StoreUnavailable
 from evp.frame import MINUTE_MS, Frame
 from evp.limits import PRUNE_BUCKETS_MAX, PRUNE_LATER_MS, ROLLUP_MINUTES_MS_KEPT
+from evp.metrics.counts import WorkCounts
 from evp.settings import Settings
 from evp.storage import prune as prune_module
 from evp.storage import rollups, schema
@@ -208,7 +209,7 @@ async def test_worker_prunes_when_it_folds(
     """It is done by whoever sums up, after that."""
     await writer.write([at(OLD_MS, 0)])
     await fold_all(db)
-    upkeep, no_link = Upkeep(settings, db, "a-worker"), cast("Link", None)
+    upkeep, no_link = Upkeep(settings, db, "a-worker", WorkCounts(())), cast("Link", None)
     await upkeep._fold(no_link)
     await prune_later(db)
     assert await upkeep._fold(no_link) is False

@@ -58,7 +58,7 @@ async def test_bucket_is_summed_once_it_is_old(db: Database, writer: Writer) -> 
     [bucket] = await db[schema.BUCKETS].find({"level": "10s"}).to_list()
     account = bucket["account"]
     assert [account[name] for name in ("frames", "stored", "duplicate", "dead")] == [3, 4, 1, 0]
-    assert dict(account["sources"]) == {"test": 4}
+    assert dict(cell["sources"]) == {"test": 4}
     assert "fold_at" not in bucket
 
 
@@ -265,9 +265,9 @@ async def test_sums_count_what_was_not_stored(db: Database, writer: Writer) -> N
     first_ms = accepted_ms // MINUTE_MS * MINUTE_MS
     found = (await metrics(db, first_ms, first_ms + MINUTE_MS, MINUTE_MS)).accepted
     assert (found.frames, found.stored, found.duplicate, found.dead) == (1, 1, 1, 1)
-    [(slot, events)] = found.latency.items()
+    [(took_ms, events)] = found.took.items()
     assert events == 1
-    assert slot >= 2 * 9  # At least 2^9 ms.
+    assert took_ms >= 1_000
     assert (await accepted(db)).stored == 3
 
 

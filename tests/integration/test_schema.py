@@ -19,7 +19,7 @@ from evp.errors import CorruptFrame, SettingsError, StoreUnavailable, WrongShard
 from evp.identity import event_id
 from evp.limits import LOOKUP_IDS_MAX, WORKER_SILENT_S
 from evp.settings import Settings
-from evp.storage import account, client, lease, ledger, schema
+from evp.storage import account, client, lease, ledger, schema, sessions, users
 from evp.storage.client import Database, connect, database, ping
 from evp.storage.metrics import metrics
 from evp.storage.rollups import fold
@@ -264,6 +264,14 @@ async def test_store_that_is_away_is_told_from_every_call(
         account.doubled(gone, "s", 0, 1),
         ledger.record_servers(gone, [(b"epoch", 1, 1, 0)]),
         ledger.record_worker(gone, "g", "w-1", {}, within_s=5),
+        users.add(gone, "anna", "hash", ["read"]),
+        users.find(gone, "anna"),
+        users.listed(gone),
+        users.set_password(gone, "anna", "hash"),
+        users.set_disabled(gone, "anna", disabled=True),
+        sessions.find(gone, b"family"),
+        sessions.end(gone, b"family"),
+        sessions.end_all(gone, "anna"),
         Writer(gone, 100).write([frame_of(event(0))]),
         Writer(gone, 100).bury("s", [("1-0", b"", CorruptFrame("why"))]),
         return_exceptions=True,

@@ -14,6 +14,7 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
+from evp.engines.engine import free_port
 from evp.frame import OpenFrame
 from evp.http import Reply
 from evp.identity import canonical, event_id
@@ -276,7 +277,7 @@ async def test_unexpected_error_is_contained(
     before = await steady.entries()
     async with steady.wire() as wire:
         with monkeypatch.context() as patch, capture_logs() as logged:
-            patch.setattr(accept, "decode", lambda *_: 1 / 0)
+            patch.setattr(accept, "decode_one", lambda *_: 1 / 0)
             await wire.send(request(ONE, chunked=chunked))
             reply = await wire.reply()
         assert (reply.status, reply.code) == (500, "internal_error")
@@ -422,3 +423,29 @@ async def test_servers_share_a_stream(log: Server, on_log: Settings) -> None:
         frames = await one.frames(3)
     assert [frame.seq for frame in frames] == [1, 1, 2]
     assert frames[0].srv == frames[2].srv != frames[1].srv
+
+
+async def test_details_are_for_those_who_may_read(steady: InProcess) -> None:
+    """Without a key health tells its status alone: enough for a balancer, nothing for others."""
+    whole = msgspec.json.decode((await steady.get("/api/health")).body)
+    for headers in ({}, {"x-api-key": "wrong"}):
+        reply = await steady.get("/api/health", headers)
+        assert (reply.status, msgspec.json.decode(reply.body)) == (200, {"status": "ok"})
+    assert {"log", "store", "backlog", "version"} <= set(whole)
+
+
+async def test_strangers_are_not_told_where_the_log_is(on_log: Settings) -> None:
+    """Why a server is not ready is for all, the address of its log for those who may read."""
+    port = free_port()
+    async with serving(changed(on_log, redis_url=f"redis://127.0.0.1:{port}")) as server:
+
+        async def is_told() -> bool:
+            return str(port) in msgspec.json.decode((await server.get("/api/ready")).body)["detail"]
+
+        await until(is_told, what="whoever may read sees which log is away")
+        for headers in ({}, {"x-api-key": "wrong"}):
+            reply = await server.get("/api/ready", headers)
+            assert (reply.status, reply.code) == (503, "log_unavailable")
+            assert int(reply.headers["retry-after"]) >= 1
+            assert "127.0.0.1" not in reply.body.decode()
+            assert str(port) not in reply.body.decode()

@@ -18,7 +18,10 @@ from evp.storage.account import Totals, totals
 from evp.storage.buckets import BUCKET_MS, bucket_of, mark
 from evp.storage.client import Database
 from evp.storage.failures import Failure
+from evp.storage.metrics import Kept, metrics_with
+from evp.storage.minutes import Minutes
 from evp.storage.rollups import fold
+from evp.storage.tail import TailReader
 from evp.storage.writer import Writer
 from tests.support.make import event, frame_of
 from tests.support.stores import MAY_LEAVE_SOCKETS, WRITE_MS, documents
@@ -37,7 +40,7 @@ steps = st.one_of(
         st.integers(0, 3),
     ),
     st.tuples(st.sampled_from(["again", "half again", "open", "lose", "erase"]), number),
-    st.tuples(st.sampled_from(["fold", "fold", "sweep", "mend", "prune"])),
+    st.tuples(st.sampled_from(["fold", "fold all", "ask", "ask", "sweep", "mend", "prune"])),
 )
 
 
@@ -62,6 +65,7 @@ class Story:
         self._lost: set[int] = set()
         self._kept: set[int] = set()
         self._pruned = False
+        self._minutes = Minutes(names_max=12)
 
     async def begin(self) -> None:
         """Empty the store, and let an event be there that keeps another one out."""
@@ -72,8 +76,8 @@ class Story:
 
     async def happen(self, what: str, *how: Any) -> None:
         """Let one thing happen."""
-        if what in {"fold", "sweep", "mend", "prune"}:
-            await getattr(self, f"_{what}")()
+        if what in {"fold", "fold all", "ask", "sweep", "mend", "prune"}:
+            await getattr(self, f"_{what.replace(' ', '_')}")()
         elif len(how) == 2:
             frame = self._frame(*how)
             if what == "both":
@@ -116,7 +120,7 @@ class Story:
             wanted.duplicate += one["duplicate"]
             wanted.dead += len(one["dead"])
             wanted.missing += len(missing)
-        await check_sums(self._db, minutes=not self._pruned)
+        await check_sums(self._db, minutes=not self._pruned, kept=self._minutes)
         assert await totals(self._db) == wanted
         assert wanted.stored == len(await documents(self._db, schema.EVENTS))
 
@@ -125,7 +129,7 @@ class Story:
         for one in numbers:
             time = from_ms(_START_MS - one % 3 * 50 * MINUTE_MS).isoformat()
             refused = {"partitionkey": "taken"} if one in {_REFUSED, 100} else {}
-            made = event(one, time=time, type=f"t{one % 2}", **refused)
+            made = event(one, time=time, type=f"t{one % 2}", source=f"s{one % 4}", **refused)
             # Another content under the same id, now and then.
             events.append(made | {"data": len(self._frames) % 2} if one == 5 else made)
         entry_ms = _START_MS + bucket * 180 * BUCKET_MS
@@ -156,6 +160,16 @@ class Story:
     async def _fold(self) -> None:
         await fold(self._db, now_ms() + 3600_000)
 
+    async def _fold_all(self) -> None:
+        """Fold, so that hours are summed up; a frame that nobody settles keeps its own open."""
+        for hours in range(5):
+            await fold(self._db, now_ms() + hours * 3600_000)
+
+    async def _ask(self) -> None:
+        """Let somebody ask, who keeps what may be out of date by the next time."""
+        kept = Kept(await TailReader(self._db).read(), self._minutes)
+        await metrics_with(self._db, kept, 0, now_ms(), MINUTE_MS)
+
     async def _sweep(self) -> None:
         await sweep_all(
             self._db,
@@ -180,7 +194,7 @@ class Story:
                 await self._db[schema.EVENTS].update_one(there, insert, upsert=True)
 
 
-@hypothesis.settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis.settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(happenings=st.lists(steps, min_size=3, max_size=16))
 async def test_sums_are_what_stands_in_the_store(
     db: Database, happenings: list[tuple[Any, ...]]

@@ -27,7 +27,8 @@ from evp.supervise import bind
 from tests.support.make import ADMISSION
 
 API_KEY = "test-key"
-JSON = {"content-type": "application/json", "x-api-key": API_KEY}
+KEY = {"x-api-key": API_KEY}
+JSON = KEY | {"content-type": "application/json"}
 NDJSON = JSON | {"content-type": "application/x-ndjson"}
 ANSWER_S_MAX = 15.0
 
@@ -48,10 +49,15 @@ class Wire:
             await self._writer.drain()
             await asyncio.sleep(0)
 
+    async def head(self) -> bytes:
+        """Return the head of the next answer as it comes."""
+        async with asyncio.timeout(ANSWER_S_MAX):
+            return await self._reader.readuntil(b"\r\n\r\n")
+
     async def reply(self) -> Reply:
         """Return the next answer."""
+        head = (await self.head()).decode().split("\r\n")
         async with asyncio.timeout(ANSWER_S_MAX):
-            head = (await self._reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
             headers = {}
             for line in filter(None, head[1:]):
                 name, _, value = line.partition(":")
@@ -100,9 +106,9 @@ class InProcess:
             await wire.send(*parts)
             return await wire.reply()
 
-    async def get(self, path: str) -> Reply:
-        """GET something that anyone may see."""
-        return await self.ask(request(b"", method="GET", path=path, headers={}))
+    async def get(self, path: str, headers: Mapping[str, str] = KEY) -> Reply:
+        """GET something, with the key unless other headers are given."""
+        return await self.ask(request(b"", method="GET", path=path, headers=headers))
 
     async def is_ready(self) -> bool:
         """Return whether the server says that it accepts."""

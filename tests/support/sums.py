@@ -11,10 +11,12 @@ from evp.clock import from_ms, now, now_ms, to_ms
 from evp.frame import MINUTE_MS
 from evp.storage import schema
 from evp.storage.client import Database
-from evp.storage.metrics import Metrics, metrics
+from evp.storage.metrics import Kept, Metrics, metrics_with
+from evp.storage.minutes import Minutes
 from evp.storage.prune import prune
 from evp.storage.rollups import fold
 from evp.storage.sweep import Swept, sweep
+from evp.storage.tail import TailReader
 
 FOLDS_MAX = 60
 SWEEPS_MAX = 20
@@ -63,26 +65,35 @@ async def erase(db: Database, id_: Any) -> None:
     await db[schema.EVENTS].replace_one({"_id": id_}, kept | {ERASED: now()})
 
 
-async def counted(db: Database, step_ms: int) -> dict[tuple[int, str], int]:
-    """Return how many events stand in the store by step and type."""
+Counts = dict[tuple[int, str], int]
+
+
+async def counted(db: Database, step_ms: int, name: str) -> Counts:
+    """Return how many events stand in the store by step and `name`, type or source."""
     found = await db[schema.EVENTS].find().to_list()
-    return dict(Counter((to_ms(one["time"]) // step_ms * step_ms, one["type"]) for one in found))
+    return dict(Counter((to_ms(one["time"]) // step_ms * step_ms, one[name]) for one in found))
 
 
-def by_step(found: Metrics) -> dict[tuple[int, str], int]:
-    """Return metrics in the form of `counted`."""
+def by_step(found: Metrics, names: str) -> Counts:
+    """Return metrics by step and `names`, types or sources, in the form of `counted`."""
     return {
-        (point.start_ms, type_): count
+        (point.start_ms, name): count
         for point in found.series
-        for type_, count in point.types.items()
+        for name, count in getattr(point, names).items()
     }
 
 
-async def check_sums(db: Database, *, minutes: bool = True) -> Metrics:
-    """Check that metrics say of every minute, hour and day what stands in the store."""
+async def check_sums(db: Database, *, minutes: bool = True, kept: Minutes | None = None) -> Metrics:
+    """Check that metrics say of every minute, hour and day what stands in the store.
+
+    `kept` is what somebody had at hand who has asked before.
+    """
     await _check_steps(db, 24 * 60 * MINUTE_MS)
     found = await _check_steps(db, 60 * MINUTE_MS)
-    return await _check_steps(db, MINUTE_MS) if minutes else found
+    if not minutes:
+        return found
+    await _check_steps(db, MINUTE_MS, kept)
+    return await _check_steps(db, MINUTE_MS)
 
 
 async def prune_all(db: Database) -> None:
@@ -101,8 +112,10 @@ async def prune_later(db: Database) -> None:
     await db[schema.BUCKETS].update_many(there, {"$set": {"prune_at": from_ms(0)}})
 
 
-async def _check_steps(db: Database, step_ms: int) -> Metrics:
-    found = await metrics(db, 0, _FAR_MS, step_ms)
-    assert by_step(found) == await counted(db, step_ms)
-    assert found.stored == found.types.total() == found.accepted.stored
+async def _check_steps(db: Database, step_ms: int, minutes: Minutes | None = None) -> Metrics:
+    kept = Kept(await TailReader(db).read(), minutes or Minutes())
+    found = await metrics_with(db, kept, 0, _FAR_MS, step_ms)
+    assert by_step(found, "types") == await counted(db, step_ms, "type")
+    assert by_step(found, "sources") == await counted(db, step_ms, "source")
+    assert found.stored == found.types.total() == found.sources.total() == found.accepted.stored
     return found

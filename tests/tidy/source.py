@@ -96,7 +96,12 @@ def constants(module: Module) -> Iterator[tuple[ast.Name, ast.expr]]:
 def text_files() -> tuple[Path, ...]:
     """Return the files of the project: as git has them, or what a walk finds without git."""
     paths = _known_to_git() or [path for path in ROOT.rglob("*") if _is_kept(path)]
-    return tuple(path for path in paths if path.is_file() and b"\0" not in path.read_bytes())
+    return tuple(path for path in paths if path.is_file() and _is_text(path))
+
+
+def _is_text(path: Path) -> bool:
+    """Return False for what has NULs, and for what a fuzzer made."""
+    return "corpus" not in path.parts and b"\0" not in path.read_bytes()
 
 
 def _known_to_git() -> list[Path]:

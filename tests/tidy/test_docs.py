@@ -40,6 +40,9 @@ BOUNDS = {
     "too_deep": f"{limits.NESTING_MAX} levels",
     "too_many_fields": f"{limits.EVENT_KEYS_MAX:,} keys, "
     f"or a key of more than {limits.KEY_BYTES_MAX} bytes",
+    "too_many_logins": f"{limits.LOGIN_TRIES_MAX} tries in {limits.LOGIN_WINDOW_S} seconds",
+    "invalid_query": f"{limits.SERIES_POINTS_MAX:,} steps",
+    "too_slow": f"{limits.READ_S_MAX:g} seconds",
     "headers_too_large": f"{limits.HEADER_BYTES_MAX // KIB} KiB",
 }
 """What docs/ERRORS.md says about the limits behind a code."""
@@ -79,7 +82,7 @@ COMMANDS = dict(commands("evp", get_command(app)))
 
 def test_generated_parts_are_new(tmp_path: Path) -> None:
     """`make docs` would change nothing, on whatever terminal it runs."""
-    for name in ("SETTINGS.md", "CLI.md"):
+    for name in ("SETTINGS.md", "CLI.md", "METRICS.md"):
         shutil.copy(DOCS / name, tmp_path)
     odd = {"COLUMNS": "40", "TERMINAL_WIDTH": "50", "FORCE_COLOR": "1", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, str(ROOT / "scripts" / "docs.py"), str(tmp_path)]

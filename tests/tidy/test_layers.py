@@ -12,11 +12,20 @@ from tests.tidy.source import Import, Module, imports, modules
 
 LAYERS: tuple[tuple[str, str], ...] = (
     ("words: they import nothing but each other", "errors limits clock events"),
-    ("no I/O of their own", "identity logs settings codec diagnosis documents frame plain"),
+    (
+        "no I/O of their own",
+        (
+            "identity logs settings api_keys passwords codec cloudevents diagnosis documents "
+            "sift frame plain"
+        ),
+    ),
     ("rules of batches, no I/O either", "batch"),
-    ("this machine: files, signals, memory", "running configuration signals machine"),
+    ("this machine: files, signals, memory", "running configuration signals machine metrics"),
     ("adapters: one for each other side", "stream storage http"),
-    ("services", "balance server worker groups stats verify sender demo dlq loadtest"),
+    (
+        "services",
+        "balance server worker groups keybook stats verify sender demo dlq erasure loadtest users",
+    ),
     ("processes", "supervise engines"),
     ("views: structs in, renderables out", "views"),
     ("the edge", "cli"),
@@ -29,12 +38,16 @@ LAYERS_WITHOUT_IO = 3
 APART = (("stream", "storage"), ("server", "worker"))
 
 HOMES: dict[str, str] = {
+    "argon2": "passwords",
+    "backports": "server",
     "bson": "documents frame plain batch storage verify engines",
     "hdrh": "loadtest",
     "httptools": "server loadtest",
     "httpx2": "http",
+    "jwt": "server",
     "litestar": "server",
     "msgspec": "*",
+    "prometheus_client": "metrics",
     "psutil": "running machine stream worker",
     "pymongo": "storage",
     "redis": "stream",

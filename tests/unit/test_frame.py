@@ -293,6 +293,16 @@ def test_summary_counts_by_minute_type_and_source() -> None:
     assert frame.summary.sources == {"test": 2, "other-one": 1}
     assert frame.summary.first_ms == 1767323045678
     assert frame.summary.last_ms == 1767323100000
+    assert sorted(frame.summary.source_cells) == [
+        (minute, "test", 2),
+        (minute + 1, "other-one", 1),
+    ]
+
+
+def test_sources_of_one_minute_are_counted_once() -> None:
+    """A frame of one minute has its sources without minutes: nearly every frame is one."""
+    frame = frame_of(event(0), event(1, time="2026-01-02T03:04:59Z"))
+    assert frame.summary.source_cells == []
 
 
 def test_summary_of_many_sources_is_bounded() -> None:
@@ -302,3 +312,7 @@ def test_summary_of_many_sources_is_bounded() -> None:
     assert len(summary.sources) == 51
     assert summary.sources["s1"] == 6
     assert sum(summary.sources.values()) == len(sources)
+    times_ms = [n % 2 * 60_000 for n in range(len(sources))]
+    cells = summarize(["t"] * len(sources), sources, times_ms).source_cells
+    assert {source for _, source, _ in cells} <= set(summary.sources)
+    assert sum(count for _, _, count in cells) == len(sources)

@@ -6,12 +6,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 import bson
+import msgspec
 import pytest
 from bson import ObjectId
 from bson.raw_bson import RawBSONDocument
 
 from evp.batch.outcome import judge, same_event, summary_of
-from evp.batch.raw import as_it_is, depth_of, member, text_of, time_ms_of
+from evp.batch.raw import as_it_is, depth_of, event_as_json, member, text_of, time_ms_of
 from tests.support.frames import document, frame_of_documents
 
 FAR_MS = 1 << 60
@@ -77,3 +78,38 @@ def test_frame_of_odd_documents_is_judged() -> None:
     assert sum(cell[2] for cell in outcome.summary.cells) == 2
     again = judge(frame, (), {id_: frame.documents[n] for n, id_ in enumerate(frame.ids[1:], 1)})
     assert (again.stored, again.duplicate, again.dead) == (2, 0, [0])
+
+
+def test_any_value_has_a_form_in_json() -> None:
+    """Bytes are base64, dates RFC 3339, numbers that JSON lacks null; the rest is what it was."""
+    made = bson.encode(
+        {
+            "_id": bson.Binary(bytes(16), 4),
+            "frame_id": ObjectId(),
+            "type": "t",
+            "time": datetime(2026, 1, 2, 3, 4, 5, 678_000, tzinfo=UTC),
+            "data": {
+                "bytes": b"\xff\x00",
+                "nan": float("nan"),
+                "far": bson.DatetimeMS(FAR_MS),
+                "long": bson.Int64(2**60),
+                "regex": bson.Regex("a"),
+                "list": [None, True, 1.5],
+            },
+        }
+    )
+    found = event_as_json(made)
+    assert found["event_id"] == "00000000-0000-0000-0000-000000000000"
+    assert (found["specversion"], found["time"]) == ("1.0", "2026-01-02T03:04:05.678Z")
+    data = found["data"]
+    assert (data["bytes"], data["nan"], data["long"]) == ("/wA=", None, 2**60)
+    assert data["list"] == [None, True, 1.5]
+    assert "frame_id" not in found
+    assert msgspec.json.decode(msgspec.json.encode(found)) == found
+
+
+def test_bytes_as_data_are_told_as_cloudevents_do() -> None:
+    """Data that is bytes is `data_base64`."""
+    found = event_as_json(bson.encode({"_id": bson.Binary(bytes(16), 4), "data": b"abc"}))
+    assert found["data_base64"] == "YWJj"
+    assert "data" not in found

@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 
 from evp.codec import Media
 from evp.limits import REPEATED_HEAD_BYTES_MAX
+from evp.server.keys import Grant
 from evp.server.repeated import RepeatedHead, head_of
 
+GRANT = Grant("app", b"", ("ingest",))
 HEADERS = (
     b"host: evp",
     b"Content-Type: application/json",
@@ -105,7 +107,7 @@ def test_what_is_taken_is_what_the_parser_reads(data: st.DataObject) -> None:
     """A body that is taken by its repeated head is the one that the parser gives, head included."""
     first = data.draw(requests())
     before = parsed(first)
-    head = head_of(first, b"/events", Media.EVENT)
+    head = head_of(first, b"/events", Media.EVENT, GRANT)
     if before is None or head is None:
         return
     second = data.draw(followers(first))
@@ -130,7 +132,7 @@ def _without_length(message: Message) -> list[tuple[bytes, bytes]]:
 def test_same_head_with_another_body_is_taken(body: bytes) -> None:
     """Only the length and the body differ between the requests of one client: they are taken."""
     first = request([b"host: evp", b"content-length: 4", b"x-api-key: k"], b"body")
-    head = head_of(first, b"/events", Media.EVENT)
+    head = head_of(first, b"/events", Media.EVENT, GRANT)
     assert isinstance(head, RepeatedHead)
     lines = [b"host: evp", b"content-length: %d" % len(body), b"x-api-key: k"]
     assert head.body_of(request(lines, body)) == body
@@ -150,4 +152,4 @@ def test_same_head_with_another_body_is_taken(body: bytes) -> None:
 )
 def test_what_is_not_kept(lines: list[bytes], body: bytes) -> None:
     """A head is kept only if it has one length, is short, and its request is all that came."""
-    assert head_of(request(lines, body), b"/events", Media.EVENT) is None
+    assert head_of(request(lines, body), b"/events", Media.EVENT, GRANT) is None

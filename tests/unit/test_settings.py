@@ -10,7 +10,7 @@ import pytest
 from evp import configuration, running
 from evp.configuration import Loaded
 from evp.errors import SettingsError, UsageError
-from evp.settings import ROWS, Settings, as_environ, parse_api_keys, shown
+from evp.settings import JWT_SECRET_BYTES_MIN, ROWS, Settings, as_environ, parse_api_keys, shown
 
 PRODUCTION = {
     "EVP_ENV": "production",
@@ -143,9 +143,9 @@ def test_relations(tmp_path: Path, environ: dict[str, str], key: str) -> None:
     assert list(problems(tmp_path, environ)) == [key]
 
 
-def test_production_requires_addresses_keys_and_secrets(tmp_path: Path) -> None:
+def test_production_requires_addresses_and_secrets(tmp_path: Path) -> None:
     """Production starts on nothing that was made up."""
-    required = {"EVP_REDIS_URL", "EVP_MONGO_URL", "EVP_JWT_SECRET", "EVP_API_KEYS"}
+    required = {"EVP_REDIS_URL", "EVP_MONGO_URL", "EVP_JWT_SECRET"}
     assert set(problems(tmp_path, {"EVP_ENV": "production"})) == required
     load(tmp_path, PRODUCTION)
 
@@ -211,3 +211,54 @@ def test_development_key_is_made_once_and_kept(tmp_path: Path) -> None:
     assert running.ensure_key(path) == key
     assert path.stat().st_mode & 0o777 == 0o600
     assert load(tmp_path).settings.api_keys == {"default": key}
+
+
+def test_development_secret_is_read_where_it_is_kept(tmp_path: Path) -> None:
+    """Tokens stay good over restarts in development; production takes no secret from a folder."""
+    assert load(tmp_path).settings.jwt_secret is None
+    secret = running.ensure_key(tmp_path / ".evp" / "jwt_secret", prefix="")
+    assert len(secret) >= JWT_SECRET_BYTES_MIN
+    assert load(tmp_path).settings.jwt_secret == secret
+    without = {key: value for key, value in PRODUCTION.items() if "JWT" not in key}
+    assert "EVP_JWT_SECRET" in problems(tmp_path, without)
+
+
+@pytest.mark.parametrize(
+    ("text", "origins"),
+    [
+        ("", ()),
+        ("*", ("*",)),
+        ("https://app.example.com", ("https://app.example.com",)),
+        (
+            "https://App.example.com , http://localhost:5173,",
+            ("https://app.example.com", "http://localhost:5173"),
+        ),
+        ("http://[::1]:8080", ("http://[::1]:8080",)),
+    ],
+)
+def test_origins(tmp_path: Path, text: str, origins: tuple[str, ...]) -> None:
+    """Origins are written as browsers write them, and reach a child process unchanged."""
+    settings = load(tmp_path, {"EVP_CORS_ORIGINS": text}).settings
+    assert settings.cors_origins == origins
+    assert load(tmp_path, as_environ(settings, {})).settings.cors_origins == origins
+    [row] = [row for row in ROWS if row.name == "cors_origins"]
+    assert shown(row, settings) == ",".join(origins)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "app.example.com",
+        "https://",
+        "https://app.example.com/",
+        "https://app.example.com/path",
+        "https://app.example.com?x",
+        "https://user@app.example.com",
+        "ftp://app.example.com",
+        "https://*.example.com,",
+        "null",
+    ],
+)
+def test_what_is_no_origin(tmp_path: Path, text: str) -> None:
+    """What no browser sends as an origin would let nobody in, so it is told at the start."""
+    assert "EVP_CORS_ORIGINS" in problems(tmp_path, {"EVP_CORS_ORIGINS": text})

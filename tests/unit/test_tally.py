@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evp.batch.outcome import ERASED, Held, judge_by_ids
-from evp.batch.tally import Tally, bounded, slot_of
+from evp.batch.tally import Tally, bounded, quantiles_ms, slot_end_ms
 from evp.clock import from_ms
 from evp.frame import MINUTE_MS, SOURCE_OTHER
 from evp.limits import ROLLUP_NAMES_MAX
@@ -30,6 +31,8 @@ def outcome(types: dict[str, int], took_ms: int = 7, **more: Any) -> dict[str, A
         "dead": [3],
         "cells": [[minute, type_, count] for minute, (type_, count) in enumerate(types.items())],
         "sources": [["s", sum(types.values())]],
+        "source_cells": [[minute, "s", count] for minute, count in enumerate(types.values())],
+        "first_ms": 0,
         "accepted_at": from_ms(1_000),
         "settled_at": from_ms(1_000 + took_ms),
     } | more
@@ -44,10 +47,13 @@ def test_sums_of_sums_are_sums(frames: list[dict[str, int]], split: int) -> None
         parts[place < split].add_outcome(outcome(types))
     for part in parts:
         joined.add_account(part.account())
-        for start_ms, types in part.cells.items():
-            joined.add_cell(start_ms, list(types.items()))
+        for start_ms, cell in part.cells.items():
+            joined.add_cell(start_ms, list(cell.types.items()), list(cell.sources.items()))
     assert joined == whole
-    assert sum(cell.total() for cell in whole.cells.values()) == whole.stored
+    parts[0].add(parts[1])
+    assert parts[0] == whole
+    for names in ("types", "sources"):
+        assert sum(getattr(cell, names).total() for cell in whole.cells.values()) == whole.stored
     assert all(start_ms % MINUTE_MS == 0 for start_ms in whole.cells)
 
 
@@ -55,7 +61,7 @@ def test_what_was_made_without_the_events_was_not_quick() -> None:
     """A provisional outcome counts what is stored and missing, not how long that took."""
     tally = Tally()
     tally.add_outcome(outcome({"a": 2}, provisional=True, missing=[5, 6]))
-    assert (tally.stored, tally.missing, tally.latency) == (2, 2, Counter())
+    assert (tally.stored, tally.missing, tally.took) == (2, 2, Counter())
 
 
 def test_names_are_bounded() -> None:
@@ -67,16 +73,41 @@ def test_names_are_bounded() -> None:
     assert bounded(Counter(a=1)) == {"a": 1}
 
 
-@given(st.integers(1, 10_000_000))
+def test_sources_of_one_minute_need_no_cells() -> None:
+    """A frame whose events are all of one minute counts its sources there."""
+    tally = Tally()
+    one = outcome({"a": 2}, first_ms=5 * MINUTE_MS + 1)
+    del one["source_cells"]
+    tally.add_outcome(one)
+    assert tally.cells[5 * MINUTE_MS].sources == Counter(s=2)
+
+
+@given(st.integers(0, 10_000_000))
 def test_slots_are_narrow(took_ms: int) -> None:
-    """Two slots a doubling: a slot's upper end is at most √2 times what it holds."""
-    assert took_ms * 0.999 <= 2 ** (slot_of(took_ms) / 2) <= took_ms * 2**0.5 * 1.001
+    """A slot ends at most a fifth above what it holds, and never below."""
+    assert took_ms <= slot_end_ms(took_ms) <= took_ms * 2**0.25
 
 
 def test_slots_of_clocks_that_disagree() -> None:
     """What took no time, or less, is in the first slot; there is a last one."""
-    assert slot_of(-5) == slot_of(0) == 0
-    assert slot_of(10**15) == slot_of(10**12)
+    assert slot_end_ms(-5) == slot_end_ms(0) == 0
+    assert slot_end_ms(10**15) == slot_end_ms(10**12)
+
+
+@given(st.lists(st.integers(0, 100_000), min_size=1))
+def test_quantiles_are_never_too_small(took_ms: list[int]) -> None:
+    """So many events as a quantile says took no longer, and it is at most a fifth too large."""
+    shares = (0.5, 0.9, 0.99, 1.0)
+    found = quantiles_ms(Counter(map(slot_end_ms, took_ms)), shares)
+    ranked = sorted(took_ms)
+    for share, told_ms in zip(shares, found, strict=True):
+        exact_ms = ranked[math.ceil(share * len(ranked)) - 1]
+        assert exact_ms <= told_ms <= exact_ms * 2**0.25
+
+
+def test_nothing_has_no_quantiles() -> None:
+    """Without events there are none."""
+    assert quantiles_ms({}, (0.5,)) == []
 
 
 def document(frame_id: ObjectId, data: Any = 1, **more: Any) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""What is counted, for Prometheus: in plain integers, told by whichever process is asked."""

@@ -1,0 +1,1 @@
+"""The routes, a module for each subject; `evp.server.app` puts them together."""
