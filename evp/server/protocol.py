@@ -32,6 +32,7 @@ from evp.server.request import (
     EVENT_PATH,
     Bodies,
     body_bytes_max,
+    header_twice,
     media_of,
     new_id,
     sane_id,
@@ -197,7 +198,7 @@ class IngestProtocol(Connection):
         length = headers.get(b"content-length")
         if length is None or not length.isdigit() or not _NOT_PLAIN.isdisjoint(headers):
             return None
-        if len(headers) != len(self.headers):  # One is there twice.
+        if len(headers) != len(self.headers) and header_twice(self.headers):
             return None
         if self.parser.get_method() != b"POST" or self.parser.get_http_version() != "1.1":
             return None
@@ -212,7 +213,9 @@ class IngestProtocol(Connection):
             return None
         cycle = PlainCycle(media, size_bytes, grant, keep_alive=self.parser.should_keep_alive())
         if REQUEST_ID in headers:
-            cycle.request_id = sane_id(headers[REQUEST_ID])
+            # Of several the first, as for the app.
+            given = next(value for name, value in self.headers if name == REQUEST_ID)
+            cycle.request_id = sane_id(given)
         return cycle
 
     def _is_wanted(self, size_bytes: int, grant: Grant) -> bool:

@@ -113,6 +113,14 @@ async def test_id_of_the_client_is_kept(
 
 
 @both_ways
+async def test_of_two_ids_the_first_counts(server: InProcess, *, chunked: bool) -> None:
+    """A proxy that adds an id after the client's changes nothing, whichever way is taken."""
+    headers = JSON | {"x-request-id": "first", "X-Request-Id": "second"}
+    reply = await server.ask(request(ONE, headers=headers, chunked=chunked))
+    assert reply.headers["x-request-id"] == "first"
+
+
+@both_ways
 async def test_refusals_and_faults_are_logged_by_id(
     server: InProcess, monkeypatch: pytest.MonkeyPatch, *, chunked: bool
 ) -> None:
