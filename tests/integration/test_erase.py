@@ -237,7 +237,7 @@ events = st.lists(
 )
 
 
-@hypothesis.settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis.settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(sent=events, page=st.integers(1, 4), after=st.integers(1, 9))
 async def test_cut_off_anywhere(
     db: Database,

@@ -94,7 +94,7 @@ def matches(wanted: Wanted, one: Any) -> bool:
     )
 
 
-@hypothesis.settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis.settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(steps, min_size=2, max_size=10), st.lists(wanteds, min_size=1), st.integers(1, 9))
 async def test_pages_are_what_stands_in_the_store(
     db: Database, happenings: list[Any], wants: list[Wanted], events_max: int

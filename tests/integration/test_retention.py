@@ -579,7 +579,7 @@ class Story:
         assert (await totals(self._db)).stored == stored
 
 
-@hypothesis.settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis.settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(happenings=st.lists(steps, min_size=2, max_size=14))
 async def test_nothing_young_goes_and_nothing_old_stays(
     db: Database,

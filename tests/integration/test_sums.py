@@ -194,7 +194,7 @@ class Story:
                 await self._db[schema.EVENTS].update_one(there, insert, upsert=True)
 
 
-@hypothesis.settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis.settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(happenings=st.lists(steps, min_size=3, max_size=16))
 async def test_sums_are_what_stands_in_the_store(
     db: Database, happenings: list[tuple[Any, ...]]
