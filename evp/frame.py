@@ -34,12 +34,7 @@ from evp.clock import MS_MAX, now
 from evp.codec import Decoded
 from evp.documents import Admission, Documents, build, encode_carrier
 from evp.errors import CorruptFrame
-from evp.limits import (
-    FRAME_BYTES_CLOSE,
-    FRAME_EVENTS_CLOSE,
-    FRAME_EVENTS_MAX,
-    SUMMARY_SOURCES_MAX,
-)
+from evp.limits import FRAME_BYTES_CLOSE, FRAME_EVENTS_CLOSE, FRAME_EVENTS_MAX, SUMMARY_SOURCES_MAX
 
 VERSION = b"1"
 SRV_BYTES = 8

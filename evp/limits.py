@@ -7,8 +7,6 @@ MIB = 1024 * KIB
 
 #: One event as JSON text.
 EVENT_BYTES_MAX = 256 * KIB
-#: The body of POST /events.
-SINGLE_BODY_BYTES_MAX = 1 * MIB
 #: The body of POST /events/batch.
 BATCH_BODY_BYTES_MAX = 8 * MIB
 #: Events in one request.
@@ -29,59 +27,17 @@ ATTRIBUTE_NAME_CHARS_MAX = 64
 PATH_CHARS_MAX = 300
 #: How far `time` may lie in the future: sender's clocks are wrong.
 TIME_AHEAD_MS_MAX = 24 * 3600 * 1000
-#: `x-api-key`; a longer one is unknown without being hashed.
-API_KEY_BYTES_MAX = 256
 #: Keys that are remembered: live ones, and ended ones for so long after their end.
 API_KEYS_MAX = 2_000
 API_KEYS_ENDED_MS_KEPT = 90 * 24 * 3600 * 1000
-#: How often a server looks whether keys have changed, how long the log and then the store may take
-#: for an answer: together less than the 5 seconds within which a revoked key is refused.
-API_KEYS_LOOK_S = 2.0
-API_KEYS_ANSWER_S_MAX = 1.0
-#: How often it compares the store's keys with the log's copy, and how long the store may take then.
+#: How often a server compares the store's keys with the log's copy, and how long the store may
+#: take then.
 API_KEYS_COMPARE_S = 15.0
 API_KEYS_COMPARE_S_MAX = 5.0
 #: A change of that copy is tried so often while others change it too.
 API_KEYS_CHANGE_TRIES_MAX = 10
 #: Events a second that a key may be limited to.
 API_KEY_RATE_PER_S_MAX = 1_000_000
-#: Request line and headers of one HTTP request.
-HEADER_BYTES_MAX = 32 * KIB
-#: The path of a URL; its query, and how many parameters that has: libraries keep what they parsed
-#: of the last thousand.
-PATH_BYTES_MAX = 2 * KIB
-QUERY_BYTES_MAX = 16 * KIB
-QUERY_PARAMETERS_MAX = 16
-#: The head of a request that is kept to compare the next one with.
-REPEATED_HEAD_BYTES_MAX = 2 * KIB
-#: Connections of one server process, as far as it may open so many files.
-CONNECTIONS_MAX = 4_096
-#: Files that a server process needs for anything else.
-FILES_KEPT = 64
-#: Connections beyond that are told so, up to as many more; further ones are cut at once.
-CONNECTIONS_REFUSED_MAX = 32
-#: Bodies of which a part has come, all connections of a server process together.
-BODIES_BYTES_MAX = 128 * MIB
-#: A body that is unpacked, or looked through event by event, in the loop's own turn; a larger one
-#: in a thread, and so many of those at a time.
-BODY_INLINE_BYTES_MAX = 64 * KIB
-BODIES_IN_THREADS_MAX = 2
-#: Members of a gzip body, or frames of a zstd body.
-ENCODED_MEMBERS_MAX = 100
-#: The window that a zstd frame may ask for, as a power of 2: what RFC 9659 grants over HTTP.
-ZSTD_WINDOW_LOG_MAX = 23
-#: Rejected events of a batch that its answer names; of the others it tells the number.
-REJECTED_NAMED_MAX = 1_000
-#: `x-request-id` as a client sends it; of a longer one nothing is kept.
-REQUEST_ID_CHARS_MAX = 128
-#: How long a browser may remember that an origin is allowed, seconds.
-CORS_KEPT_S = 2 * 3600
-#: A connection without a request, seconds.
-KEEP_ALIVE_S = 75
-#: A request that started must be read whole within this, seconds.
-REQUEST_READ_S_MAX = 60
-#: After its last answer a connection waits this long for what its client was about to send.
-LINGER_S_MAX = 5.0
 
 #: An open frame that passed one of these closes; a request is never split, so it may exceed them.
 FRAME_BYTES_CLOSE = 1 * MIB
@@ -101,12 +57,6 @@ LOG_COMMAND_S_MAX = 5.0
 LOG_CONNECT_S_MAX = 3.0
 #: WAITAOF waits at most this for the disk of log and replicas.
 DURABLE_WAIT_MS_MAX = 3_000
-#: How often a server process looks at the log's durability settings again.
-DURABILITY_CHECK_S = 15.0
-#: How often a server process records its last acknowledged sequence number.
-LEDGER_RECORD_S = 2.0
-#: How often a server process carries what is left of others in the log to the store.
-LEDGER_CARRY_S = 60.0
 #: How long, and of how many epochs, the log keeps the record once they are over and the store
 #: has it. Of too many, those without a frame leave first.
 LEDGER_RETIRED_S = 7 * 24 * 3600
@@ -116,28 +66,10 @@ LEDGER_STORE_S_MAX = 5.0
 
 #: What of the log's memory may be in use before nothing more is accepted.
 MEMORY_MARK_SHARE = 0.6
-#: Once it was refused, accepting begins again below this share of the mark, or of BACKLOG_MAX.
-REOPEN_SHARE = 0.8
-#: So much of the mark at least lies between accepting again and refusing again.
-REOPEN_BAND_SHARE = 0.01
 #: Entries that are done stay only while all that is in memory takes less of the mark than this.
 DONE_SHARE_OF_MARK = 0.5
-#: Of what is free below the mark, what all servers may append between two looks.
-LOOK_SHARE = 0.5
-#: So much of the mark at most is left free when it gives no server a whole frame any more.
-LAST_SHARE_MAX = 0.1
-#: How often a server process looks how full the log is.
-BACKLOG_LOOK_S = 0.25
-#: A server process that ends takes this long at most to say that it looks no more.
-BACKLOG_LEAVE_S_MAX = 0.5
 #: A server process that has not looked for so long does not count.
 SERVER_ALIVE_MS = 3_000
-#: The rate at which the log drains is measured over this.
-DRAIN_WINDOW_S = 5.0
-#: It is not known before it was measured for so long.
-DRAIN_KNOWN_S = 1.0
-#: Retry-After of a log that is full.
-BACKLOG_RETRY_S_MAX = 300
 #: Entries that one run of the trimming script removes, and runs of one call.
 TRIM_ENTRIES_MAX = 10_000
 TRIM_ROUNDS_MAX = 10
@@ -198,13 +130,6 @@ DEAD_LETTERS_COUNTED_MAX = 10_000
 DEAD_LETTERS_NAMED_MAX = 20
 #: `evp dlq show` shows this much of a payload, unless all of it is asked for.
 DEAD_LETTER_SHOWN_BYTES_MAX = 4 * KIB
-#: A look whether the store is there, and how long its answer is kept.
-STORE_PING_S_MAX = 1.0
-STORE_PING_KEEP_S = 3.0
-#: A server process needs the store for its ledger, its balance, its keys, and to look whether it is
-#: there;
-#: for LOGINS_AT_ONCE and REFRESHES_AT_ONCE; and to see whether a token still holds.
-SERVER_STORE_CONNECTIONS_MAX = 9
 #: Server selection and waiting for a pooled connection, milliseconds.
 STORE_SELECT_MS_MAX = 5_000
 STORE_QUEUE_MS_MAX = 2_000
@@ -217,41 +142,12 @@ USER_NAME_CHARS_MAX = 64
 #: A password, in characters and in UTF-8.
 PASSWORD_CHARS_MIN = 12
 PASSWORD_BYTES_MAX = 512
-#: The body of a request below /auth.
-AUTH_BODY_BYTES_MAX = 4 * KIB
-#: Tries to log in, by account and by address, within so many seconds, a server process; and the
-#: accounts and addresses of which it counts them.
-LOGIN_TRIES_MAX = 10
-LOGIN_WINDOW_S = 60
-LOGIN_NAMES_MAX = 10_000
-#: Logins that a server process does at a time, and those that wait; the same of refreshes and
-#: logouts together.
-LOGINS_AT_ONCE = 2
-LOGINS_WAITING_MAX = 20
-REFRESHES_AT_ONCE = 2
-REFRESHES_WAITING_MAX = 100
-#: An access token is good for so many seconds; a longer one is none. Clocks may differ by this.
-ACCESS_TOKEN_S = 15 * 60
-ACCESS_TOKEN_SKEW_S_MAX = 5
-TOKEN_BYTES_MAX = 4 * KIB
-#: Whether a user still may is asked again after this, of so many who were here last; and after
-#: the second one where the store did not answer.
-STANDING_KEEP_S = 30.0
-STANDING_AGAIN_S = 10.0
-PEOPLE_KNOWN_MAX = 1_000
-#: A session ends when it was not refreshed for so long, and after the second one in any case.
-REFRESH_IDLE_S = 7 * 24 * 3600
-SESSION_S_MAX = 30 * 24 * 3600
-#: The refresh token that was good last is taken once more within this: its answer may be lost.
-REFRESH_AGAIN_S = 10
 #: Sessions of a user; of more the oldest end.
 SESSIONS_MAX = 50
 
 #: First and longest wait between attempts; each wait is drawn evenly from 0 to the bound.
 BACKOFF_FIRST_S = 0.1
 BACKOFF_LONGEST_S = 5.0
-#: A server that lost the log dials again at least this often.
-RECONNECT_LONGEST_S = 1.0
 #: A child that dies sooner than this after its start counts as a failed start.
 CHILD_STABLE_S = 5.0
 #: Failed starts in a row before a supervisor gives up.
@@ -350,11 +246,6 @@ EXPIRE_SETTLED_MS = 3600 * 1000
 ERASE_DOCUMENTS_MAX = 500
 #: It may go through all of a collection for so long, milliseconds.
 ERASE_PASS_MS_MAX = 3600 * 1000
-#: A server process looks at the balance only when it is asked for its health, again after at
-#: least so many times what the last look took, and gives a look up after this, seconds.
-BALANCE_COST_FACTOR = 100
-BALANCE_KEEP_S = 15.0
-BALANCE_S_MAX = 20.0
 #: `evp verify` holds so many frames at a time, and so many ids; one frame may have more.
 VERIFY_PAGE_FRAMES = 1_000
 VERIFY_PAGE_EVENTS = 20_000
@@ -375,41 +266,6 @@ VERIFY_SAMPLE_MAX = 100_000
 CLOCK_SKEW_MS_MAX = 10 * 60 * 1000
 #: Headers that a scan of all events keeps at hand, in bytes of ids.
 VERIFY_HEADERS_BYTES_MAX = 64 * MIB
-#: A request of a load test that starts so long after it was due counts as late, seconds.
-LOADTEST_LATE_S = 0.01
-#: How often a load test looks which requests are due, seconds.
-LOADTEST_TICK_S = 0.001
-#: How often its processes tell how things stand, seconds.
-LOADTEST_TELL_S = 0.5
-#: Generator processes that are ready begin together after this, seconds.
-LOADTEST_START_S = 0.1
-#: Connections that were lost are dialled again after this, seconds.
-LOADTEST_RECONNECT_S = 0.2
-#: What is due at the end of a load test may still be sent and answered within this, seconds.
-LOADTEST_FINISH_S_MAX = 10.0
-#: A load of which nothing is accepted ends after so many requests refused for good, a process.
-LOADTEST_REFUSED_MAX = 20
-#: How many requests a second are watched until they are stored, all processes together.
-LOADTEST_SAMPLES_PER_S = 200
-#: Of a load without a rate, one in so many requests.
-LOADTEST_SAMPLE_EVERY = 16
-#: How often the store is asked for those, seconds: less often, by a share of how long the oldest
-#: one waits already, but not more seldom than the third. And how many at most are watched.
-LOADTEST_LOOK_S = 0.01
-LOADTEST_LOOK_SHARE = 0.02
-LOADTEST_LOOK_S_MAX = 0.1
-LOADTEST_WATCHED_MAX = 100_000
-#: How often it looks at the log, seconds: while it loads, and while it waits for the end.
-LOADTEST_LOG_LOOK_S = 0.25
-LOADTEST_LOG_END_S = 0.02
-#: A load test waits for the store as long as it makes progress within this, seconds.
-LOADTEST_STORED_S_MAX = 60.0
-#: Of events that were watched and are not seen once the group has done with all, so much longer.
-LOADTEST_UNSEEN_S_MAX = 2.0
-#: Bodies that are made ahead and take turns: events, by number and bytes.
-LOADTEST_POOL_EVENTS_MIN = 20_000
-LOADTEST_POOL_EVENTS_MAX = 200_000
-LOADTEST_POOL_BYTES_MAX = 64 * MIB
 #: A load test's rate, time, connections and processes.
 LOADTEST_EPS_MAX = 10_000_000
 LOADTEST_DURATION_S_MAX = 7 * 24 * 3600
@@ -419,60 +275,23 @@ LOADTEST_PROCESSES_MAX = 64
 LOADTEST_NAMES_MAX = 100_000
 #: The file whose events it sends.
 LOADTEST_INPUT_BYTES_MAX = 32 * MIB
-#: Events that a load test can look up, a byte of memory each, and requests, forty at the end.
-LOADTEST_VERIFIED_EVENTS_MAX = 200_000_000
-LOADTEST_VERIFIED_REQUESTS_MAX = 20_000_000
-#: What a load without a rate is taken to have at most, events and requests a second.
-LOADTEST_SATURATED_EPS_MAX = 500_000
-LOADTEST_SATURATED_REQUESTS_PER_S_MAX = 50_000
-#: Files that a generator process opens beside its connections.
-LOADTEST_FILES_KEPT = 32
 #: The store may take this long for an answer when events are looked up, milliseconds: the embedded
 #: one goes through its whole collection first. At the start it must answer within the second one.
 LOADTEST_PASS_MS_MAX = 600_000
 LOADTEST_PING_S_MAX = 10.0
-#: Lost and doubled events that a load test names.
-LOADTEST_NAMED_MAX = 20
-#: What a server process reads from the store for those who ask: connections, one of them for what
-#: no sums have; questions that are worked on at once, and that wait; how long one takes, seconds.
-READ_CONNECTIONS_MAX = 3
-READ_AT_ONCE = 2
-READ_WAITING_MAX = 32
-READ_S_MAX = 10.0
-#: How long a question looks for the store where it seems to be away, seconds.
-READ_REACH_S_MAX = 2.0
 #: An event is looked for in the log: looks that wait for their turn, how long one takes with that,
 #: seconds, and the bytes of carriers that are read; no frame has as many.
 LOG_LOOKS_WAITING_MAX = 32
 LOG_LOOK_S_MAX = 2.0
 LOG_LOOK_BYTES_MAX = 64 * MIB
-#: Equal questions get one answer, which is kept so long, seconds; and how many are.
-ANSWER_KEEP_S = 1.0
-ANSWERS_MAX = 32
-#: Frames that no sums have are read every so often, for so long after somebody asked; where that
-#: was longer ago than the third, a question waits for it.
-TAIL_FRESH_S = 2.0
-TAIL_KEPT_S = 60.0
-TAIL_STALE_S_MAX = 5.0
-#: Frames without sums of which a server process keeps the ids: without workers they grow.
-TAIL_FRAMES_MAX = 200_000
 #: Types and sources, by name, of minutes that a server process keeps at hand for later answers.
 MINUTES_NAMES_MAX = 200_000
-#: Steps of a series: a week of five minutes, or a day of minutes, and some.
-SERIES_POINTS_MAX = 2_100
-#: Where no interval is asked for, it is the finest that gives no more steps than this.
-SERIES_POINTS_USUAL = 300
-#: Types and sources that an answer counts by name, in all and in each step; the rest is "other".
-METRICS_NAMES_MAX = 100
-SERIES_NAMES_MAX = 20
 #: Types or sources, by name and step, that are added up for an answer; where there are more, only
 #: the most frequent names are counted by step.
 STEPS_NAMES_HELD_MAX = 200_000
 STEPS_NAMES_KEPT = 50
 #: Cells, of up to a few thousand names each, that are added up without a pause.
 CELLS_AT_ONCE = 50
-#: A value in a query, in characters.
-QUERY_VALUE_CHARS_MAX = 2_000
 #: Events on a page: what one may ask for, what it gets unasked, and bytes of their documents.
 PAGE_EVENTS_MAX = 500
 PAGE_EVENTS_USUAL = 50

@@ -17,12 +17,7 @@ from msgspec import Struct, field
 
 from evp.errors import ServerUnavailable
 from evp.http import HttpConnection, Reply
-from evp.limits import (
-    EVENT_BYTES_MAX,
-    SEND_ATTEMPTS_MAX,
-    SEND_BYTES_MAX,
-    SEND_EVENTS_MAX,
-)
+from evp.limits import EVENT_BYTES_MAX, SEND_ATTEMPTS_MAX, SEND_BYTES_MAX, SEND_EVENTS_MAX
 
 _REFUSED_LINES_MAX = 20
 _LINE_BYTES_MAX = EVENT_BYTES_MAX + 2

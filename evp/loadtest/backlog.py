@@ -10,7 +10,7 @@ from msgspec import Struct
 from evp.batch.retry import is_set_within
 from evp.clock import monotonic_s
 from evp.errors import LogUnavailable
-from evp.limits import LOADTEST_LOG_END_S, LOADTEST_LOG_LOOK_S
+from evp.loadtest.limits import LOADTEST_LOG_END_S, LOADTEST_LOG_LOOK_S
 from evp.stream.client import Link
 from evp.stream.info import log_facts
 from evp.stream.keys import Keys

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
-from evp.limits import LOADTEST_NAMED_MAX
 from evp.loadtest.events import id_of, place_of, source_of, stored_id
+from evp.loadtest.limits import LOADTEST_NAMED_MAX
 from evp.storage.account import ids_of_source, present
 from evp.storage.client import Database
 

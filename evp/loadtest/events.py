@@ -18,7 +18,11 @@ from typing import Any
 import msgspec
 
 from evp.identity import event_id
-from evp.limits import LOADTEST_POOL_BYTES_MAX, LOADTEST_POOL_EVENTS_MAX, LOADTEST_POOL_EVENTS_MIN
+from evp.loadtest.limits import (
+    LOADTEST_POOL_BYTES_MAX,
+    LOADTEST_POOL_EVENTS_MAX,
+    LOADTEST_POOL_EVENTS_MIN,
+)
 from evp.loadtest.plan import Shape, Share
 
 _NUMBER, _TIME = b"\x01", b"\x02"

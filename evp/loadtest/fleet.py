@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 
 from evp.clock import monotonic_s
 from evp.errors import EngineFailed, Unavailable
-from evp.limits import CHILD_READY_S_MAX, LOADTEST_START_S
+from evp.limits import CHILD_READY_S_MAX
 from evp.loadtest.counts import Counts, Sample
 from evp.loadtest.histogram import Histogram
+from evp.loadtest.limits import LOADTEST_START_S
 from evp.loadtest.plan import Share
 from evp.loadtest.process import START, Done, Failed, Message, Progress, Ready, framed, read_message
 

@@ -16,16 +16,12 @@ from math import inf
 
 from evp.clock import monotonic_s, now_ms
 from evp.http import Reply, authority
-from evp.limits import (
-    DETAIL_CHARS_MAX,
-    LOADTEST_FINISH_S_MAX,
-    LOADTEST_REFUSED_MAX,
-    LOADTEST_TICK_S,
-)
+from evp.limits import DETAIL_CHARS_MAX
 from evp.loadtest.connection import Connection, Request
 from evp.loadtest.counts import Counts, Ledger, Sample
 from evp.loadtest.events import Bodies
 from evp.loadtest.histogram import Histogram
+from evp.loadtest.limits import LOADTEST_FINISH_S_MAX, LOADTEST_REFUSED_MAX, LOADTEST_TICK_S
 from evp.loadtest.plan import Share
 from evp.loadtest.pool import Pool
 from evp.loadtest.schedule import Schedule

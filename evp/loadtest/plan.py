@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from evp.errors import UsageError, redact_url
-from evp.limits import (
-    BATCH_BODY_BYTES_MAX,
+from evp.limits import BATCH_BODY_BYTES_MAX
+from evp.loadtest.limits import (
     LOADTEST_SAMPLE_EVERY,
     LOADTEST_SAMPLES_PER_S,
     LOADTEST_SATURATED_EPS_MAX,

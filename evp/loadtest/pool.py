@@ -10,13 +10,9 @@ from collections.abc import Callable
 from evp.clock import monotonic_s
 from evp.errors import EngineFailed, ServerUnavailable
 from evp.http import authority
-from evp.limits import (
-    HTTP_ANSWER_S_MAX,
-    HTTP_CONNECT_S_MAX,
-    LOADTEST_FILES_KEPT,
-    LOADTEST_RECONNECT_S,
-)
+from evp.limits import HTTP_ANSWER_S_MAX, HTTP_CONNECT_S_MAX
 from evp.loadtest.connection import Connection, Replied
+from evp.loadtest.limits import LOADTEST_FILES_KEPT, LOADTEST_RECONNECT_S
 from evp.loadtest.plan import Share
 from evp.signals import end
 

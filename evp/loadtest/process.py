@@ -18,9 +18,9 @@ import uvloop
 from msgspec import Struct
 
 from evp.errors import Unavailable
-from evp.limits import LOADTEST_TELL_S
 from evp.loadtest.counts import Counts, Sample
 from evp.loadtest.generator import Generator
+from evp.loadtest.limits import LOADTEST_TELL_S
 from evp.loadtest.plan import Share
 from evp.machine import settle_memory
 from evp.signals import end

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from math import ceil
 
-from evp.limits import LOADTEST_LATE_S
+from evp.loadtest.limits import LOADTEST_LATE_S
 from evp.loadtest.plan import Share
 
 #: A rate times a span may come out a little too large; that is no further request.

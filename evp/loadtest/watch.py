@@ -11,16 +11,16 @@ from typing import NamedTuple
 
 from evp.clock import monotonic_s
 from evp.errors import StoreUnavailable
-from evp.limits import (
+from evp.limits import LOOKUP_IDS_MAX
+from evp.loadtest.counts import Sample
+from evp.loadtest.events import stored_id
+from evp.loadtest.histogram import Histogram
+from evp.loadtest.limits import (
     LOADTEST_LOOK_S,
     LOADTEST_LOOK_S_MAX,
     LOADTEST_LOOK_SHARE,
     LOADTEST_WATCHED_MAX,
-    LOOKUP_IDS_MAX,
 )
-from evp.loadtest.counts import Sample
-from evp.loadtest.events import stored_id
-from evp.loadtest.histogram import Histogram
 from evp.storage.account import present
 from evp.storage.client import Database
 

@@ -18,12 +18,12 @@ from evp.clock import now
 from evp.codec import Decoded, Media, decode, decode_one
 from evp.documents import Admission
 from evp.errors import AckUnknown, LogNotDurable, LogUnavailable, Refusal
-from evp.limits import DURABILITY_CHECK_S, RECONNECT_LONGEST_S
 from evp.logs import get
 from evp.metrics.counts import IngestCounts
 from evp.metrics.families import Values
 from evp.server.answer import JSON, Answer
 from evp.server.backpressure import BacklogPart, Backpressure
+from evp.server.limits import DURABILITY_CHECK_S, RECONNECT_LONGEST_S
 from evp.server.problem import fault, problem
 from evp.server.told import Tell, tell_batch, tell_event
 from evp.settings import Settings

@@ -10,7 +10,7 @@ from msgspec import UNSET, Struct, UnsetType, field
 from evp.batch.tally import bounded, quantiles_ms
 from evp.clock import MS_MAX, from_ms
 from evp.frame import SOURCE_OTHER
-from evp.limits import (
+from evp.server.limits import (
     METRICS_NAMES_MAX,
     SERIES_NAMES_MAX,
     SERIES_POINTS_MAX,

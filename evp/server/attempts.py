@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from evp.clock import monotonic_s
 from evp.errors import Refusal
-from evp.limits import LOGIN_NAMES_MAX, LOGIN_TRIES_MAX, LOGIN_WINDOW_S
+from evp.server.limits import LOGIN_NAMES_MAX, LOGIN_TRIES_MAX, LOGIN_WINDOW_S
 
 
 class Attempts:

@@ -24,8 +24,8 @@ from msgspec import UNSET, Struct, UnsetType
 from evp.batch.retry import Backoff
 from evp.clock import monotonic_s
 from evp.errors import LogUnavailable, Refusal
-from evp.limits import BACKLOG_LEAVE_S_MAX, BACKLOG_LOOK_S, RECONNECT_LONGEST_S
 from evp.logs import get
+from evp.server.limits import BACKLOG_LEAVE_S_MAX, BACKLOG_LOOK_S, RECONNECT_LONGEST_S
 from evp.server.overload import Overload
 from evp.settings import Settings
 from evp.stream.backlog import Pin, backlog, leave

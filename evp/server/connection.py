@@ -16,7 +16,8 @@ from uvicorn.server import ServerState
 
 from evp.clock import monotonic_s
 from evp.errors import Refusal
-from evp.limits import (
+from evp.server.answer import REQUEST_ID, Answer, on_the_wire
+from evp.server.limits import (
     CONNECTIONS_MAX,
     CONNECTIONS_REFUSED_MAX,
     FILES_KEPT,
@@ -25,7 +26,6 @@ from evp.limits import (
     LINGER_S_MAX,
     REQUEST_READ_S_MAX,
 )
-from evp.server.answer import REQUEST_ID, Answer, on_the_wire
 from evp.server.problem import fault, note, problem
 from evp.server.request import new_id, sane_id
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-from evp.limits import CORS_KEPT_S
 from evp.server.answer import Answer, Headers
+from evp.server.limits import CORS_KEPT_S
 
 ANY_ORIGIN = "*"
 

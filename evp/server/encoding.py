@@ -15,7 +15,8 @@ from typing import Protocol
 from backports.zstd import DecompressionParameter, ZstdDecompressor, ZstdError
 
 from evp.errors import Refusal
-from evp.limits import BODY_INLINE_BYTES_MAX, ENCODED_MEMBERS_MAX, KIB, ZSTD_WINDOW_LOG_MAX
+from evp.limits import KIB
+from evp.server.limits import BODY_INLINE_BYTES_MAX, ENCODED_MEMBERS_MAX, ZSTD_WINDOW_LOG_MAX
 from evp.server.request import Hold, too_large
 
 _PIECE_BYTES = 64 * KIB

@@ -18,16 +18,16 @@ import evp
 from evp.balance import Balance
 from evp.clock import monotonic_s
 from evp.errors import LogUnavailable, StoreUnavailable
-from evp.limits import (
+from evp.logs import get
+from evp.server.accept import Acceptor
+from evp.server.backpressure import BacklogPart
+from evp.server.limits import (
     BALANCE_COST_FACTOR,
     BALANCE_KEEP_S,
     BALANCE_S_MAX,
     STORE_PING_KEEP_S,
     STORE_PING_S_MAX,
 )
-from evp.logs import get
-from evp.server.accept import Acceptor
-from evp.server.backpressure import BacklogPart
 from evp.signals import end
 
 Ping = Callable[[], Awaitable[Any]]

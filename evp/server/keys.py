@@ -12,8 +12,8 @@ from hmac import compare_digest
 
 from evp.api_keys import ADMIN, READ, SCOPES, Account, agreed, digest_of, is_key
 from evp.errors import Refusal
-from evp.limits import API_KEY_BYTES_MAX
 from evp.server.bucket import Bucket
+from evp.server.limits import API_KEY_BYTES_MAX
 
 _INDEXED_BYTES = 16
 

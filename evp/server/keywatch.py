@@ -15,9 +15,10 @@ from evp.api_keys import news
 from evp.clock import now_ms
 from evp.errors import LogUnavailable, StoreUnavailable, Unavailable
 from evp.keybook import compare
-from evp.limits import API_KEYS_ANSWER_S_MAX, API_KEYS_COMPARE_S, API_KEYS_LOOK_S
+from evp.limits import API_KEYS_COMPARE_S
 from evp.logs import get
 from evp.server.keys import Keys
+from evp.server.limits import API_KEYS_ANSWER_S_MAX, API_KEYS_LOOK_S
 from evp.settings import Settings
 from evp.signals import end
 from evp.storage.api_keys import read_keys

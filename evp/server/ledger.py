@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from evp.errors import LogUnavailable, StoreUnavailable
-from evp.limits import LEDGER_CARRY_S, LEDGER_RECORD_S
 from evp.logs import get
+from evp.server.limits import LEDGER_CARRY_S, LEDGER_RECORD_S
 from evp.settings import Settings
 from evp.signals import end
 from evp.storage.client import Database

@@ -21,11 +21,11 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
-from evp.limits import (
+from evp.limits import FRAME_BYTES_CLOSE
+from evp.server.limits import (
     BACKLOG_RETRY_S_MAX,
     DRAIN_KNOWN_S,
     DRAIN_WINDOW_S,
-    FRAME_BYTES_CLOSE,
     LAST_SHARE_MAX,
     LOOK_SHARE,
     REOPEN_BAND_SHARE,

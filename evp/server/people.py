@@ -12,7 +12,11 @@ from msgspec import Struct
 
 from evp.clock import now
 from evp.errors import Refusal
-from evp.limits import (
+from evp.logs import get
+from evp.passwords import is_outdated
+from evp.server.attempts import LoginLimit
+from evp.server.hashing import Hashing
+from evp.server.limits import (
     ACCESS_TOKEN_S,
     LOGINS_AT_ONCE,
     LOGINS_WAITING_MAX,
@@ -22,10 +26,6 @@ from evp.limits import (
     REFRESHES_WAITING_MAX,
     SESSION_S_MAX,
 )
-from evp.logs import get
-from evp.passwords import is_outdated
-from evp.server.attempts import LoginLimit
-from evp.server.hashing import Hashing
 from evp.server.standing import Standing
 from evp.server.tokens import AccessTokens, RefreshToken, RefreshTokens, invalid_token
 from evp.server.turns import Turns

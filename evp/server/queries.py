@@ -16,7 +16,7 @@ from msgspec import Meta, ValidationError
 
 from evp.clock import MS_MAX, to_ms
 from evp.errors import Refusal
-from evp.limits import QUERY_VALUE_CHARS_MAX
+from evp.server.limits import QUERY_VALUE_CHARS_MAX
 from evp.server.parts import AnyRequest
 
 _RELATIVE = re.compile(r"now(?:-([0-9]{1,6})([smhd]))?")

@@ -13,7 +13,8 @@ from collections.abc import AsyncIterator
 
 from evp.clock import monotonic_s
 from evp.errors import Refusal, StoreTooSlow, StoreUnavailable
-from evp.limits import (
+from evp.logs import get
+from evp.server.limits import (
     ANSWER_KEEP_S,
     READ_AT_ONCE,
     READ_CONNECTIONS_MAX,
@@ -25,7 +26,6 @@ from evp.limits import (
     TAIL_KEPT_S,
     TAIL_STALE_S_MAX,
 )
-from evp.logs import get
 from evp.server.shared import Shared
 from evp.server.turns import Turns
 from evp.server.waiting import LogPlace, Receipt, Waiting

@@ -14,8 +14,8 @@ import re
 from typing import NamedTuple
 
 from evp.codec import Media
-from evp.limits import REPEATED_HEAD_BYTES_MAX
 from evp.server.keys import Grant
+from evp.server.limits import REPEATED_HEAD_BYTES_MAX
 
 _END = b"\r\n\r\n"
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,8})[ \t]*(?=\r\n)", re.IGNORECASE)

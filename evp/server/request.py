@@ -16,8 +16,9 @@ from typing import Self
 from evp.cloudevents import REQUIRED_HEADERS
 from evp.codec import Media
 from evp.errors import Refusal
-from evp.limits import (
-    BATCH_BODY_BYTES_MAX,
+from evp.limits import BATCH_BODY_BYTES_MAX
+from evp.server.answer import Headers
+from evp.server.limits import (
     BODIES_BYTES_MAX,
     BODIES_IN_THREADS_MAX,
     PATH_BYTES_MAX,
@@ -26,7 +27,6 @@ from evp.limits import (
     REQUEST_ID_CHARS_MAX,
     SINGLE_BODY_BYTES_MAX,
 )
-from evp.server.answer import Headers
 
 EVENT_PATH = b"/events"
 BATCH_PATH = b"/events/batch"

@@ -18,7 +18,6 @@ import uvicorn
 
 from evp.balance import look_once
 from evp.errors import EngineFailed, Refusal
-from evp.limits import KEEP_ALIVE_S, SERVER_STORE_CONNECTIONS_MAX
 from evp.logs import get
 from evp.machine import settle_memory
 from evp.metrics.board import Place
@@ -33,6 +32,7 @@ from evp.server.health import HealthCheck
 from evp.server.keys import Keys
 from evp.server.keywatch import KeyWatch
 from evp.server.ledger import Ledger
+from evp.server.limits import KEEP_ALIVE_S, SERVER_STORE_CONNECTIONS_MAX
 from evp.server.parts import Parts
 from evp.server.people import People
 from evp.server.problem import PROBLEMS

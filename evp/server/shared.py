@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
 from evp.clock import monotonic_s
-from evp.limits import ANSWERS_MAX
+from evp.server.limits import ANSWERS_MAX
 from evp.signals import end
 
 T = TypeVar("T")

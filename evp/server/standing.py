@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from evp.clock import monotonic_s
 from evp.errors import StoreUnavailable
-from evp.limits import PEOPLE_KNOWN_MAX, STANDING_AGAIN_S, STANDING_KEEP_S, STORE_PING_S_MAX
 from evp.logs import get
+from evp.server.limits import PEOPLE_KNOWN_MAX, STANDING_AGAIN_S, STANDING_KEEP_S, STORE_PING_S_MAX
 from evp.storage import users
 from evp.storage.client import Database
 

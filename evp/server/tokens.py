@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from evp.clock import now_ms
 from evp.errors import Refusal, SettingsError, SettingsProblem
-from evp.limits import ACCESS_TOKEN_S, ACCESS_TOKEN_SKEW_S_MAX, TOKEN_BYTES_MAX
+from evp.server.limits import ACCESS_TOKEN_S, ACCESS_TOKEN_SKEW_S_MAX, TOKEN_BYTES_MAX
 
 _ALGORITHM = "HS256"
 _HEADER = {"alg": _ALGORITHM, "typ": "at+jwt"}

@@ -10,7 +10,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from evp.errors import Refusal
 from evp.identity import canonical
-from evp.limits import REJECTED_NAMED_MAX
+from evp.server.limits import REJECTED_NAMED_MAX
 
 
 class EventAccepted(Struct, frozen=True):

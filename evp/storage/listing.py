@@ -21,13 +21,7 @@ from msgspec import Struct, field
 from evp.batch.raw import member
 from evp.batch.tally import Tally
 from evp.clock import from_ms, monotonic_s, to_ms
-from evp.limits import (
-    LOOKUP_IDS_MAX,
-    PAGE_BYTES_MAX,
-    PAGE_FRAMES_MAX,
-    PAGE_LOOKED_MAX,
-    PAGE_S_MAX,
-)
+from evp.limits import LOOKUP_IDS_MAX, PAGE_BYTES_MAX, PAGE_FRAMES_MAX, PAGE_LOOKED_MAX, PAGE_S_MAX
 from evp.storage.candidates import Wanted, buckets
 from evp.storage.client import Database, Document
 from evp.storage.failures import told

@@ -23,12 +23,7 @@ from typing import Any
 import msgspec
 
 from evp.clock import from_ms
-from evp.limits import (
-    PRUNE_BUCKETS_MAX,
-    PRUNE_DATED_MAX,
-    PRUNE_LATER_MS,
-    ROLLUP_MINUTES_MS_KEPT,
-)
+from evp.limits import PRUNE_BUCKETS_MAX, PRUNE_DATED_MAX, PRUNE_LATER_MS, ROLLUP_MINUTES_MS_KEPT
 from evp.storage.buckets import FINEST, HOURLY, Frontier, advance, bucket_id, frontier
 from evp.storage.client import Database, Document
 from evp.storage.failures import told

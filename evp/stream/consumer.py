@@ -21,11 +21,7 @@ from evp.clock import monotonic_s
 from evp.documents import Admission
 from evp.errors import EntryDeleted, FrameError, LogUnavailable
 from evp.frame import Frame
-from evp.limits import (
-    CLAIM_EVERY_S,
-    LOG_COMMAND_S_MAX,
-    READ_UNSEEN_MAX,
-)
+from evp.limits import CLAIM_EVERY_S, LOG_COMMAND_S_MAX, READ_UNSEEN_MAX
 from evp.plain import payload_of, read_entry
 from evp.stream.client import Link, Reply, pairs
 from evp.stream.groups import ensure_group, is_drained, remove_consumer

@@ -22,10 +22,10 @@ from evp.clock import now_ms
 from evp.errors import LogUnavailable, Refusal, StoreUnavailable
 from evp.http import Reply
 from evp.keybook import KeyBook
-from evp.limits import API_KEY_BYTES_MAX
 from evp.server import keywatch
 from evp.server.access import require
 from evp.server.keys import Keys
+from evp.server.limits import API_KEY_BYTES_MAX
 from evp.server.protocol import IngestProtocol
 from evp.server.repeated import RepeatedHead
 from evp.settings import Settings

@@ -29,8 +29,8 @@ from evp.limits import (
     ID_BYTES_MAX,
     KEY_BYTES_MAX,
     NESTING_MAX,
-    SINGLE_BODY_BYTES_MAX,
 )
+from evp.server.limits import SINGLE_BODY_BYTES_MAX
 from tests.support.make import event, ndjson
 from tests.support.server import (
     JSON,

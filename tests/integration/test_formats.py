@@ -19,14 +19,8 @@ from cloudevents.core.v1.event import CloudEvent
 from evp.clock import to_ms
 from evp.http import Reply
 from evp.identity import canonical, event_id
-from evp.limits import (
-    BATCH_BODY_BYTES_MAX,
-    BATCH_EVENTS_MAX,
-    EVENT_BYTES_MAX,
-    MIB,
-    REJECTED_NAMED_MAX,
-    SINGLE_BODY_BYTES_MAX,
-)
+from evp.limits import BATCH_BODY_BYTES_MAX, BATCH_EVENTS_MAX, EVENT_BYTES_MAX, MIB
+from evp.server.limits import REJECTED_NAMED_MAX, SINGLE_BODY_BYTES_MAX
 from evp.server.told import BatchAccepted, EventAccepted
 from tests.support.make import event, ndjson
 from tests.support.server import JSON, NDJSON, InProcess, request

@@ -12,14 +12,14 @@ from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
 from evp.http import Reply
-from evp.limits import (
+from evp.server import accept
+from evp.server.limits import (
     HEADER_BYTES_MAX,
     PATH_BYTES_MAX,
     QUERY_BYTES_MAX,
     QUERY_PARAMETERS_MAX,
     REQUEST_ID_CHARS_MAX,
 )
-from evp.server import accept
 from tests.support.server import (
     JSON,
     InProcess,

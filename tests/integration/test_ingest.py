@@ -18,13 +18,9 @@ import pytest
 
 from evp.http import Reply
 from evp.identity import canonical, event_id
-from evp.limits import (
-    BATCH_BODY_BYTES_MAX,
-    BATCH_EVENTS_MAX,
-    FRAME_EVENTS_CLOSE,
-    HEADER_BYTES_MAX,
-)
+from evp.limits import BATCH_BODY_BYTES_MAX, BATCH_EVENTS_MAX, FRAME_EVENTS_CLOSE
 from evp.server.body import read_body
+from evp.server.limits import HEADER_BYTES_MAX
 from evp.server.protocol import IngestProtocol
 from evp.server.routes import ingest
 from evp.settings import Settings

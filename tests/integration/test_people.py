@@ -16,16 +16,10 @@ import msgspec
 import pytest
 
 from evp import users
-from evp.limits import (
-    LOGIN_TRIES_MAX,
-    LOGINS_AT_ONCE,
-    LOGINS_WAITING_MAX,
-    PEOPLE_STORE_S_MAX,
-    SESSIONS_MAX,
-    STANDING_KEEP_S,
-)
+from evp.limits import PEOPLE_STORE_S_MAX, SESSIONS_MAX
 from evp.passwords import verify_password
 from evp.server import hashing, people, standing
+from evp.server.limits import LOGIN_TRIES_MAX, LOGINS_AT_ONCE, LOGINS_WAITING_MAX, STANDING_KEEP_S
 from evp.server.routes import auth
 from evp.server.tokens import RefreshTokens
 from evp.settings import Settings

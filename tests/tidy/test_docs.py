@@ -19,6 +19,7 @@ from evp.batch.outcome import ID_CONFLICT
 from evp.cli.app import app
 from evp.cli.context import EXIT_INTERRUPTED
 from evp.limits import KIB, MIB
+from evp.server import limits as server_limits
 from evp.settings import ROWS, Row
 from evp.storage import failures
 from evp.storage.dead_letters import REASONS
@@ -30,8 +31,8 @@ DOCS = ROOT / "docs"
 PAGES = [path for path in text_files() if path.suffix == ".md"]
 
 BOUNDS = {
-    "request_timeout": f"{limits.REQUEST_READ_S_MAX} seconds",
-    "body_too_large": f"{limits.SINGLE_BODY_BYTES_MAX // MIB} MiB, "
+    "request_timeout": f"{server_limits.REQUEST_READ_S_MAX} seconds",
+    "body_too_large": f"{server_limits.SINGLE_BODY_BYTES_MAX // MIB} MiB, "
     f"or {limits.BATCH_BODY_BYTES_MAX // MIB} MiB for a batch",
     "event_too_large": f"{limits.EVENT_BYTES_MAX // KIB} KiB",
     "too_many_events": f"{limits.BATCH_EVENTS_MAX:,} events",
@@ -40,10 +41,11 @@ BOUNDS = {
     "too_deep": f"{limits.NESTING_MAX} levels",
     "too_many_fields": f"{limits.EVENT_KEYS_MAX:,} keys, "
     f"or a key of more than {limits.KEY_BYTES_MAX} bytes",
-    "too_many_logins": f"{limits.LOGIN_TRIES_MAX} tries in {limits.LOGIN_WINDOW_S} seconds",
-    "invalid_query": f"{limits.SERIES_POINTS_MAX:,} steps",
-    "too_slow": f"{limits.READ_S_MAX:g} seconds",
-    "headers_too_large": f"{limits.HEADER_BYTES_MAX // KIB} KiB",
+    "too_many_logins": f"{server_limits.LOGIN_TRIES_MAX} tries in "
+    f"{server_limits.LOGIN_WINDOW_S} seconds",
+    "invalid_query": f"{server_limits.SERIES_POINTS_MAX:,} steps",
+    "too_slow": f"{server_limits.READ_S_MAX:g} seconds",
+    "headers_too_large": f"{server_limits.HEADER_BYTES_MAX // KIB} KiB",
 }
 """What docs/ERRORS.md says about the limits behind a code."""
 

@@ -23,9 +23,10 @@ from evp.api_keys import (
     news,
 )
 from evp.errors import Refusal
-from evp.limits import API_KEY_BYTES_MAX, API_KEYS_ENDED_MS_KEPT
+from evp.limits import API_KEYS_ENDED_MS_KEPT
 from evp.server.bucket import Bucket
 from evp.server.keys import Keys
+from evp.server.limits import API_KEY_BYTES_MAX
 
 NOW_MS = 1_767_323_045_678
 

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evp.errors import Refusal
-from evp.limits import LOGIN_TRIES_MAX, LOGIN_WINDOW_S
 from evp.server import attempts
 from evp.server.attempts import LoginLimit
+from evp.server.limits import LOGIN_TRIES_MAX, LOGIN_WINDOW_S
 from evp.server.person import site_of
 
 

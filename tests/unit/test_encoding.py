@@ -15,15 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evp.errors import Refusal
-from evp.limits import (
-    BATCH_BODY_BYTES_MAX,
+from evp.limits import BATCH_BODY_BYTES_MAX, MIB
+from evp.server.encoding import encoding_of, unpack
+from evp.server.limits import (
     BODY_INLINE_BYTES_MAX,
     ENCODED_MEMBERS_MAX,
-    MIB,
     SINGLE_BODY_BYTES_MAX,
     ZSTD_WINDOW_LOG_MAX,
 )
-from evp.server.encoding import encoding_of, unpack
 from evp.server.request import Bodies, Hold
 
 Pack = Callable[[bytes], bytes]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evp.limits import BACKLOG_RETRY_S_MAX, DRAIN_WINDOW_S
+from evp.server.limits import BACKLOG_RETRY_S_MAX, DRAIN_WINDOW_S
 from evp.server.overload import DrainRate, Overload
 from evp.stream.backlog import Backlog, Pin
 from evp.stream.memory import Memory

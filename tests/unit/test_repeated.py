@@ -8,8 +8,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from evp.codec import Media
-from evp.limits import REPEATED_HEAD_BYTES_MAX
 from evp.server.keys import Grant
+from evp.server.limits import REPEATED_HEAD_BYTES_MAX
 from evp.server.repeated import RepeatedHead, head_of
 
 GRANT = Grant("app", b"", ("ingest",))

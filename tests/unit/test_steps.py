@@ -7,12 +7,8 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evp.limits import (
-    SERIES_NAMES_MAX,
-    SERIES_POINTS_MAX,
-    STEPS_NAMES_HELD_MAX,
-    STEPS_NAMES_KEPT,
-)
+from evp.limits import STEPS_NAMES_HELD_MAX, STEPS_NAMES_KEPT
+from evp.server.limits import SERIES_NAMES_MAX, SERIES_POINTS_MAX
 from evp.storage.steps import NamedSteps, Steps
 
 STEP_MS = 60_000

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from evp.clock import now_ms
 from evp.errors import Refusal, SettingsError
-from evp.limits import ACCESS_TOKEN_S, ACCESS_TOKEN_SKEW_S_MAX
+from evp.server.limits import ACCESS_TOKEN_S, ACCESS_TOKEN_SKEW_S_MAX
 from evp.server.tokens import AccessTokens, RefreshToken, RefreshTokens
 from tests.support.tokens import HEADER, PUBLIC_KEY, SECRET, bad_tokens, good_claims, signed
 

@@ -9,9 +9,10 @@ from litestar.datastructures import Cookie
 from litestar.status_codes import HTTP_200_OK, HTTP_204_NO_CONTENT
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from evp.limits import AUTH_BODY_BYTES_MAX, PASSWORD_BYTES_MAX, USER_NAME_CHARS_MAX
+from evp.limits import PASSWORD_BYTES_MAX, USER_NAME_CHARS_MAX
 from evp.server.access import READ, require
 from evp.server.body import content_type_of, decode_json, read_body
+from evp.server.limits import AUTH_BODY_BYTES_MAX
 from evp.server.parts import AnyRequest, parts_of
 from evp.server.people import Issued
 from evp.server.person import ACCESS_COOKIE, REFRESH_COOKIE, address_of, cookie_of

@@ -16,12 +16,12 @@ from litestar.status_codes import HTTP_202_ACCEPTED, HTTP_500_INTERNAL_SERVER_ER
 from evp.cloudevents import decode_binary
 from evp.codec import Media, decode
 from evp.errors import Refusal
-from evp.limits import BODY_INLINE_BYTES_MAX
 from evp.server.accept import Acceptor, Respond
 from evp.server.access import INGEST, require_key
 from evp.server.answer import CLOSE, Answer, Headers
 from evp.server.body import read_body
 from evp.server.encoding import encoding_of, unpack
+from evp.server.limits import BODY_INLINE_BYTES_MAX
 from evp.server.parts import AnyRequest, Parts, parts_of, response
 from evp.server.request import (
     BATCH_PATH,
