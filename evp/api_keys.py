@@ -21,12 +21,10 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from evp.limits import API_KEYS_ENDED_MS_KEPT
+from evp.scopes import ADMIN, INGEST, READ
 
-INGEST: Final = "ingest"
-READ: Final = "read"
-ADMIN: Final = "admin"
 SCOPES: Final = (INGEST, READ, ADMIN)
-"""What a key may be good for. Who administers may read as well."""
+"""What a key may be good for."""
 
 _ID_BYTES = 5
 _SECRET_BYTES = 32

@@ -13,13 +13,12 @@ import re
 from evp.errors import UsageError
 from evp.limits import USER_NAME_CHARS_MAX, USERS_MAX
 from evp.passwords import check_password, hash_password, make_password
+from evp.scopes import ADMIN, READ
 from evp.storage import sessions
 from evp.storage import users as store
 from evp.storage.client import Database
 from evp.storage.users import User
 
-READ = "read"
-ADMIN = "admin"
 SCOPES = (READ, ADMIN)
 
 FIRST_NAME = "admin"

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from math import isfinite
 from typing import Any
-from uuid import UUID
 
 import bson
 from bson import Binary, DatetimeMS
@@ -21,6 +20,7 @@ from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
 
 from evp.clock import to_ms
+from evp.identity import canonical
 
 #: Every text and date can be read, and what differs stays different.
 AS_IT_IS: CodecOptions[RawBSONDocument] = CodecOptions(
@@ -103,7 +103,7 @@ def _plain(value: Any) -> Any:
         moment = value.astimezone(UTC).isoformat(timespec="milliseconds")
         return moment.replace("+00:00", "Z")
     if isinstance(value, Binary) and value.subtype == UUID_SUBTYPE:
-        return str(UUID(bytes=value))
+        return canonical(value)
     if isinstance(value, bytes):
         return b64encode(value).decode()
     if isinstance(value, float) and not isfinite(value):

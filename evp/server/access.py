@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from evp import api_keys
 from evp.errors import Refusal
+from evp.scopes import READ
 from evp.server.keys import Grant
 from evp.server.parts import AnyRequest, parts_of
 from evp.server.person import person_of
-
-INGEST = api_keys.INGEST
-READ = api_keys.READ
-ADMIN = api_keys.ADMIN
 
 
 class Caller(Struct, frozen=True):

@@ -12,6 +12,7 @@ from msgspec import Struct
 from evp.batch.outcome import ERASED
 from evp.batch.raw import event_as_json, member
 from evp.errors import LogUnavailable, Refusal
+from evp.identity import canonical
 from evp.server.queries import invalid
 from evp.server.reading import Reading
 from evp.server.receipts import write_cursor
@@ -106,7 +107,7 @@ async def place_of(reading: Reading, event_id: bytes, receipt: Receipt | None) -
         hint = ", and it does not wait at this receipt" if receipt else _UNASKED
         raise Refusal("not_found", f"the store has no event with this id{hint}")
     return EventPlace(
-        event_id=str(UUID(bytes=event_id)),
+        event_id=canonical(event_id),
         status=status,
         event=None if found.event is None else event_as_json(bytes(found.event.raw)),
         dead_letters=[_told(one) for one in found.letters],

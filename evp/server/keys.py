@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from hmac import compare_digest
 
-from evp.api_keys import ADMIN, READ, SCOPES, Account, agreed, digest_of, is_key
+from evp.api_keys import SCOPES, Account, agreed, digest_of, is_key
 from evp.errors import Refusal
+from evp.scopes import with_implied
 from evp.server.bucket import Bucket
 from evp.server.limits import API_KEY_BYTES_MAX
 
@@ -28,7 +29,7 @@ class Grant:
     ) -> None:
         self.name = name
         self.digest = digest
-        self.scopes = frozenset((*scopes, READ) if ADMIN in scopes else scopes)
+        self.scopes = with_implied(scopes)
         self.limit = None if rate_per_s is None else Bucket(rate_per_s)
         self.lives = True
 

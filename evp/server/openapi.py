@@ -2,8 +2,8 @@
 
 Schemas are msgspec's own of the types that decode and encode, parameters are
 Litestar's of the handlers, so what a route takes and what its document says can't
-differ. A test holds that every route of the app stands in
-the table, and sends what the document allows and what it does not.
+differ. A test holds that every route of the app stands in the table, and sends what
+the document allows and what it does not.
 """
 
 from __future__ import annotations
@@ -64,9 +64,11 @@ def document(handlers: Sequence[HTTPRouteHandler]) -> dict[str, Any]:
     paths: dict[str, Any] = {}
     for route, operation in OPERATIONS.items():
         method, path = route.split(" ")
-        told = _operation(route, operation, by_type)
-        told["parameters"] = parameters[route]
-        paths.setdefault(path, {})[method.lower()] = told
+        paths.setdefault(path, {})[method.lower()] = {
+            "operationId": _operation_id(method, path),
+            "parameters": parameters[route],
+            **_operation(operation, by_type),
+        }
     return {
         "openapi": "3.1.0",
         "info": {"title": TITLE, "version": evp.__version__, "description": _ABOUT},
@@ -112,11 +114,13 @@ def _allow_extensions(event: dict[str, Any]) -> None:
     }
 
 
-def _operation(route: str, operation: Operation, by_type: Mapping[Any, Any]) -> dict[str, Any]:
-    method, path = route.split(" ")
-    words = [word.strip("{}") for word in path.split("/") if word] or ["page"]
+def _operation_id(method: str, path: str) -> str:
+    words = [method.lower(), *(word.strip("{}") for word in path.split("/") if word)]
+    return "_".join(words).replace(".", "_")
+
+
+def _operation(operation: Operation, by_type: Mapping[Any, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {
-        "operationId": "_".join([method.lower(), *words]).replace(".", "_"),
         "tags": [operation.tag],
         "summary": operation.summary,
         "security": [{name: []} if name else {} for name in operation.security],

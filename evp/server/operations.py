@@ -167,8 +167,6 @@ _TOKENS = {
     "refresh_expires_in": 2592000,
 }
 
-_ME = {"name": "anna", "scopes": ["read"]}
-
 _PAGE = {
     "events": [
         {**_EVENT_EXAMPLE, "event_id": _EXAMPLE_ID, "received_at": "2026-01-02T03:04:05.678Z"}

@@ -19,7 +19,6 @@ from evp.server.problem import note
 from evp.server.reading import Reading
 from evp.server.request import Bodies
 from evp.settings import Settings
-from evp.storage.client import Database
 
 AnyRequest = Request[Any, Any, State]
 
@@ -32,7 +31,6 @@ class Parts(Struct, frozen=True):
     keys: Keys
     bodies: Bodies
     health: HealthCheck
-    db: Database
     people: People
     reading: Reading
     exporter: Exporter

@@ -14,6 +14,7 @@ from evp.clock import now
 from evp.errors import Refusal
 from evp.logs import get
 from evp.passwords import is_outdated
+from evp.scopes import with_implied
 from evp.server.attempts import LoginLimit
 from evp.server.hashing import Hashing
 from evp.server.limits import (
@@ -34,7 +35,6 @@ from evp.storage.client import Database
 from evp.storage.sessions import Session
 from evp.storage.users import Record, User
 
-_IMPLIED_BY_SCOPE = {"admin": {"read"}}
 _IDLE = timedelta(seconds=REFRESH_IDLE_S)
 _LONGEST = timedelta(seconds=SESSION_S_MAX)
 _AGAIN = timedelta(seconds=REFRESH_AGAIN_S)
@@ -76,9 +76,7 @@ class People:
         claims = self._access.read(token)
         if not await self._standing.holds(claims.sub, claims.ver):
             raise invalid_token()
-        scopes = claims.scope.split()
-        implied = [_IMPLIED_BY_SCOPE.get(scope, set()) for scope in scopes]
-        return Person(claims.sub, frozenset(scopes).union(*implied))
+        return Person(claims.sub, with_implied(claims.scope.split()))
 
     async def login(self, name: str, password: str, address: str) -> Issued:
         """Begin a session. Raises Refusal and StoreUnavailable.

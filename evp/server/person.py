@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Sequence
 
-from evp.errors import Refusal
 from evp.server.parts import AnyRequest, parts_of
 from evp.server.people import Person
 
@@ -21,8 +20,8 @@ async def person_of(request: AnyRequest) -> Person | None:
     """Return who is behind a request by a token; None if it has none.
 
     That is `Authorization: Bearer …` or, if no API key came along, the cookie of a
-    browser. Raises Refusal `invalid_token`, and `invalid_request` if there are two
-    Authorization headers.
+    browser. Raises Refusal `invalid_token`. There are never two Authorization headers:
+    `evp.server.guard` refuses them.
     """
     token = _bearer(request)
     if token is None and "x-api-key" not in request.headers:
@@ -70,11 +69,6 @@ def site_of(peer: str, forwarded: Sequence[str], proxies: int) -> str:
 
 
 def _bearer(request: AnyRequest) -> str | None:
-    headers = request.headers.getall("authorization", [])
-    if len(headers) > 1:
-        raise Refusal("invalid_request", "there are two authorization headers")
-    if not headers:
-        return None
-    scheme, _, token = headers[0].partition(" ")
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
     # Other schemes belong to a proxy in between.
     return token.strip() if scheme.lower() == "bearer" else None

@@ -16,11 +16,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from evp.api_keys import INGEST
 from evp.cloudevents import REQUIRED_HEADERS
 from evp.codec import Media
 from evp.errors import Refusal
 from evp.limits import KIB
+from evp.scopes import INGEST
 from evp.server.accept import Acceptor
 from evp.server.answer import REQUEST_ID, Answer, on_the_wire
 from evp.server.connection import Connection, connections_max

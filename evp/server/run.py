@@ -80,7 +80,7 @@ async def serve(
     check = HealthCheck(acceptor, lambda: ping(db), lambda: look_once(settings, db))
     gauges = LogGauges(settings.redis_url, LogKeys(settings.stream))
     exporter = Exporter("serve-1", partial(_counted, acceptor), gauges.look, place)
-    parts = Parts(settings, acceptor, keys, bodies, check, db, people, reading, exporter, draining)
+    parts = Parts(settings, acceptor, keys, bodies, check, people, reading, exporter, draining)
     server = Server(
         uvicorn.Config(
             Guard(build_app(parts), Cors(settings.cors_origins)),

@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mappi
 from datetime import datetime
 from hashlib import sha256
 from typing import Any
-from uuid import UUID
 
 from bson import Binary, ObjectId
 from bson.binary import UUID_SUBTYPE
@@ -19,6 +18,7 @@ from msgspec import Struct
 
 from evp.batch.raw import AS_IT_IS
 from evp.clock import MS_MAX, from_ms, now, now_ms, to_ms
+from evp.identity import canonical
 from evp.limits import DEAD_LETTERS_BYTES_TARGET, DEAD_LETTERS_PAGE_MAX, LOOKUP_IDS_MAX
 from evp.storage.client import Database, Document
 from evp.storage.failures import Failure, told
@@ -287,7 +287,7 @@ def _letter(row: Document, state: str) -> Letter:
         name: row[name] for name in Letter.__struct_fields__ if name in row and name != "id"
     }
     if "frame_id" in row:
-        given |= {"frame_id": str(row["frame_id"]), "event_id": str(UUID(bytes=row["event_id"]))}
+        given |= {"frame_id": str(row["frame_id"]), "event_id": canonical(row["event_id"])}
     return Letter(id=row["_id"], state=state, **given)
 
 

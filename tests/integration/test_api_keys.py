@@ -17,11 +17,12 @@ from litestar import Request
 from structlog.testing import capture_logs
 
 from evp import keybook
-from evp.api_keys import ADMIN, INGEST, READ, make_key
+from evp.api_keys import make_key
 from evp.clock import now_ms
 from evp.errors import LogUnavailable, Refusal, StoreUnavailable
 from evp.http import Reply
 from evp.keybook import KeyBook
+from evp.scopes import ADMIN, INGEST, READ
 from evp.server import keywatch
 from evp.server.access import require
 from evp.server.keys import Keys

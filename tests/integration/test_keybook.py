@@ -12,11 +12,12 @@ import pytest
 from msgspec.structs import replace
 
 from evp import keybook
-from evp.api_keys import INGEST, READ, Account, ApiKey, agreed, make_key, news
+from evp.api_keys import Account, ApiKey, agreed, make_key, news
 from evp.clock import from_ms, now_ms
 from evp.errors import LogUnavailable, Refusal, StoreUnavailable, UsageError
 from evp.keybook import KeyBook, compare, tell_log
 from evp.limits import API_KEYS_ENDED_MS_KEPT
+from evp.scopes import INGEST, READ
 from evp.server.keys import Keys as ServerKeys
 from evp.settings import Settings
 from evp.storage.api_keys import add_keys, read_keys

@@ -14,6 +14,7 @@ from evp.clock import now
 from evp.errors import UsageError
 from evp.limits import PASSWORD_BYTES_MAX
 from evp.passwords import verify_password
+from evp.scopes import ADMIN, READ
 from evp.storage import sessions
 from evp.storage import users as store
 from evp.storage.client import Database
@@ -28,11 +29,11 @@ OTHER = "another horse battery"
 
 async def test_a_user_is_made_once(db: Database) -> None:
     """A name is taken by the first one, in whatever case; who comes later changes nothing."""
-    made = await users.create(db, "Anna@Example.org", PASSWORD, users.READ)
+    made = await users.create(db, "Anna@Example.org", PASSWORD, READ)
     assert (made.name, made.scopes, made.version) == ("anna@example.org", ["read"], 1)
     assert not made.disabled
     with pytest.raises(UsageError, match=r"there is a user anna@example\.org already"):
-        await users.create(db, "anna@example.ORG", OTHER, users.ADMIN)
+        await users.create(db, "anna@example.ORG", OTHER, ADMIN)
     assert await users.require(db, "ANNA@example.org") == made
     record = await store.find(db, made.name)
     assert record is not None
@@ -56,16 +57,16 @@ async def test_a_user_is_made_once(db: Database) -> None:
 async def test_what_can_not_be_made(db: Database, name: str, password: str, told: str) -> None:
     """Names and passwords that break the rules are refused, and nothing is stored."""
     with pytest.raises(UsageError, match=told):
-        await users.create(db, name, password, users.READ)
+        await users.create(db, name, password, READ)
     assert await documents(db, USERS) == []
 
 
 async def test_there_are_only_so_many(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """A deployment has a largest number of users."""
     monkeypatch.setattr(users, "USERS_MAX", 1)
-    await users.create(db, "anna", PASSWORD, users.READ)
+    await users.create(db, "anna", PASSWORD, READ)
     with pytest.raises(UsageError, match="which is the most"):
-        await users.create(db, "berta", PASSWORD, users.READ)
+        await users.create(db, "berta", PASSWORD, READ)
 
 
 async def test_nobody_is_changed_who_is_not_there(db: Database) -> None:
@@ -80,7 +81,7 @@ async def test_nobody_is_changed_who_is_not_there(db: Database) -> None:
 
 async def test_versions_grow_with_what_ends_tokens(db: Database) -> None:
     """Another password, disabling and enabling make a new version; doing it again does not."""
-    await users.create(db, "anna", PASSWORD, users.READ)
+    await users.create(db, "anna", PASSWORD, READ)
     assert (await users.change_password(db, "anna", OTHER)).version == 2
     for change, disabled, version in (
         (users.disable, True, 3),
@@ -94,7 +95,7 @@ async def test_versions_grow_with_what_ends_tokens(db: Database) -> None:
 
 async def test_the_version_grows_before_sessions_go(store_url: str, db: Database) -> None:
     """Whatever breaks off in the middle, no session outlives the version it was begun under."""
-    await users.create(db, "anna", PASSWORD, users.READ)
+    await users.create(db, "anna", PASSWORD, READ)
     listener = Listener()
     async with open_store(store_url, db.name, listener) as listened:
         await begin(listened, "anna", b"1")
@@ -108,7 +109,7 @@ async def test_the_version_grows_before_sessions_go(store_url: str, db: Database
 async def test_sessions_of_others_stay(db: Database) -> None:
     """What ends the sessions of one user ends nobody else's."""
     for name in ("anna", "berta"):
-        await users.create(db, name, PASSWORD, users.READ)
+        await users.create(db, name, PASSWORD, READ)
         await begin(db, name, name.encode())
     await users.disable(db, "anna")
     assert [row["user"] for row in await documents(db, REFRESH_TOKENS)] == ["berta"]

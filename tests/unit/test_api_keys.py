@@ -9,21 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from evp.api_keys import (
-    ADMIN,
-    INGEST,
-    READ,
-    SCOPES,
-    ApiKey,
-    agreed,
-    digest_of,
-    is_key,
-    is_name,
-    make_key,
-    news,
-)
+from evp.api_keys import SCOPES, ApiKey, agreed, digest_of, is_key, is_name, make_key, news
 from evp.errors import Refusal
 from evp.limits import API_KEYS_ENDED_MS_KEPT
+from evp.scopes import ADMIN, INGEST, READ
 from evp.server.bucket import Bucket
 from evp.server.keys import Keys
 from evp.server.limits import API_KEY_BYTES_MAX

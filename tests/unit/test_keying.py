@@ -6,11 +6,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from evp.api_keys import INGEST, READ
 from evp.cli.keying import end_of, grace_ms_of, require_name, scopes_of
 from evp.clock import now_ms, to_ms
 from evp.errors import UsageError
 from evp.keybook import KeyRow
+from evp.scopes import INGEST, READ
 from evp.views.keys import key_table
 from tests.unit.test_views import text
 

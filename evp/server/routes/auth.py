@@ -10,7 +10,8 @@ from litestar.status_codes import HTTP_200_OK, HTTP_204_NO_CONTENT
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from evp.limits import PASSWORD_BYTES_MAX, USER_NAME_CHARS_MAX
-from evp.server.access import READ, require
+from evp.scopes import READ
+from evp.server.access import require
 from evp.server.body import content_type_of, decode_json, read_body
 from evp.server.limits import AUTH_BODY_BYTES_MAX
 from evp.server.parts import AnyRequest, parts_of
@@ -21,7 +22,6 @@ from evp.server.tokens import invalid_token
 from evp.settings import PRODUCTION
 
 _PATH = "/auth"
-_NO_STORE = {"cache-control": "no-store"}
 
 
 class Credentials(Struct, frozen=True):
@@ -82,14 +82,14 @@ async def logout(request: AnyRequest) -> Response[None]:
     token, from_cookie = await _refresh_token(request)
     await parts_of(request).people.logout(token)
     gone = [_cookie(request, name, "", 0) for name in _COOKIE_PATHS] if from_cookie else []
-    return Response(None, headers=_NO_STORE, cookies=gone)
+    return Response(None, cookies=gone)
 
 
 @get(f"{_PATH}/me")
 async def me(request: AnyRequest) -> Response[Me]:
     """Tell who asks, and what they may do."""
     caller = await require(request, READ)
-    return Response(Me(caller.name, sorted(caller.scopes)), headers=_NO_STORE)
+    return Response(Me(caller.name, sorted(caller.scopes)))
 
 
 async def _body(request: AnyRequest) -> bytes:
@@ -116,13 +116,13 @@ def _answer(request: AnyRequest, issued: Issued, *, cookies: bool) -> Response[T
             access_token=issued.access_token,
             refresh_token=issued.refresh_token,
         )
-        return Response(tokens, headers=_NO_STORE)
+        return Response(tokens)
     made = [
         _cookie(request, ACCESS_COOKIE, issued.access_token, issued.expires_in_s),
         _cookie(request, REFRESH_COOKIE, issued.refresh_token, issued.refresh_expires_in_s),
     ]
     tokens = Tokens(issued.expires_in_s, issued.refresh_expires_in_s)
-    return Response(tokens, headers=_NO_STORE, cookies=made)
+    return Response(tokens, cookies=made)
 
 
 #: The browser shows the refresh token to these routes only.

@@ -51,7 +51,7 @@ _POLICY = (
     "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'"
 )
-_SAFE = {"x-content-type-options": "nosniff", "referrer-policy": "no-referrer"}
+_SAFE = {"referrer-policy": "no-referrer"}
 
 
 @get("/openapi.json")

@@ -16,8 +16,9 @@ from litestar.status_codes import HTTP_202_ACCEPTED, HTTP_500_INTERNAL_SERVER_ER
 from evp.cloudevents import decode_binary
 from evp.codec import Media, decode
 from evp.errors import Refusal
+from evp.scopes import INGEST
 from evp.server.accept import Acceptor, Respond
-from evp.server.access import INGEST, require_key
+from evp.server.access import require_key
 from evp.server.answer import CLOSE, Answer, Headers
 from evp.server.body import read_body
 from evp.server.encoding import encoding_of, unpack

@@ -7,7 +7,8 @@ from litestar.status_codes import HTTP_200_OK, HTTP_503_SERVICE_UNAVAILABLE
 from msgspec import Struct
 
 from evp.errors import Refusal
-from evp.server.access import READ, require
+from evp.scopes import READ
+from evp.server.access import require
 from evp.server.health import Health
 from evp.server.parts import AnyRequest, parts_of, response
 from evp.server.problem import problem
