@@ -12,7 +12,7 @@ from evp.errors import UsageError
 from evp.limits import GROUP_READ_MS
 from evp.settings import Settings
 from evp.storage import groups as store_groups
-from evp.storage.client import Database, close, connect, database
+from evp.storage.client import Database, opened
 from evp.storage.ledger import live_workers
 from evp.stream.client import Link
 from evp.stream.groups import delete_group, registered_groups
@@ -44,21 +44,17 @@ class GroupRow(Struct):
 class GroupBook:
     """The groups of one stream."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, db: Database) -> None:
         self._settings = settings
         self._keys = Keys(settings.stream)
-        self._client = connect(settings, connections_max=1)
-        self._db: Database = database(self._client, settings.mongo_db)
+        self._db = db
 
     @classmethod
     @contextlib.asynccontextmanager
     async def opened(cls, settings: Settings) -> AsyncIterator[Self]:
         """Give the groups of the stream that is set, for a while."""
-        book = cls(settings)
-        try:
-            yield book
-        finally:
-            await close(book._client)
+        async with opened(settings, connections_max=1) as db:
+            yield cls(settings, db)
 
     async def rows(self) -> list[GroupRow]:
         """Return all groups, by name. Raises LogUnavailable and StoreUnavailable."""

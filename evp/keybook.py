@@ -33,7 +33,7 @@ from evp.limits import (
 )
 from evp.settings import Settings
 from evp.storage.api_keys import add_keys, read_keys, remove_keys
-from evp.storage.client import Database, close, connect, database
+from evp.storage.client import Database, opened
 from evp.stream.api_keys import change_copy, read_copy
 from evp.stream.client import Link
 from evp.stream.keys import Keys
@@ -64,21 +64,17 @@ class NewKey(NamedTuple):
 class KeyBook:
     """The keys of one deployment."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, db: Database) -> None:
         self._url = settings.redis_url
         self._keys = Keys(settings.stream)
-        self._client = connect(settings, connections_max=1)
-        self._db: Database = database(self._client, settings.mongo_db)
+        self._db = db
 
     @classmethod
     @contextlib.asynccontextmanager
     async def opened(cls, settings: Settings) -> AsyncIterator[Self]:
         """Give the keys of the log and the store that are set, for a while."""
-        book = cls(settings)
-        try:
-            yield book
-        finally:
-            await close(book._client)
+        async with opened(settings, connections_max=1) as db:
+            yield cls(settings, db)
 
     async def rows(self) -> tuple[list[KeyRow], list[Unavailable]]:
         """Return all keys by name and age, and what is away that may know more.

@@ -14,7 +14,7 @@ from evp.limits import TOTALS_COST_FACTOR
 from evp.settings import Settings
 from evp.storage.account import Totals, stored_per_s
 from evp.storage.client import close, connect, database
-from evp.stream.client import Link
+from evp.stream.client import KeptLink, Link
 from evp.stream.info import LogFacts, log_facts
 from evp.stream.keys import Keys
 
@@ -49,7 +49,7 @@ class Collector:
         self._keys = Keys(settings.stream)
         self._client = connect(settings, connections_max=1)
         self._db = database(self._client, settings.mongo_db)
-        self._link: Link | None = None
+        self._link = KeptLink(settings.redis_url)
         self._before: LogFacts | None = None
         self._totals: Totals | None = None
         self._balance: Balance | None = None
@@ -57,9 +57,8 @@ class Collector:
 
     async def look(self) -> Stats:
         """Return how things stand now. Raises LogUnavailable."""
-        if self._link is None or not self._link.is_open:
-            self._link = await Link.open(self._settings.redis_url)
-        facts = await log_facts(self._link, self._keys)
+        link = await self._link.get()
+        facts = await log_facts(link, self._keys)
         stats = Stats(
             stream=self._settings.stream,
             group=self._settings.consumer_group,
@@ -69,7 +68,7 @@ class Collector:
         try:
             async with asyncio.timeout(STORE_LOOK_S_MAX):
                 stats.rates.stored_per_s = await stored_per_s(self._db)
-                await self._sum(self._link)
+                await self._sum(link)
         except StoreUnavailable as error:
             stats.store_error = str(error)
         except TimeoutError:
@@ -79,8 +78,7 @@ class Collector:
 
     async def close(self) -> None:
         """Close the connections."""
-        if self._link is not None:
-            await self._link.close()
+        await self._link.close()
         await close(self._client)
 
     async def _sum(self, link: Link) -> None:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from evp.cli.context import run
 from evp.errors import StoreUnavailable
 from evp.settings import Settings
-from evp.storage.client import Database, close, connect, database
+from evp.storage.client import Database, opened
 
 T = TypeVar("T")
 
@@ -17,25 +17,23 @@ _CONNECTIONS_MAX = 2
 
 
 @contextlib.asynccontextmanager
-async def opened(settings: Settings) -> AsyncIterator[Database]:
+async def store_of(settings: Settings) -> AsyncIterator[Database]:
     """Give the store. Raises StoreUnavailable, with what to do about it."""
-    client = connect(settings, connections_max=_CONNECTIONS_MAX)
     try:
-        yield database(client, settings.mongo_db)
+        async with opened(settings, connections_max=_CONNECTIONS_MAX) as db:
+            yield db
     except StoreUnavailable as error:
         what = str(error).rstrip(".")
         raise StoreUnavailable(
             f"{what}; `evp up` starts one, EVP_MONGO_URL names another one"
         ) from error
-    finally:
-        await close(client)
 
 
 def with_store(settings: Settings, work: Callable[[Database], Coroutine[Any, Any, T]]) -> T:
     """Run something on the store, to its end or to Ctrl-C. Raises StoreUnavailable."""
 
     async def opened_work() -> T:
-        async with opened(settings) as db:
+        async with store_of(settings) as db:
             return await work(db)
 
     return run(opened_work())

@@ -18,7 +18,7 @@ from evp.engines.stack import Plan, Stack, plan_engines
 from evp.errors import EvpError, StoreUnavailable, redact_url
 from evp.settings import Settings
 from evp.signals import end, own_signals
-from evp.storage.client import close, connect, database
+from evp.storage.client import opened
 from evp.users import FIRST_NAME, create_first
 from evp.views.account import account_table
 
@@ -94,33 +94,23 @@ def _tell_usage(console: Output, stack: Stack) -> None:
 
 async def _make_first_user(console: Output, stack: Stack) -> None:
     """Make a user where there is none; who stops evp just now sets another password by hand."""
-    client = connect(stack.settings, connections_max=1)
     try:
-        password = await create_first(database(client, stack.settings.mongo_db))
+        async with opened(stack.settings, connections_max=1) as db:
+            password = await create_first(db)
     except StoreUnavailable as error:
         console.say(f"no user was made, {error}; `evp users create` makes one")
     else:
         if password is not None:
             console.say(f"Login: {FIRST_NAME} / {password} (told only now)\n")
-    finally:
-        await close(client)
 
 
 async def _run_demo(console: Output, stack: Stack, count: int) -> None:
     settings = stack.settings
-    client = connect(settings, connections_max=2)
-    demo = Demo(
-        stack.http_url,
-        next(iter(settings.api_keys.values())),
-        database(client, settings.mongo_db),
-        count,
-        time_in_id=settings.time_in_id,
-    )
+    key = next(iter(settings.api_keys.values()))
     columns = (TextColumn("demo"), BarColumn(), TextColumn("{task.completed:,.0f} stored"))
-    try:
+    async with opened(settings, connections_max=2) as db:
+        demo = Demo(stack.http_url, key, db, count, time_in_id=settings.time_in_id)
         with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
             task = bar.add_task("demo", total=count)
             account = await demo.run(lambda stored: bar.update(task, completed=stored))
-    finally:
-        await close(client)
     console.print(account_table(account))

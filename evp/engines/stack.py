@@ -23,7 +23,7 @@ from evp.http import HttpConnection, http_url
 from evp.metrics.board import Board
 from evp.settings import Settings
 from evp.signals import Signals
-from evp.storage.client import close, connect, database, ping
+from evp.storage.client import opened, ping
 from evp.stream.client import Link
 
 LOGS_FOLDER = "logs"
@@ -149,14 +149,12 @@ class Stack:
         if self._plan.log is None:
             await (await Link.open(settings.redis_url)).close()
         if self._plan.store is None:
-            client = connect(settings, connections_max=1)
             try:
-                await ping(database(client, settings.mongo_db))
+                async with opened(settings, connections_max=1) as db:
+                    await ping(db)
             except StoreUnavailable as error:
                 shown = redact_url(settings.mongo_url)
                 raise EngineFailed(f"can't reach the store at {shown}") from error
-            finally:
-                await close(client)
 
     def _evp_children(self) -> list[supervise.Child]:
         fd, board = self._listener.fileno(), self._board

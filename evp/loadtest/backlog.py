@@ -11,7 +11,7 @@ from evp.batch.retry import is_set_within
 from evp.clock import monotonic_s
 from evp.errors import LogUnavailable
 from evp.loadtest.limits import LOADTEST_LOG_END_S, LOADTEST_LOG_LOOK_S
-from evp.stream.client import Link
+from evp.stream.client import KeptLink
 from evp.stream.info import log_facts
 from evp.stream.keys import Keys
 
@@ -41,10 +41,9 @@ class LogWatch:
         self.waiting_max = 0
         self.ending = asyncio.Event()
         """Set it to have the log looked at more often."""
-        self._redis_url = redis_url
         self._keys = Keys(stream)
         self._group = group
-        self._link: Link | None = None
+        self._link = KeptLink(redis_url)
         self._settled_before = 0
 
     @property
@@ -69,14 +68,12 @@ class LogWatch:
 
     async def close(self) -> None:
         """Close the connection."""
-        if self._link is not None:
-            await self._link.close()
+        await self._link.close()
 
     async def _look(self) -> Backlog:
-        if self._link is None or not self._link.is_open:
-            self._link = await Link.open(self._redis_url)
+        link = await self._link.get()
         asked_at_s = monotonic_s()
-        facts = await log_facts(self._link, self._keys)
+        facts = await log_facts(link, self._keys)
         mine = [one for one in facts.groups if one.name == self._group]
         # Where nobody ever read, all of it waits.
         waiting = (

@@ -29,7 +29,7 @@ from evp.server.limits import BACKLOG_LEAVE_S_MAX, BACKLOG_LOOK_S, RECONNECT_LON
 from evp.server.overload import Overload
 from evp.settings import Settings
 from evp.stream.backlog import Pin, backlog, leave
-from evp.stream.client import Link
+from evp.stream.client import KeptLink
 from evp.stream.flusher import Flusher
 from evp.stream.keys import Keys
 from evp.stream.memory import Memory, memory
@@ -69,13 +69,12 @@ class Backpressure:
     """Looks how full the log is, and tells the flusher of this process how much it may take."""
 
     def __init__(self, settings: Settings, flusher: Flusher) -> None:
-        self._url = settings.redis_url
         self._keys = Keys(settings.stream)
         self._server = secrets.token_hex(8)
         self._flusher = flusher
         self._backlog_max = settings.backlog_max
         self._overload = Overload(settings.backlog_max)
-        self._link: Link | None = None
+        self._link = KeptLink(settings.redis_url)
         self._turn = asyncio.Lock()
         self._blind = "nobody has looked yet how full the log is"
         self._task: asyncio.Task[None] | None = None
@@ -92,7 +91,7 @@ class Backpressure:
             # What is answered by now is in the memory that is seen; the rest may not be.
             seen_bytes = self._flusher.answered_bytes
             try:
-                link = await self._dialled()
+                link = await self._link.get()
                 found = await memory(link), await backlog(link, self._keys, self._server)
             except LogUnavailable as error:
                 self._blind = f"nobody can tell how full the log is: {error}"
@@ -152,13 +151,12 @@ class Backpressure:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         async with self._turn:
-            if self._link is not None:
+            if self._link.is_open:
                 # A courtesy: a log that hangs must not hold up the end of a server.
                 with contextlib.suppress(LogUnavailable, TimeoutError):
                     async with asyncio.timeout(BACKLOG_LEAVE_S_MAX):
-                        await leave(self._link, self._keys, self._server)
-                await self._link.close()
-                self._link = None
+                        await leave(await self._link.get(), self._keys, self._server)
+            await self._link.close()
 
     def _assumes(self, memory: Memory | None) -> bool:
         """Return whether only an assumed mark bounds the log."""
@@ -188,8 +186,3 @@ class Backpressure:
             else:
                 backoff.reset()
                 await asyncio.sleep(BACKLOG_LOOK_S)
-
-    async def _dialled(self) -> Link:
-        if self._link is None or not self._link.is_open:
-            self._link = await Link.open(self._url)
-        return self._link

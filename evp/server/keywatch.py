@@ -24,7 +24,7 @@ from evp.signals import end
 from evp.storage.api_keys import read_keys
 from evp.storage.client import Database
 from evp.stream.api_keys import copy_version, read_copy
-from evp.stream.client import Link
+from evp.stream.client import KeptLink, Link
 from evp.stream.keys import Keys as LogKeys
 
 _log = get("evp.server")
@@ -38,7 +38,7 @@ class KeyWatch:
         self._log_keys = LogKeys(settings.stream)
         self._db = db
         self._keys = keys
-        self._link: Link | None = None
+        self._link = KeptLink(settings.redis_url)
         self._version = ""
         self._differs = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -61,8 +61,7 @@ class KeyWatch:
     async def stop(self) -> None:
         """Look no more."""
         await end(*self._tasks)
-        if self._link is not None:
-            await self._link.close()
+        await self._link.close()
 
     async def _keep_looking(self) -> None:
         while True:
@@ -90,12 +89,11 @@ class KeyWatch:
 
     async def _look_at_log(self) -> bool:
         """Return whether the log has a copy of all keys; learn it if it is a new one."""
-        if self._link is None or not self._link.is_open:
-            self._link = await Link.open(self._url)
-        version = await copy_version(self._link, self._log_keys)
+        link = await self._link.get()
+        version = await copy_version(link, self._log_keys)
         if version and version == self._version:
             return True
-        copy = await read_copy(self._link, self._log_keys)
+        copy = await read_copy(link, self._log_keys)
         at_ms = now_ms()
         self._keys.learn(copy.keys, at_ms)
         if not copy.version or news(self._keys.known, copy.keys, at_ms):

@@ -15,7 +15,7 @@ from evp.errors import LogUnavailable
 from evp.frame import NOT_CARRIERS, split
 from evp.limits import LOG_LOOK_S_MAX, LOG_LOOKS_WAITING_MAX
 from evp.server.turns import Turns
-from evp.stream.client import Link
+from evp.stream.client import KeptLink
 from evp.stream.headers import carriers_of, header_of
 from evp.stream.info import events_ahead
 from evp.stream.keys import Keys
@@ -39,9 +39,8 @@ class Waiting:
     """Looks into one stream."""
 
     def __init__(self, url: str, keys: Keys) -> None:
-        self._url = url
         self._keys = keys
-        self._link: Link | None = None
+        self._link = KeptLink(url)
         self._turns = Turns(1, LOG_LOOKS_WAITING_MAX)
 
     async def place(self, event_id: bytes, receipt: Receipt, group: str) -> LogPlace | None:
@@ -51,11 +50,11 @@ class Waiting:
         """
         try:
             async with asyncio.timeout(LOG_LOOK_S_MAX), self._turns.one():
-                was_open = self._link is not None and self._link.is_open
+                was_open = self._link.is_open
                 try:
                     return await self._look(event_id, receipt, group)
                 except LogUnavailable:
-                    if not was_open or (self._link is not None and self._link.is_open):
+                    if not was_open or self._link.is_open:
                         raise
                 # The connection was lost while nobody asked.
                 return await self._look(event_id, receipt, group)
@@ -64,13 +63,11 @@ class Waiting:
 
     async def close(self) -> None:
         """Close the connection."""
-        if self._link is not None:
-            await self._link.close()
+        await self._link.close()
 
     async def _look(self, event_id: bytes, receipt: Receipt, group: str) -> LogPlace | None:
-        if self._link is None or not self._link.is_open:
-            self._link = await Link.open(self._url)
-        link, keys, entry_id = self._link, self._keys, receipt.entry_id
+        link = await self._link.get()
+        keys, entry_id = self._keys, receipt.entry_id
         header = await header_of(link, keys, entry_id, group)
         if header is None or header.acked or not header.count:
             return None

@@ -7,6 +7,8 @@ the log could be rolled back in the store.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pymongo
@@ -66,6 +68,16 @@ def database(client: Client, name: str) -> Database:
         read_concern=ReadConcern("majority"),
         write_concern=WriteConcern("majority", j=True),
     )
+
+
+@contextlib.asynccontextmanager
+async def opened(settings: Settings, *, connections_max: int) -> AsyncIterator[Database]:
+    """Give the database that is set, over a client of its own, for a while; raises as `connect`."""
+    client = connect(settings, connections_max=connections_max)
+    try:
+        yield database(client, settings.mongo_db)
+    finally:
+        await close(client)
 
 
 async def ping(db: Database) -> None:

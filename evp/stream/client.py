@@ -202,6 +202,30 @@ class Link:
         raise refused(f"the log at {self._name} refused: {text}", number)
 
 
+class KeptLink:
+    """A link that is dialled when it is first asked for, and again once it was lost."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._link: Link | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """False before the first dial, and after the link was lost or closed."""
+        return self._link is not None and self._link.is_open
+
+    async def get(self) -> Link:
+        """Return the link; its calls must not overlap. Raises LogUnavailable."""
+        if self._link is None or not self._link.is_open:
+            self._link = await Link.open(self._url)
+        return self._link
+
+    async def close(self) -> None:
+        """Close the link."""
+        if self._link is not None:
+            await self._link.close()
+
+
 def pairs(flat: Sequence[Any]) -> list[tuple[Any, Any]]:
     """Return names and values that a reply has one after the other."""
     return list(zip(flat[::2], flat[1::2], strict=True))

@@ -13,7 +13,7 @@ from evp.clock import monotonic_s
 from evp.errors import LogUnavailable
 from evp.limits import METRICS_GROUPS_MAX, METRICS_LOOK_KEEP_S, METRICS_LOOK_S_MAX
 from evp.logs import get
-from evp.stream.client import Link
+from evp.stream.client import KeptLink
 from evp.stream.info import LogFacts, log_facts
 from evp.stream.keys import Keys
 from evp.stream.memory import Memory, memory
@@ -29,9 +29,8 @@ class LogGauges:
     """Looks at one stream over a connection of its own, opened when it is first asked."""
 
     def __init__(self, url: str, keys: Keys) -> None:
-        self._url = url
         self._keys = keys
-        self._link: Link | None = None
+        self._link = KeptLink(url)
         self._told = _AWAY
         self._again_at_s = 0.0
         self._turn = asyncio.Lock()
@@ -51,13 +50,11 @@ class LogGauges:
 
     async def close(self) -> None:
         """Close the connection."""
-        if self._link is not None:
-            await self._link.close()
+        await self._link.close()
 
     async def _look(self) -> Told:
-        if self._link is None or not self._link.is_open:
-            self._link = await Link.open(self._url)
-        return _told(await log_facts(self._link, self._keys), await memory(self._link))
+        link = await self._link.get()
+        return _told(await log_facts(link, self._keys), await memory(link))
 
 
 def _told(facts: LogFacts, memory: Memory | None) -> Told:

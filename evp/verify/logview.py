@@ -8,7 +8,7 @@ from enum import Enum
 from evp.errors import LogUnavailable
 from evp.settings import Settings
 from evp.storage.evidence import FrameHeader
-from evp.stream.client import Link
+from evp.stream.client import KeptLink
 from evp.stream.headers import Header, all_headers, clock_ms, deliver_again, header_of
 from evp.stream.keys import Keys
 from evp.stream.ledger import Record, recorded_epochs
@@ -32,9 +32,8 @@ class LogView:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._url = settings.redis_url
         self._keys = Keys(settings.stream)
-        self._link: Link | None = None
+        self._link = KeptLink(settings.redis_url)
         self._oldest: Place | None = None
         self._newest: Place = (0, 0)
         self.group = settings.consumer_group
@@ -46,7 +45,7 @@ class LogView:
     async def records(self) -> list[Record]:
         """Return the epochs that the log has recorded; none, and `error` set, if it is away."""
         try:
-            return await recorded_epochs(await self._dialled(), self._keys)
+            return await recorded_epochs(await self._link.get(), self._keys)
         except LogUnavailable as error:
             self.error = str(error)
             return []
@@ -58,7 +57,7 @@ class LogView:
         """
         if self.error is not None:
             return
-        link = await self._dialled()
+        link = await self._link.get()
         if counted:
             self.looked_at_ms = await clock_ms(link)
         async for page in all_headers(link, self._keys, self.group):
@@ -95,20 +94,14 @@ class LogView:
 
     async def deliver_again(self, entry_ids: Sequence[str]) -> int:
         """Have acked entries delivered once more; return how many. Raises LogUnavailable."""
-        return await deliver_again(await self._dialled(), self._keys, self.group, entry_ids)
+        return await deliver_again(await self._link.get(), self._keys, self.group, entry_ids)
 
     async def close(self) -> None:
         """Close the connection."""
-        if self._link is not None:
-            await self._link.close()
+        await self._link.close()
 
     async def _header_of(self, frame: FrameHeader) -> Header | None:
-        return await header_of(await self._dialled(), self._keys, frame.entry_id, self.group)
-
-    async def _dialled(self) -> Link:
-        if self._link is None or not self._link.is_open:
-            self._link = await Link.open(self._url)
-        return self._link
+        return await header_of(await self._link.get(), self._keys, frame.entry_id, self.group)
 
 
 def _place(entry_id: str) -> Place:

@@ -24,7 +24,7 @@ from evp.storage.prune import prune
 from evp.storage.retention import expire
 from evp.storage.rollups import fold
 from evp.storage.sweep import sweep
-from evp.stream.client import Link
+from evp.stream.client import KeptLink, Link
 from evp.stream.groups import remove_gone
 from evp.stream.headers import in_log
 from evp.stream.keys import Keys
@@ -64,7 +64,7 @@ class Upkeep:
         self.over = asyncio.Event()
         self.taken: WritingGroupTaken | None = None
         self._jobs: set[str] = set()
-        self._link: Link | None = None
+        self._link = KeptLink(settings.redis_url)
         self._chores = [
             Chore("look who writes", _WRITER_LOOK_S, self._require_writer),
             Chore("trim", 1.0, self._trim),
@@ -84,8 +84,7 @@ class Upkeep:
                         await self._do(chore)
                 await asyncio.sleep(_LOOK_S)
         finally:
-            if self._link is not None:
-                await self._link.close()
+            await self._link.close()
 
     async def leave(self) -> None:
         """Give up the jobs that only one worker does; not for long, their leases end by themselves.
@@ -103,9 +102,7 @@ class Upkeep:
     async def _do(self, chore: Chore) -> None:
         chore.due_at_s = monotonic_s() + chore.every_s
         try:
-            if self._link is None or not self._link.is_open:
-                self._link = await Link.open(self._settings.redis_url)
-            if await chore.do(self._link):
+            if await chore.do(await self._link.get()):
                 chore.due_at_s = 0.0
         except (LogUnavailable, StoreUnavailable) as error:
             _log.debug("a chore was put off", chore=chore.name, reason=str(error))
