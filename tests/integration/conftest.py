@@ -8,6 +8,7 @@ import pytest
 
 from evp.settings import Settings
 from evp.storage.client import Database
+from evp.verify import run
 from tests.support.server import InProcess, serving_alone
 from tests.support.servers import Server, own_log
 from tests.support.stores import failing_store, store
@@ -44,3 +45,9 @@ async def server(
     folder = tmp_path_factory.mktemp("server")
     async with serving_alone(log_url, store_url, folder) as server:
         yield server
+
+
+@pytest.fixture
+def verify_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is on its way when it is verified, so there is nothing to wait for."""
+    monkeypatch.setattr(run, "VERIFY_AGAIN_S", 0.0)

@@ -22,7 +22,6 @@ from evp.storage.client import Database
 from evp.storage.erasure import Wanted
 from evp.storage.writer import Writer
 from evp.stream.client import Link
-from evp.verify import run
 from tests.integration.test_retention import empty
 from tests.integration.test_settle import cut_off
 from tests.support.make import event, frame_of
@@ -38,15 +37,9 @@ from tests.support.sums import check_sums, fold_all
 from tests.support.verifying import Accepting, accepting, clean
 from tests.support.workers import changed, drain
 
-pytestmark = MAY_LEAVE_SOCKETS
+pytestmark = [MAY_LEAVE_SOCKETS, pytest.mark.usefixtures("verify_at_once")]
 
 AT_MS = 1767323045678
-
-
-@pytest.fixture(autouse=True)
-def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing here is on its way, so verify has nothing to wait for."""
-    monkeypatch.setattr(run, "VERIFY_AGAIN_S", 0.0)
 
 
 @pytest.fixture

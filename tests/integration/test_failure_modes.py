@@ -32,7 +32,6 @@ from evp.stream.consumer import Consumer
 from evp.stream.info import log_facts
 from evp.stream.keys import Keys
 from evp.stream.scripts import APPEND
-from evp.verify import run as verify_run
 from evp.verify.report import Kind
 from tests.support.frames import document, frame_of_documents
 from tests.support.make import event, ndjson, open_frame
@@ -62,18 +61,12 @@ from tests.support.workers import (
     working,
 )
 
-pytestmark = MAY_LEAVE_SOCKETS
+pytestmark = [MAY_LEAVE_SOCKETS, pytest.mark.usefixtures("verify_at_once")]
 
 Opener = Callable[..., Consumer]
 
 NEWEST_COMMANDS = (7, 2, 0)
 """evp runs on servers that know what this version of Redis knows."""
-
-
-@pytest.fixture(autouse=True)
-def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing here is on its way when it is verified, so there is nothing to wait for."""
-    monkeypatch.setattr(verify_run, "VERIFY_AGAIN_S", 0.0)
 
 
 @pytest.fixture

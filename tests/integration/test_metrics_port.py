@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 
 import pytest
 
@@ -14,7 +15,7 @@ from evp.metrics.families import Values
 from evp.metrics.port import tell_metrics
 from evp.signals import end
 from evp.supervise import bind
-from tests.support.server import Wire, request
+from tests.support.server import Wire, request, wire_to
 from tests.support.wait import until
 
 MIB = 1 << 20
@@ -34,14 +35,9 @@ class Port:
         exporter = Exporter("work-1", lambda: {"evp_events_stored_total": 7}, log)
         self.task = asyncio.create_task(tell_metrics(exporter, listener, token, **limits))
 
-    @contextlib.asynccontextmanager
-    async def wire(self) -> AsyncIterator[Wire]:
+    def wire(self) -> AbstractAsyncContextManager[Wire]:
         """Give a connection that is closed at the end."""
-        wire = Wire(*await asyncio.open_connection("127.0.0.1", self.port))
-        try:
-            yield wire
-        finally:
-            await wire.close()
+        return wire_to(self.port)
 
     async def ask(self, sent: bytes) -> tuple[int, bytes]:
         """Return the status of an answer, and what comes after its head until the end."""

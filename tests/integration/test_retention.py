@@ -30,7 +30,6 @@ from evp.storage.sweep import judge_again
 from evp.storage.tail import TailReader
 from evp.storage.writer import Writer
 from evp.stream.client import Link
-from evp.verify import run
 from evp.verify.report import Kind, Scope
 from evp.worker.upkeep import Upkeep
 from tests.integration.test_listing import walked
@@ -49,7 +48,7 @@ from tests.support.verifying import (
 from tests.support.wait import until
 from tests.support.workers import changed, drain, working
 
-pytestmark = MAY_LEAVE_SOCKETS
+pytestmark = [MAY_LEAVE_SOCKETS, pytest.mark.usefixtures("verify_at_once")]
 
 HOUR_MS = 3600 * 1000
 DAY_MS = 24 * HOUR_MS
@@ -59,12 +58,6 @@ TURNS_MAX = 200
 #: Starts of buckets that are older, and ones that are younger than what is kept.
 OLD_MS = now_ms() // DAY_MS * DAY_MS - 40 * DAY_MS
 YOUNG_MS = OLD_MS + 38 * DAY_MS
-
-
-@pytest.fixture(autouse=True)
-def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing here is on its way, so verify has nothing to wait for."""
-    monkeypatch.setattr(run, "VERIFY_AGAIN_S", 0.0)
 
 
 @pytest.fixture

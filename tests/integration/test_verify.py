@@ -21,7 +21,6 @@ from evp.storage.client import Database
 from evp.storage.dlq import Filters
 from evp.stream.client import Link
 from evp.stream.keys import Keys
-from evp.verify import run
 from evp.verify.report import Kind, Scope
 from tests.support.make import event
 from tests.support.servers import Server
@@ -30,15 +29,9 @@ from tests.support.streams import consumer
 from tests.support.verifying import Accepting, accepting, clean, look, the_finding
 from tests.support.workers import changed, drain
 
-pytestmark = MAY_LEAVE_SOCKETS
+pytestmark = [MAY_LEAVE_SOCKETS, pytest.mark.usefixtures("verify_at_once")]
 
 AT_MS = 1767323045678
-
-
-@pytest.fixture(autouse=True)
-def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing here is on its way, so there is nothing to wait for."""
-    monkeypatch.setattr(run, "VERIFY_AGAIN_S", 0.0)
 
 
 @pytest.fixture

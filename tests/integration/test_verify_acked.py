@@ -16,7 +16,6 @@ from evp.settings import Settings
 from evp.storage.client import Database
 from evp.storage.ledger import record_servers
 from evp.stream.client import Link
-from evp.verify import run
 from evp.verify.report import Finding, Kind, Scope
 from tests.support.make import event
 from tests.support.stores import MAY_LEAVE_SOCKETS
@@ -24,17 +23,11 @@ from tests.support.streams import consumer
 from tests.support.verifying import Accepting, accepting, clean, look, the_finding
 from tests.support.workers import drain
 
-pytestmark = MAY_LEAVE_SOCKETS
+pytestmark = [MAY_LEAVE_SOCKETS, pytest.mark.usefixtures("verify_at_once")]
 
 AT_MS = 1767323045678
 STORED = ("frames", "outcomes", "events")
 REPAIR = Scope(every_document=True, repair=True)
-
-
-@pytest.fixture(autouse=True)
-def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing here is on its way, so there is nothing to wait for."""
-    monkeypatch.setattr(run, "VERIFY_AGAIN_S", 0.0)
 
 
 @pytest.fixture

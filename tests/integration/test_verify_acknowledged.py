@@ -15,22 +15,16 @@ from evp.settings import Settings
 from evp.storage.acknowledged import acknowledged
 from evp.storage.client import Database
 from evp.stream.client import Link
-from evp.verify import notes, run
+from evp.verify import notes
 from evp.verify.report import Kind, Report, Scope
 from tests.support.make import event
 from tests.support.stores import MAY_LEAVE_SOCKETS
 from tests.support.verifying import Accepting, accepting, clean, look, the_finding
 from tests.support.workers import changed, drain
 
-pytestmark = MAY_LEAVE_SOCKETS
+pytestmark = [MAY_LEAVE_SOCKETS, pytest.mark.usefixtures("verify_at_once")]
 
 AT_MS = 1767323045678
-
-
-@pytest.fixture(autouse=True)
-def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing here is on its way, so there is nothing to wait for."""
-    monkeypatch.setattr(run, "VERIFY_AGAIN_S", 0.0)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import contextlib
 import secrets
 import signal
 from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,16 @@ class Wire:
         self._writer.transport.abort()
 
 
+@contextlib.asynccontextmanager
+async def wire_to(port: int) -> AsyncIterator[Wire]:
+    """Give a connection to a port of this machine that is closed at the end."""
+    wire = Wire(*await asyncio.open_connection("127.0.0.1", port))
+    try:
+        yield wire
+    finally:
+        await wire.close()
+
+
 class InProcess:
     """A server that runs in this loop, with what it needs to be looked at."""
 
@@ -91,14 +102,9 @@ class InProcess:
         self.signals: Signals = asyncio.Queue()
         self.task = asyncio.create_task(serve(settings, listener, self.signals))
 
-    @contextlib.asynccontextmanager
-    async def wire(self) -> AsyncIterator[Wire]:
+    def wire(self) -> AbstractAsyncContextManager[Wire]:
         """Give a connection that is closed at the end."""
-        wire = Wire(*await asyncio.open_connection("127.0.0.1", self.port))
-        try:
-            yield wire
-        finally:
-            await wire.close()
+        return wire_to(self.port)
 
     async def ask(self, *parts: bytes) -> Reply:
         """Send a request over a connection of its own and return the answer."""
