@@ -27,11 +27,12 @@ from pymongo import ReplaceOne
 from pymongo.errors import BulkWriteError
 
 from evp.batch.outcome import ERASED
-from evp.batch.raw import AS_IT_IS, member
+from evp.batch.raw import member
 from evp.limits import ERASE_DOCUMENTS_MAX, ERASE_PASS_MS_MAX, LOOKUP_IDS_MAX
 from evp.storage.client import Database, Document
 from evp.storage.dlq import STATES, Filters, Letter, bodies, portions_of, walk
 from evp.storage.failures import Failure, failures_of, told
+from evp.storage.lookup import raw_events
 from evp.storage.schema import DEAD_LETTERS, EVENTS
 
 _KEPT = ("frame_id", "type", "source", "time")
@@ -60,7 +61,7 @@ async def matching(db: Database, wanted: Wanted) -> AsyncIterator[list[Any]]:
 
     Raises StoreUnavailable.
     """
-    events = db.get_collection(EVENTS, codec_options=AS_IT_IS)
+    events = raw_events(db)
     with told():
         cursor = events.find(_query(wanted) | {ERASED: _ABSENT}, _KEPT)
         while rows := await cursor.to_list(ERASE_DOCUMENTS_MAX):

@@ -19,7 +19,6 @@ from msgspec import Struct
 from pymongo.errors import BulkWriteError
 
 from evp.batch.outcome import ID_CONFLICT, Outcome, judge, stored_whole
-from evp.batch.raw import AS_IT_IS
 from evp.clock import now
 from evp.errors import FrameError, StoreUnavailable
 from evp.frame import Frame
@@ -31,7 +30,7 @@ from evp.storage.dead_letters import NOWHERE, NewLetter, Origin, keep, letter_of
 from evp.storage.failures import Failure, failures_of, permanent, unavailable
 from evp.storage.isolation import Witness, forget_attempts, insert_alone
 from evp.storage.ledger import record_deleted
-from evp.storage.lookup import portions
+from evp.storage.lookup import portions, raw_events
 from evp.storage.schema import EVENTS, FRAMES
 from evp.storage.settle import settle, settled_among
 
@@ -205,7 +204,7 @@ class Writer:
 
     async def _look_up(self, frame: Frame, failures: dict[int, Failure]) -> dict[bytes, Any]:
         """Return by id what the store has of the events that were not inserted."""
-        events = self._db.get_collection(EVENTS, codec_options=AS_IT_IS)
+        events = raw_events(self._db)
         found: dict[bytes, Any] = {}
         for portion in portions(sorted({frame.ids[index] for index in failures})):
             wanted = [Binary(id_, 4) for id_ in portion]
