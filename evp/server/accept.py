@@ -9,21 +9,17 @@ when the log has the frame on disk. A refused request leaves nothing behind.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from collections.abc import Callable
 
-from evp.batch.retry import Backoff
 from evp.clock import now
 from evp.codec import Decoded, Media, decode, decode_one
 from evp.documents import Admission
-from evp.errors import AckUnknown, LogNotDurable, LogUnavailable, Refusal
-from evp.logs import get
+from evp.errors import AckUnknown, LogUnavailable, Refusal
 from evp.metrics.counts import IngestCounts
 from evp.metrics.families import Values
 from evp.server.answer import JSON, Answer
 from evp.server.backpressure import BacklogPart, Backpressure
-from evp.server.limits import DURABILITY_CHECK_S, RECONNECT_LONGEST_S
+from evp.server.logwatch import LogWatch, refusal_of
 from evp.server.problem import fault, problem
 from evp.server.told import Tell, tell_batch, tell_event
 from evp.settings import Settings
@@ -36,7 +32,6 @@ from evp.stream.producer import Epoch, Producer
 Respond = Callable[[Answer], None]
 
 _EVENT, _CLOUD_EVENT = Media.EVENT, Media.CLOUD_EVENT
-_log = get("evp.accept")
 
 
 class Acceptor:
@@ -52,53 +47,7 @@ class Acceptor:
         self._admission = Admission(settings.default_source, settings.time_in_id)
         self._flusher = Flusher(self._producer, self._admission)
         self._backpressure = Backpressure(settings, self._flusher)
-        self._refusal: Refusal | None = Refusal("log_unavailable", "the log is not connected yet")
-        self._closing = False
-        self._label = ""
-        self._watch = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
-
-    @property
-    def refusal(self) -> Refusal | None:
-        """Why nothing can be accepted here; None if it can, or only has to wait for the backlog."""
-        return self._refusal
-
-    @property
-    def backlog(self) -> BacklogPart:
-        """What waits in the log, and whether more may be added."""
-        return self._backpressure.part()
-
-    def refusal_of(self, size_bytes: int) -> Refusal | None:
-        """Return why a body of this size can't be taken now; None if it can."""
-        if self._refusal is None and size_bytes <= self._flusher.room_bytes:
-            return None
-        return self._refusal or self._backpressure.refusal(size_bytes)
-
-    @property
-    def durability(self) -> str:
-        """What a 202 is worth: fsync, declared or memory; empty before the first connection."""
-        return self._label
-
-    @property
-    def counts(self) -> IngestCounts:
-        """What was counted since this process started."""
-        return self._flusher.counts
-
-    def values(self) -> Values:
-        """Return what metrics tell of this process."""
-        durability = self._producer.durability
-        lasts = durability is not None and durability.label != "memory"
-        return {
-            **self.counts.values(),
-            "evp_log_durable": lasts,
-            "evp_ingest_ready": self._refusal is None,
-            "evp_ingest_backlog_full": self._backpressure.full,
-        }
-
-    def refused(self, refusal: Refusal) -> Answer:
-        """Return the answer to a request for events that is refused, and count it."""
-        self.counts.requests[refusal.code] += 1
-        return problem(refusal)
+        self._log = LogWatch(self._producer, self._backpressure)
 
     def accept(self, body: bytes, media: Media, respond: Respond) -> int:
         """Take one request; `respond` is called exactly once, now or when the log has it.
@@ -106,15 +55,16 @@ class Acceptor:
         Returns how many events were taken. Never raises. `respond` must not raise
         either; whoever has gone by then ignores the answer.
         """
-        if self._refusal is not None or len(body) > self._flusher.room_bytes:
-            respond(self.refused(self._refusal or self._backpressure.refusal(len(body))))
+        refusal = self.refusal_of(len(body))
+        if refusal is not None:
+            respond(self.refused(refusal))
             return 0
         try:
             if media is _EVENT or media is _CLOUD_EVENT:
                 return self.take(decode_one(body, media), tell_event, respond, batch=False)
             return self.take(decode(body, media), tell_batch, respond, batch=True)
-        except Refusal as refusal:
-            respond(self.refused(refusal))
+        except Refusal as error:
+            respond(self.refused(error))
         except Exception as error:  # noqa: BLE001 - a fault of ours ends one request, not a connection
             respond(fault(error))
         return 0
@@ -130,7 +80,7 @@ class Acceptor:
                 respond(self._failed(result))
                 return
             try:
-                answer = Answer(202, tell(ids, result, first, self._label), JSON)
+                answer = Answer(202, tell(ids, result, first, self._log.durability), JSON)
             except Exception as error:  # noqa: BLE001 - others wait for the same frame
                 answer = fault(error)
             respond(answer)
@@ -152,37 +102,81 @@ class Acceptor:
         if isinstance(error, LogFull):
             self._backpressure.overflowed()
             return self.refused(self._backpressure.refusal(0))
-        self._watch.set()
+        self._log.look_now()
         if isinstance(error, AckUnknown):
             detail = "the log did not confirm it; send the same event again, with id and time"
             return self.refused(Refusal("ack_unknown", detail, retry_after_s=1))
-        return self.refused(_refusal_of(error))
+        return self.refused(refusal_of(error))
+
+    def refusal_of(self, size_bytes: int) -> Refusal | None:
+        """Return why a body of this size can't be taken now; None if it can."""
+        if self._log.refusal is None and size_bytes <= self._flusher.room_bytes:
+            return None
+        return self._log.refusal or self._backpressure.refusal(size_bytes)
+
+    def refused(self, refusal: Refusal) -> Answer:
+        """Return the answer to a request for events that is refused, and count it."""
+        self.counts.requests[refusal.code] += 1
+        return problem(refusal)
 
     async def start(self) -> None:
         """Connect and keep connected. Does not fail: `refusal` says what is wrong."""
         self._flusher.start()
-        await self._look()
+        await self._log.start()
         self._backpressure.start()
-        self._tasks = [asyncio.create_task(self._stay_connected(), name="log watch")]
 
     def refuse_new(self) -> None:
         """Refuse every request from now on; those already taken are still answered."""
-        self._closing = True
-        self._refusal = Refusal("shutting_down", "this server is stopping", retry_after_s=1)
+        self._log.end(Refusal("shutting_down", "this server is stopping", retry_after_s=1))
 
     async def drain(self) -> None:
         """Answer what was taken."""
         self.refuse_new()
         await self._flusher.drain()
-        await self._stop_tasks()
+        await self._stop_looking()
 
     async def close(self) -> None:
         """Disconnect. Whoever still waits for the log is told that nobody knows."""
         self.refuse_new()
-        await self._stop_tasks()
+        await self._stop_looking()
         await self._producer.close()
         await self._flusher.drain()
         await self._flusher.stop()
+
+    async def _stop_looking(self) -> None:
+        await self._log.close()
+        await self._backpressure.close()
+
+    @property
+    def refusal(self) -> Refusal | None:
+        """Why nothing can be accepted here; None if it can, or only has to wait for the backlog."""
+        return self._log.refusal
+
+    @property
+    def durability(self) -> str:
+        """What a 202 is worth: fsync, declared or memory; empty before the first connection."""
+        return self._log.durability
+
+    @property
+    def backlog(self) -> BacklogPart:
+        """What waits in the log, and whether more may be added."""
+        return self._backpressure.part()
+
+    @property
+    def counts(self) -> IngestCounts:
+        """What was counted since this process started."""
+        return self._flusher.counts
+
+    def values(self) -> Values:
+        """Return what metrics tell of this process."""
+        durability = self._producer.durability
+        lasts = durability is not None and durability.label != "memory"
+        return {
+            **self.counts.values(),
+            "evp_log_durable": lasts,
+            "evp_ingest_ready": self.refusal is None,
+            "evp_ingest_backlog_full": self._backpressure.full,
+        }
 
     def epochs(self) -> tuple[list[Epoch], list[Epoch]]:
         """Return this process's epochs to record: (those that are closed, those that may grow)."""
@@ -191,47 +185,3 @@ class Acceptor:
     def forget(self, closed: list[Epoch]) -> None:
         """Forget closed epochs that the store has recorded."""
         self._producer.forget(closed)
-
-    async def _stop_tasks(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._backpressure.close()
-
-    async def _stay_connected(self) -> None:
-        """Look at the log's settings now and then, and at once when an append failed."""
-        backoff = Backoff(longest_s=RECONNECT_LONGEST_S)
-        while True:
-            if self._refusal is None:
-                backoff.reset()
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(DURABILITY_CHECK_S):
-                        await self._watch.wait()
-            else:
-                await asyncio.sleep(backoff.next_s())
-            self._watch.clear()
-            await self._look()
-
-    async def _look(self) -> None:
-        before = self._refusal
-        try:
-            durability = await self._producer.connect()
-            if before is not None:
-                await self._backpressure.look()
-        except LogUnavailable as error:
-            now: Refusal | None = _refusal_of(error)
-        else:
-            now = None
-            self._label = durability.label
-        if self._closing:
-            return
-        self._refusal = now
-        if now is None and before is not None:
-            _log.info("accepting", durability=self.durability)
-        elif now is not None and (before is None or before.detail != now.detail):
-            _log.error("not accepting", code=now.code, reason=now.detail)
-
-
-def _refusal_of(error: LogUnavailable) -> Refusal:
-    code = "log_not_durable" if isinstance(error, LogNotDurable) else "log_unavailable"
-    return Refusal(code, str(error), retry_after_s=1)

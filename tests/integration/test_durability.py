@@ -13,7 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from evp.errors import AckUnknown, LogNotDurable
-from evp.server import accept
+from evp.server import logwatch
 from evp.settings import Settings
 from evp.stream import producer as producing
 from evp.stream.client import Link, LogRefused
@@ -128,7 +128,7 @@ async def test_wrong_setting_is_named_while_running(
     admin: Link, on_log: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ready, health, answers and the log name a setting that went wrong, and its mend."""
-    monkeypatch.setattr(accept, "DURABILITY_CHECK_S", 0.05)
+    monkeypatch.setattr(logwatch, "DURABILITY_CHECK_S", 0.05)
     async with serving(on_log) as server:
         await until(server.is_ready, what="the server accepts")
         with capture_logs() as lines:

@@ -18,7 +18,7 @@ from evp.engines.engine import free_port
 from evp.frame import OpenFrame
 from evp.http import Reply
 from evp.identity import canonical, event_id
-from evp.server import accept, health
+from evp.server import accept, health, logwatch
 from evp.settings import Settings
 from evp.storage.client import Database
 from evp.stream import client as log_client
@@ -162,7 +162,7 @@ async def test_settings_of_the_log_are_watched(
     log: Server, on_log: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A log that is set wrong while the server runs makes it refuse, set right accept again."""
-    monkeypatch.setattr(accept, "DURABILITY_CHECK_S", 0.05)
+    monkeypatch.setattr(logwatch, "DURABILITY_CHECK_S", 0.05)
     async with serving(on_log) as server:
         await until(server.is_ready, what="the server accepts")
         await configure(log.url, **{"maxmemory-policy": "allkeys-lru"})
