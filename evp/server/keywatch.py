@@ -138,7 +138,7 @@ class KeyWatch:
                     link, self._log_keys, self._db, keys.known, complete=keys.complete
                 )
         except LogUnavailable:
-            # What the store knows holds all the same: a log that is full takes no change.
+            # What the store knows holds all the same: a log may answer and yet take no change.
             await self._look_at_store()
             raise
         keys.learn(found, now_ms())

@@ -368,6 +368,9 @@ CHANGE_API_KEYS: Final = Script("""
 -- how many fields and values follow, these, and then the fields to be removed.
 -- Answer: 1, or 0 if somebody else has changed it: then nothing was done.
 if (redis.call('HGET', KEYS[1], 'version') or '') ~= ARGV[1] then return 0 end
+-- A removal needs no memory, and a script that has written is let go on: so a full server, too,
+-- learns that a key is revoked. An append fails first and leaves such a server as it is.
+redis.call('HDEL', KEYS[1], 'version')
 if ARGV[2] ~= '' then redis.call('HSET', KEYS[1], 'version', ARGV[2]) end
 local last = 3 + tonumber(ARGV[3])
 for i = 4, last, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
