@@ -26,7 +26,6 @@ def claim_stale(
 
     Example: evp claim-stale --min-idle 60000 --json
     """
-    import msgspec
     from rich.console import Console
 
     from evp.cli.context import EXIT_INTERRUPTED, run, start
@@ -50,8 +49,10 @@ def claim_stale(
             )
 
     account = run(claim())
-    text = msgspec.json.encode(account).decode() if json else claimed_line(account)
-    Output().say(text)
+    if json:
+        Output().say_json(account)
+    else:
+        Output().say(claimed_line(account))
     if account.interrupted:
         raise typer.Exit(EXIT_INTERRUPTED)
     raise typer.Exit(EXIT_OK if account.clean else EXIT_FINDING)

@@ -47,8 +47,6 @@ def list_(
     json: Json = False,
 ) -> None:
     """Count dead letters by reason, and show the newest."""
-    import msgspec
-
     from evp.cli.context import start
     from evp.cli.output import Output
     from evp.cli.replaying import filters_of
@@ -62,7 +60,7 @@ def list_(
     states = tuple(STATES) if everything else (DEAD,)
     listing = with_store(start(), lambda db: look(db, filters, limit, states=states))
     if json:
-        Output().say(msgspec.json.encode(listing).decode())
+        Output().say_json(listing)
     else:
         Output().print(listing_view(listing, REASONS), soft_wrap=True)
 

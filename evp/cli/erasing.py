@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import msgspec
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -55,6 +54,6 @@ def erase_and_tell(settings: Settings, wanted: Wanted, *, dry_run: bool, json: b
 
 def _report(erased: Erased, *, json: bool) -> None:
     if json:
-        Output().say(msgspec.json.encode(erased).decode())
+        Output().say_json(erased)
     else:
         Output().print(erased_view(erased), soft_wrap=True)

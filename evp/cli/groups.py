@@ -17,8 +17,6 @@ def list_groups(
 
     Example: evp groups list --json | jq '.[] | select(.pins)'
     """
-    import msgspec
-
     from evp.cli.context import run, start
     from evp.cli.output import Output
     from evp.groups import GroupBook, GroupRow
@@ -30,7 +28,7 @@ def list_groups(
 
     found, output = run(rows()), Output()
     if json:
-        output.say(msgspec.json.encode(found).decode())
+        output.say_json(found)
     else:
         output.print(group_table(found))
 

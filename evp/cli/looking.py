@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 
-import msgspec
 from rich.console import RenderableType
 from rich.live import Live
 from rich.text import Text
@@ -80,6 +79,6 @@ def _print(output: Output, found: Stats | LogUnavailable, *, json: bool) -> None
     if not json:
         output.print(_renderable(found))
     elif isinstance(found, Stats):
-        output.say(msgspec.json.encode(found).decode())
+        output.say_json_line(found)
     else:
-        output.say(msgspec.json.encode({"error": str(found)}).decode())
+        output.say_json_line({"error": str(found)})

@@ -25,6 +25,10 @@ class Output(Console):
         """Print a value as JSON that people can read as well."""
         self.say(msgspec.json.format(msgspec.json.encode(value)).decode())
 
+    def say_json_line(self, value: object) -> None:
+        """Print a value as JSON on a line of its own: one of several that follow each other."""
+        self.say(msgspec.json.encode(value).decode())
+
     def on_broken_pipe(self) -> None:
         """Go on unheard: the work of a command, and its exit code, don't depend on a reader."""
         self.quiet = True

@@ -110,12 +110,12 @@ def print_shown(shown: Shown, *, raw: bool, json: bool) -> None:
     fields = msgspec.to_builtins(shown.letter)
     fields |= {"what_to_do": shown.mend, "whole": shown.whole, "event": shown.event}
     fields["payload_hex"] = None if shown.payload is None else shown.payload[:most].hex()
-    output.say(msgspec.json.encode(fields).decode())
+    output.say_json(fields)
 
 
 def _report(account: Account, done: str, options: Options) -> int:
     if options.json:
-        Output().say(msgspec.json.encode(account).decode())
+        Output().say_json(account)
     elif not options.dry_run or account.missing:
         Output().print(account_view(account, done), soft_wrap=True)
     return EXIT_FINDING if account.refused or account.missing else EXIT_OK

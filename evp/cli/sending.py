@@ -113,7 +113,7 @@ def report(account: Account, *, json: bool) -> None:
     """Print what became of the events."""
     output = Output()
     if json:
-        output.say(msgspec.json.encode(account).decode())
+        output.say_json(account)
         return
     output.say(f"{account.accepted} accepted, {account.refused_count} refused")
     for code, count in sorted(account.refused.items()):

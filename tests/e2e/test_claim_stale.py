@@ -136,7 +136,8 @@ def test_told_to_stop_it_gives_back(
     with background(*command, environ=slowly, cwd=tmp_path, name="claim") as claim:
         until_now(lambda: "claim-stale-1" in names_in_log(shared, GROUP), what="it has begun")
         assert claim.stop(signal.SIGINT).code == 130
-        account = json.loads(claim.text.splitlines()[-1])
+        # The log of the command is above it.
+        account = json.loads("{" + f"\n{claim.text}".rpartition("\n{\n")[2])
     assert account["interrupted"]
     assert account["events"] < 4_000
     assert evp(*command, environ=shared, cwd=tmp_path).code == 0
