@@ -62,7 +62,9 @@ def _http_error(_request: AnyRequest, error: HTTPException) -> Response[bytes]:
     if isinstance(error, NotFoundException):
         return response(problem(Refusal("not_found", "there is nothing at this path")))
     if isinstance(error, MethodNotAllowedException):
-        allowed = (error.headers or {}).get("allow", "")
+        methods = (error.headers or {}).get("allow", "").split(", ")
+        # The guard makes a GET of each HEAD.
+        allowed = ", ".join([*methods, "HEAD"] if "GET" in methods else methods)
         answer = problem(Refusal("method_not_allowed", f"this path takes {allowed}"))
         return response(answer.plus(((b"allow", allowed.encode()),)))
     if isinstance(error, ValidationException):
