@@ -15,7 +15,15 @@ from typing import Any, NamedTuple
 from evp import running
 from evp.errors import SettingsError, SettingsProblem, UsageError, redact_url
 from evp.logs import MASK
-from evp.settings import JWT_SECRET_BYTES_MIN, PREFIX, PRODUCTION, ROWS, Row, Settings
+from evp.settings import (
+    API_KEY_SECRET_BYTES_MIN,
+    JWT_SECRET_BYTES_MIN,
+    PREFIX,
+    PRODUCTION,
+    ROWS,
+    Row,
+    Settings,
+)
 
 FILE_NAME = "evp.toml"
 API_KEY_FILE = "api_key"
@@ -156,6 +164,10 @@ def _check_relations(
         for name in _REQUIRED_IN_PRODUCTION:
             missing = origins[name] == "default"
             must(name, "", "to be set in production", holds=not missing)
+        for name, secret in (values.get("api_keys") or {}).items():
+            enough = len(secret.encode()) >= API_KEY_SECRET_BYTES_MIN
+            wanted = f"secrets of {API_KEY_SECRET_BYTES_MIN} bytes or more in production"
+            must("api_keys", f"{name}:{MASK}", wanted, holds=enough)
     secret = values.get("jwt_secret")
     if secret is not None:
         enough = len(secret.encode()) >= JWT_SECRET_BYTES_MIN

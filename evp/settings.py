@@ -22,6 +22,7 @@ PREFIX = "EVP_"
 PRODUCTION = "production"
 ID_FROM_TIME_TOO = "source+id+time"
 JWT_SECRET_BYTES_MIN = 32
+API_KEY_SECRET_BYTES_MIN = 16
 
 
 class Settings(Struct, frozen=True, kw_only=True):

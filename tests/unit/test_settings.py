@@ -17,7 +17,7 @@ PRODUCTION = {
     "EVP_REDIS_URL": "redis://log:6379",
     "EVP_MONGO_URL": "mongodb://store",
     "EVP_JWT_SECRET": "s" * 32,
-    "EVP_API_KEYS": "app:secret",
+    "EVP_API_KEYS": "app:" + "s" * 16,
 }
 
 
@@ -148,6 +148,15 @@ def test_production_requires_addresses_and_secrets(tmp_path: Path) -> None:
     required = {"EVP_REDIS_URL", "EVP_MONGO_URL", "EVP_JWT_SECRET"}
     assert set(problems(tmp_path, {"EVP_ENV": "production"})) == required
     load(tmp_path, PRODUCTION)
+
+
+def test_production_refuses_keys_that_can_be_guessed(tmp_path: Path) -> None:
+    """A key of a few characters is a convenience of development."""
+    short = {"EVP_API_KEYS": f"app:{'s' * 16},demo:{'s' * 15}"}
+    assert problems(tmp_path, PRODUCTION | short) == {
+        "EVP_API_KEYS": "secrets of 16 bytes or more in production"
+    }
+    load(tmp_path, short)
 
 
 def test_secrets_are_not_told(tmp_path: Path) -> None:
