@@ -8,12 +8,11 @@ import msgspec
 
 from evp.errors import Refusal
 from evp.server.parts import AnyRequest
-from evp.server.request import Hold, too_large
+from evp.server.request import Hold, require_utf8, too_large
 
 T = TypeVar("T")
 
-_JSON = "application/json"
-_CHARSETS = {"", "charset=utf-8", 'charset="utf-8"'}
+_JSON = b"application/json"
 
 
 async def read_body(request: AnyRequest, most_bytes: int, hold: Hold) -> bytes:
@@ -39,9 +38,10 @@ def content_type_of(request: AnyRequest) -> str:
 
 def decode_json(body: bytes, content_type: str, shape: type[T]) -> T:
     """Return what a JSON body says. Raises Refusal; `path` leads to the culprit."""
-    kind, _, parameters = content_type.lower().partition(";")
-    if kind.strip() != _JSON or parameters.strip() not in _CHARSETS:
-        raise Refusal("unsupported_media_type", f"send content-type {_JSON}")
+    kind, *parameters = content_type.lower().encode().split(b";")
+    if kind.strip() != _JSON:
+        raise Refusal("unsupported_media_type", f"send content-type {_JSON.decode()}")
+    require_utf8(parameters)
     try:
         return msgspec.json.decode(body, type=shape)
     except msgspec.ValidationError as error:

@@ -65,11 +65,16 @@ def media_of(path: bytes, content_type: bytes | None) -> Media:
     if media is None:
         wanted = ", ".join(known.decode() for known in media_by_kind)
         raise Refusal("unsupported_media_type", f"send one of these as content-type: {wanted}")
+    require_utf8(parameters)
+    return media
+
+
+def require_utf8(parameters: Iterable[bytes]) -> None:
+    """Raise Refusal `unsupported_media_type` if a content type, in lower case, is not UTF-8."""
     for parameter in parameters:
         name, _, value = parameter.strip().partition(b"=")
         if name == b"charset" and value.strip() not in _CHARSETS:
             raise Refusal("unsupported_media_type", "the charset must be UTF-8")
-    return media
 
 
 def media_of_request(path: bytes, headers: Headers) -> Media:
