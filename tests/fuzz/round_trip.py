@@ -7,11 +7,12 @@ from bson import Binary
 from bson.codec_options import CodecOptions
 from msgspec import UNSET
 
-from evp.clock import now
+from evp.clock import from_ms, now, to_ms
 from evp.cloudevents import decode_binary
 from evp.codec import Decoded, Media, decode
 from evp.documents import Admission
 from evp.errors import STATUS_BY_CODE, Refusal
+from evp.events import ATTRIBUTES, Event
 from evp.frame import Frame, OpenFrame, read_frame
 from evp.server.problem import problem
 from evp.sift import sift
@@ -21,6 +22,7 @@ _BATCHES = (Media.ARRAY, Media.NDJSON, Media.CLOUD_BATCH)
 _ADMISSION = Admission("fuzz", time_in_id=True)
 _CODEC: CodecOptions[dict[str, object]] = CodecOptions(tz_aware=True)
 _SRV = b"12345678"
+_KEPT = sorted(ATTRIBUTES - {"data", "source", "time", "timestamp", "specversion"})
 
 
 def check(data: bytes) -> None:
@@ -66,6 +68,9 @@ def _check_sifted(body: bytes, media: Media) -> None:
         _check_refusal(refusal)
         return
     assert rejected
+    assert list(rejected) == sorted(rejected)
+    assert {refusal.index for refusal in rejected.values()} == set(rejected)
+    assert max(rejected) < len(rejected) + len(good.events)
     frame = OpenFrame()
     made, carrier = frame.encode(good, _ADMISSION, batch=True)
     frame.join(made, carrier)
@@ -77,11 +82,22 @@ def _compare(decoded: Decoded, ids: list[bytes], frame: Frame) -> None:
     assert frame.ids == ids
     assert frame.count == len(decoded.events)
     assert sum(cell[2] for cell in frame.summary.cells) == frame.count
-    for id_, event, raw in zip(ids, decoded.events, frame.documents, strict=True):
+    for index, (id_, event, raw) in enumerate(
+        zip(ids, decoded.events, frame.documents, strict=True)
+    ):
         document = bson.decode(raw.raw, _CODEC)
-        assert document["_id"] == Binary(id_, 4)
-        assert document["type"] == event.type
-        if event.data is UNSET:
-            assert "data" not in document
-        else:
-            assert document["data"] == event.data
+        received_at = document.pop("received_at")
+        assert document.pop("_id") == Binary(id_, 4)
+        assert document.pop("frame_id") == frame.frame_id
+        time = event.time or event.timestamp
+        assert document.pop("time") == (from_ms(to_ms(time)) if time else received_at)
+        assert document.pop("source") == (event.source or _ADMISSION.default_source)
+        assert document == _as_sent(event) | decoded.extensions.get(index, {})
+
+
+def _as_sent(event: Event) -> dict[str, object]:
+    """Return what of an event is kept under its own name."""
+    given = {name: getattr(event, name) for name in _KEPT}
+    sent = {name: value for name, value in given.items() if value is not None}
+    # Only of data, null is something else than nothing.
+    return sent if event.data is UNSET else sent | {"data": event.data}
