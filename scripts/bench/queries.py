@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 from urllib.parse import urlencode, urlsplit
 
+import single_frames
 import systems
 from contenders import prefer_built_store
 from load import loadtest
@@ -156,7 +157,9 @@ def table(asked: Sequence[Asked]) -> str:
 def measure(flags: argparse.Namespace) -> None:
     """Fill, load and ask a stack of its own."""
     with fresh_folder() as folder, systems.start_evp(folder) as system:
-        if flags.stored:
+        if flags.single_frames:
+            single_frames.fill(system, flags.stored)
+        elif flags.stored:
             eps = min(FILL_EPS, flags.stored)
             seconds = flags.stored / eps
             loadtest(system, ["--eps", str(eps), "--duration", f"{seconds:.3f}s"])
@@ -177,6 +180,9 @@ def main() -> None:
     """Measure and print; progress on stderr, the table on stdout."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--stored", type=int, default=100_000, help="events to store before")
+    parser.add_argument(
+        "--single-frames", action="store_true", help="store each of them in a frame of its own"
+    )
     parser.add_argument("--eps", type=int, default=20_000, help="events a second that come in")
     parser.add_argument("--batch", type=int, default=100, help="events a request")
     parser.add_argument("--seconds", type=float, default=10.0, help="how long to ask")
