@@ -177,6 +177,10 @@ SEND_RETRY_AFTER_S_MAX = 30.0
 DEMO_STORED_S_MAX = 120.0
 #: Totals are summed again after at least this many times what the last sum took.
 TOTALS_COST_FACTOR = 10
+#: How long a group takes to drain is told by how it went within so many looks.
+DRAIN_WINDOW_LOOKS = 10
+#: Whoever looks again and again asks the log about its settings and memory this rarely, seconds.
+ENGINES_LOOK_S = 2.0
 #: A bucket of 10 s is closed this long after its end; its last frames are then settled, mostly.
 BUCKET_CLOSE_MS = 20_000
 #: Buckets that one fold sums up, and new ones that it finds.

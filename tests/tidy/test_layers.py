@@ -24,7 +24,10 @@ LAYERS: tuple[tuple[str, str], ...] = (
     ("adapters: one for each other side", "stream storage http"),
     (
         "services",
-        "balance server worker groups keybook stats verify sender demo dlq erasure loadtest users",
+        (
+            "balance server worker groups keybook state stats verify sender demo dlq erasure "
+            "loadtest users"
+        ),
     ),
     ("processes", "supervise engines"),
     ("views: structs in, renderables out", "views"),
