@@ -105,11 +105,16 @@ async def look(
     return listing
 
 
-async def show(db: Database, letter_id: str) -> Shown:
-    """Return one letter with all it holds. Raises NoSuchLetter and StoreUnavailable."""
+async def show(db: Database, letter_id: str, *, payload_bytes_max: int | None = None) -> Shown:
+    """Return one letter with all it holds, unless that is larger than `payload_bytes_max`.
+
+    Raises NoSuchLetter and StoreUnavailable.
+    """
     async for letters in dlq.walk(db, Filters(ids=(letter_id,)), STATES):
         for one in letters:
             shown = Shown(one, REASONS.get(one.reason, ""))
+            if payload_bytes_max is not None and one.payload_bytes > payload_bytes_max:
+                return shown
             body = (await dlq.bodies(db, [one])).get(one.id)
             if body is not None:
                 shown.whole = body.is_whole(one)

@@ -20,7 +20,7 @@ from evp.limits import DRAIN_WINDOW_LOOKS, ENGINES_LOOK_S, TOTALS_COST_FACTOR
 from evp.settings import Settings
 from evp.state import LogState, StoreState, log_state, store_state
 from evp.storage.account import Totals
-from evp.storage.client import close, connect, database
+from evp.storage.client import close, connect, database, reach
 from evp.storage.workers import WorkerRow, worker_rows
 from evp.stream.client import KeptLink, Link
 from evp.stream.info import LogFacts, log_facts
@@ -28,6 +28,8 @@ from evp.stream.keys import Keys
 
 #: A look waits this long for the store, seconds; the log's side is told without it.
 STORE_LOOK_S_MAX = 5.0
+#: It looks for a store that seems to be away for so long, seconds.
+STORE_REACH_S_MAX = 1.0
 
 
 class Rates(Struct):
@@ -98,6 +100,7 @@ class Collector:
         )
         try:
             async with asyncio.timeout(STORE_LOOK_S_MAX):
+                await reach(self._db, STORE_REACH_S_MAX)
                 await self._look_at_store(stats)
                 await self._sum(link)
         except StoreUnavailable as error:

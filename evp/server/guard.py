@@ -59,8 +59,10 @@ class Guard:
         ):
             await _send(preflight(headers.get(_ASKED_HEADERS)), send_on)
         elif scope.get("method") == "HEAD":
-            # The server sends no body after it.
-            await self._app(cast("Scope", {**scope, "method": "GET"}), receive, send_on)
+            # The server sends no body after it, and what would never end need not begin.
+            plain = [pair for pair in scope["headers"] if pair[0] != b"accept"]
+            changed = {**scope, "method": "GET", "headers": plain}
+            await self._app(cast("Scope", changed), receive, send_on)
         else:
             await self._app(scope, receive, send_on)
 
