@@ -89,13 +89,18 @@ Notify = Callable[[Account], None]
 
 
 async def look(
-    db: Database, filters: Filters, most: int, *, states: Collection[str] = (DEAD,)
+    db: Database,
+    filters: Filters,
+    most: int,
+    *,
+    states: Collection[str] = (DEAD,),
+    counted_max: int = DEAD_LETTERS_COUNTED_MAX,
 ) -> Listing:
     """Return how many letters there are, and the `most` newest. Raises StoreUnavailable."""
     listing = Listing()
     async for letters in dlq.walk(db, filters, states):
         for one in letters:
-            if listing.counted == DEAD_LETTERS_COUNTED_MAX:
+            if listing.counted == counted_max:
                 listing.more = True
                 return listing
             listing.counted += 1

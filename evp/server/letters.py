@@ -23,6 +23,7 @@ from evp.limits import DEAD_LETTER_SHOWN_BYTES_MAX
 from evp.server.limits import (
     ANSWER_KEEP_S,
     LETTER_HERE_BYTES_MAX,
+    LETTERS_COUNTED_MAX,
     READ_REACH_S_MAX,
     REPLAY_IDS_MAX,
     REPLAY_LETTERS_PER_S,
@@ -111,15 +112,16 @@ class Letters:
         self._reading = reading
         self._listings: Shared[Listing] = Shared(ANSWER_KEEP_S)
         self._replays = Turns(1, 0)
+        self._changes = 0
 
     async def page(self, filters: Filters, most: int) -> LettersPage:
         """Return how many there are, and the `most` newest; raises as `Reading.metrics`."""
 
         async def look() -> Listing:
             async with self._reading.asking() as db:
-                return await dlq.look(db, filters, most)
+                return await dlq.look(db, filters, most, counted_max=LETTERS_COUNTED_MAX)
 
-        found = await self._listings.get((filters, most), look)
+        found = await self._listings.get((self._changes, filters, most), look)
         ordered = sorted(found.by_reason.items(), key=lambda pair: (-pair[1], pair[0]))
         groups = [LetterGroup(name, count, REASONS.get(name, "")) for name, count in ordered]
         return LettersPage(found.counted, found.more, groups, found.letters)
@@ -154,7 +156,11 @@ class Letters:
         if asked.dry_run:
             return await self._count(filters, until)
         async with self._replays.one():
-            return Replay(until, more=False, account=await self._deliver(filters))
+            try:
+                return Replay(until, more=False, account=await self._deliver(filters))
+            finally:
+                # What was listed before is not what there is.
+                self._changes += 1
 
     async def close(self) -> None:
         """End what is under way."""
@@ -166,7 +172,9 @@ class Letters:
                 account = await dlq.select(db, filters, TO_REPLAY, dry_run=True)
                 more = False
             else:
-                found = await dlq.look(db, filters, 0, states=TO_REPLAY)
+                found = await dlq.look(
+                    db, filters, 0, states=TO_REPLAY, counted_max=LETTERS_COUNTED_MAX
+                )
                 account = Account(found.counted, found.by_reason, dry_run=True)
                 more = found.more
         account.finished = True

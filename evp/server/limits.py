@@ -161,8 +161,9 @@ LIVE_TYPES_MINUTES = 15
 LIVE_TYPES_MAX = 6
 #: Workers that a snapshot tells of.
 LIVE_WORKERS_MAX = 64
-#: Dead letters that a page has, and as many as it has unasked; how large one may be to be shown,
-#: or delivered by a server.
+#: Dead letters that a server counts, newest first: those of a page, and as many as it has unasked;
+#: how large one may be to be shown, or delivered by a server.
+LETTERS_COUNTED_MAX = 2_000
 LETTERS_PAGE_MAX = 100
 LETTERS_PAGE_USUAL = 20
 LETTER_HERE_BYTES_MAX = 512 * KIB

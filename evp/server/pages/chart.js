@@ -8,7 +8,7 @@ const LEFT = 52;
 const RIGHT = 12;
 const TOP = 10;
 const BOTTOM = 24;
-const TICKS = 4;
+const LEVELS = 4;
 export const SERIES_MAX = 7; // As many as the style sheet has colours and dashes for.
 
 function shape(tag, attributes = {}) {
@@ -27,13 +27,14 @@ export function niceCeiling(value) {
 /**
  * A chart in a `figure`.
  *
- * `format` writes values, `label` moments below the axis, `moment` those of the readout. Data is
+ * `format` writes values, `label` moments below the axis (`ticks` and one), `moment` those of the
+ * readout. Data is
  * {from, to, xs, series: [{name, values}], gap}: moments in ms, null where nothing is known; lines
  * break where two moments lie further apart than `gap`.
  */
 export class Chart {
-  constructor(figure, { title, unit = "", format, label, moment = label }) {
-    Object.assign(this, { figure, title, unit, format, label, moment, data: null, pickedMs: null });
+  constructor(figure, { title, unit = "", format, label, moment = label, ticks = 4 }) {
+    Object.assign(this, { figure, title, unit, format, label, moment, ticks, data: null, pickedMs: null });
     this.svg = shape("svg", { tabindex: "0", role: "img", height: HEIGHT });
     this.grid = this.svg.appendChild(shape("g", { class: "grid" }));
     this.lines = this.svg.appendChild(shape("g", { class: "lines" }));
@@ -92,14 +93,17 @@ export class Chart {
   #drawGrid() {
     const { from, to } = this.data;
     const marks = [];
-    for (let tick = 0; tick <= TICKS; tick += 1) {
-      const value = (this.top * tick) / TICKS;
+    for (let tick = 0; tick <= LEVELS; tick += 1) {
+      const value = (this.top * tick) / LEVELS;
       const y = this.#y(value);
       marks.push(shape("line", { x1: LEFT, x2: this.width - RIGHT, y1: y, y2: y }));
       if (tick % 2 === 0) marks.push(this.#text(LEFT - 8, y + 4, "end", this.format(value)));
-      const anchor = tick === 0 ? "start" : tick === TICKS ? "end" : "middle";
-      const ms = from + ((to - from) * tick) / TICKS;
-      if (tick % 2 === 0 || this.width > 420) marks.push(this.#text(this.#x(ms), HEIGHT - 6, anchor, this.label(ms, to)));
+    }
+    const step = this.width > 90 * this.ticks ? 1 : this.ticks;
+    for (let tick = 0; tick <= this.ticks; tick += step) {
+      const anchor = tick === 0 ? "start" : tick === this.ticks ? "end" : "middle";
+      const ms = from + ((to - from) * tick) / this.ticks;
+      marks.push(this.#text(this.#x(ms), HEIGHT - 6, anchor, this.label(ms, to)));
     }
     this.grid.replaceChildren(...marks);
   }

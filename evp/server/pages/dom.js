@@ -16,7 +16,7 @@ export function say(element, text) {
 }
 
 export function show(element, visible) {
-  if (element.hidden === visible) element.hidden = !visible;
+  element.toggleAttribute("hidden", !visible);
 }
 
 export function mark(element, name, value) {

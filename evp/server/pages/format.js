@@ -17,6 +17,13 @@ export const clockTime = (ms) => clock.format(ms);
 export const dayTime = (ms) => day.format(ms);
 export const fullTime = (text) => full.format(new Date(text));
 
+/** A moment of today by its time, an older one with its day. */
+export function when(text) {
+  const moment = new Date(text);
+  const today = moment.toDateString() === new Date().toDateString();
+  return today ? moment.toLocaleTimeString("en-GB") : `${dayTime(moment)}, ${clockTime(moment)}`;
+}
+
 /** Milliseconds: `12 ms`, `3.4 s`. */
 export function millis(ms) {
   if (ms == null) return UNKNOWN;

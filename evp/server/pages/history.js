@@ -62,7 +62,7 @@ export class History {
     }));
     const rest = found.series.map((step) => step.events - names.reduce((sum, name) => sum + (step.groups?.[name] ?? 0), 0));
     if (rest.some((events) => events > 0)) series.push({ name: "all others", values: rest });
-    this.chart.unit = `each ${found.interval}, by their own time`;
+    this.chart.unit = `each ${found.interval} by their own time; the last is not over`;
     say(this.chart.figure.querySelector("figcaption .dim"), this.chart.unit);
     const drawn = found.events > 0 ? xs : [];
     this.chart.draw({ from: xs[0], to: xs.at(-1), gap: Infinity, xs: drawn, series: drawn.length ? series : [] });

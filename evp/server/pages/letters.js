@@ -1,11 +1,12 @@
 // Dead letters: by reason, a look at one, and their replay after a question.
 
 import { $, make, say, show } from "./dom.js";
-import { bytes, count, fullTime, printable } from "./format.js";
+import { bytes, count, fullTime, printable, when } from "./format.js";
 import { askJson, postJson } from "./session.js";
 
-const LETTERS_SHOWN = 50;
+const LETTERS_SHOWN = 20;
 const AGAIN_MS = 5000;
+const COST_FACTOR = 10; // A store that takes long is asked less often.
 const BODY_CHARS_MAX = 100_000;
 
 export class Letters {
@@ -14,7 +15,7 @@ export class Letters {
     this.reason = null;
     this.dead = null;
     this.drawn = {};
-    this.lookedAt = -AGAIN_MS;
+    this.lookAgainAt = 0;
     for (const dialog of [$("letter"), $("replay")]) {
       dialog.addEventListener("click", (event) => {
         if (event.target.closest("[data-close]")) dialog.close();
@@ -27,32 +28,41 @@ export class Letters {
   /** Look anew where the number of dead letters is another one, every few seconds at most. */
   notice(dead) {
     if (dead === null || dead === this.dead) return;
-    if (performance.now() - this.lookedAt < AGAIN_MS) return;
+    if (performance.now() < this.lookAgainAt) return;
     this.dead = dead;
     this.refresh();
   }
 
   async refresh() {
-    this.lookedAt = performance.now();
+    const startedAt = performance.now();
+    this.lookAgainAt = Infinity;
     try {
-      const all = await askJson("/dead-letters?limit=0");
-      this.#drawGroups(all);
-      if (this.reason !== null) {
-        const query = new URLSearchParams({ reason: this.reason, limit: LETTERS_SHOWN });
-        this.#drawList(await askJson(`/dead-letters?${query}`));
-      }
+      this.#drawGroups(await askJson("/dead-letters?limit=0"));
+      await this.#refreshList();
       say($("dead-error"), "");
     } catch (error) {
-      this.dead = null; // The next snapshot tries again.
+      this.dead = null; // A snapshot to come tries again.
       say($("dead-error"), error.message);
     }
+    const now = performance.now();
+    this.lookAgainAt = now + Math.max(AGAIN_MS, COST_FACTOR * (now - startedAt));
   }
 
-  #drawGroups({ groups, more, counted }) {
+  async #refreshList() {
+    const reason = this.reason;
+    show($("dead-list"), reason !== null);
+    if (reason === null) return;
+    const query = new URLSearchParams({ reason, limit: LETTERS_SHOWN });
+    const found = await askJson(`/dead-letters?${query}`);
+    if (reason === this.reason) this.#drawList(found);
+  }
+
+  #drawGroups(all) {
+    const { groups, more, counted } = all;
     if (!this.#isNew("groups", [groups, this.mayReplay, this.reason])) return;
     const rows = groups.map((group) => {
       const open = this.reason === group.reason;
-      const look = button(open ? "Hide" : "Show", `look ${group.reason}`, () => this.#choose(open ? null : group.reason));
+      const look = button(open ? "Hide" : "Show", `look ${group.reason}`, () => this.#choose(open ? null : group.reason, all));
       look.setAttribute("aria-expanded", open);
       look.setAttribute("aria-label", `${open ? "Hide" : "Show"} letters with reason ${group.reason}`);
       const replay = button("Replay…", `replay ${group.reason}`, () => this.#askReplay({ reason: group.reason }));
@@ -63,19 +73,31 @@ export class Letters {
     });
     replaceRows($("dead-groups"), rows);
     show($("dead-none"), groups.length === 0 || more);
-    say($("dead-none"), more ? `More than ${count(counted)}: the newest of them are counted.` : "There are none.");
+    say($("dead-none"), more ? `There are more: counted are the newest ${count(counted)}.` : "There are none.");
   }
 
-  #choose(reason) {
+  /** Open or close the list of a reason; that shows at once, its letters once they are there. */
+  async #choose(reason, all) {
     this.reason = reason;
-    show($("dead-list"), reason !== null);
-    this.refresh();
+    this.#drawGroups(all);
+    if (reason !== null) {
+      say($("dead-list-title"), `Newest with reason ${reason}`);
+      say($("dead-list-more"), "Asking for them");
+      show($("dead-list-more"), true);
+      replaceRows($("dead-letters"), []);
+      this.drawn.list = null;
+    }
+    try {
+      await this.#refreshList();
+    } catch (error) {
+      say($("dead-list-more"), error.message);
+    }
   }
 
   #drawList({ letters, counted, more }) {
     say($("dead-list-title"), `Newest with reason ${this.reason}`);
-    show($("dead-list-more"), counted > letters.length);
-    say($("dead-list-more"), `and ${more ? "more than " : ""}${count(counted - letters.length)} older ones: evp dlq list shows them`);
+    show($("dead-list-more"), counted > letters.length || counted === 0);
+    say($("dead-list-more"), letters.length ? `and ${more ? "more than " : ""}${count(counted - letters.length)} older ones: evp dlq list shows them` : "There are none any more.");
     if (!this.#isNew("list", letters)) return;
     replaceRows(
       $("dead-letters"),
@@ -85,7 +107,7 @@ export class Letters {
         return make(
           "tr",
           {},
-          make("th", { scope: "row" }, fullTime(one.last_at)),
+          make("th", { scope: "row", class: "when" }, when(one.last_at)),
           make("td", { class: "foreign" }, printable(one.type ?? `entry ${one.entry}`)),
           make("td", { class: "foreign wide" }, printable(one.detail)),
           make("td", { class: "n" }, count(one.attempts)),
@@ -93,7 +115,6 @@ export class Letters {
         );
       }),
     );
-    show($("dead-list"), letters.length > 0);
   }
 
   async #look(id) {
@@ -108,27 +129,25 @@ export class Letters {
   }
 
   #drawLetter({ letter, what_to_do: mend, whole, event, payload_hex: hex }) {
-    const facts = {
-      id: letter.id,
+    drawFacts($("letter-facts"), {
       reason: letter.reason,
       "what to do": mend,
       "what was said": letter.detail,
       error: letter.error,
       type: letter.type,
       source: letter.source,
+      "last refused": fullTime(letter.last_at),
+    });
+    drawFacts($("letter-more"), {
+      id: letter.id,
       "event id": letter.event_id,
       stream: letter.stream,
       group: letter.group,
       entry: letter.entry,
       attempts: count(letter.attempts),
       "first refused": fullTime(letter.first_at),
-      "last refused": fullTime(letter.last_at),
       size: bytes(letter.payload_bytes),
-    };
-    const known = Object.entries(facts).filter(([, value]) => value != null && value !== "");
-    $("letter-facts").replaceChildren(
-      ...known.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", { class: "foreign" }, printable(value)))),
-    );
+    });
     say($("letter-body"), body(letter, whole, event, hex));
     show($("letter-replay"), this.mayReplay);
     $("letter-replay").onclick = () => {
@@ -204,6 +223,13 @@ export class Letters {
     this.drawn[name] = text;
     return !same;
   }
+}
+
+function drawFacts(list, facts) {
+  const known = Object.entries(facts).filter(([, value]) => value != null && value !== "");
+  list.replaceChildren(
+    ...known.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", { class: "foreign" }, printable(value)))),
+  );
 }
 
 function add(sum, account) {

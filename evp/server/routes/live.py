@@ -49,18 +49,15 @@ async def _stream(request: AnyRequest, _scope: Scope, receive: Receive, send: Se
             await asyncio.wait({pieces, leaving}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             await end(pieces, leaving)
-        if not pieces.cancelled() and (error := pieces.exception()) is not None:
-            if not isinstance(error, Refusal | TimeoutError):
-                raise error
-            _log.debug("a viewer is given up", reason=str(error) or "it takes nothing")
-            return
+        if not pieces.cancelled():
+            pieces.result()
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def _send_pieces(request: AnyRequest, viewer: Viewer, first: bytes, send: Send) -> None:
-    """Send what is new, at the pace of the viewer.
+    """Send what is new at the pace of the viewer, until it is over or may watch no more.
 
-    Raises Refusal once the viewer may not watch any more, TimeoutError if it takes nothing.
+    Raises TimeoutError if the viewer takes nothing.
     """
     piece: bytes | None = first
     ask_at_s = monotonic_s() + LIVE_AGAIN_S
@@ -68,7 +65,11 @@ async def _send_pieces(request: AnyRequest, viewer: Viewer, first: bytes, send: 
         async with asyncio.timeout(LIVE_STALL_S_MAX):
             await send({"type": "http.response.body", "body": piece, "more_body": True})
         if monotonic_s() >= ask_at_s:
-            await require_read(request)
+            try:
+                await require_read(request)
+            except Refusal as refusal:
+                _log.debug("a viewer may watch no more", reason=refusal.detail)
+                return
             ask_at_s = monotonic_s() + LIVE_AGAIN_S
         piece = await viewer.next()
 
