@@ -85,17 +85,7 @@ async def serve(
     live = Live(settings, reading, draining)
     letters = Letters(settings, reading)
     parts = Parts(
-        settings=settings,
-        acceptor=acceptor,
-        keys=keys,
-        bodies=bodies,
-        health=check,
-        people=people,
-        reading=reading,
-        exporter=exporter,
-        live=live,
-        letters=letters,
-        draining=draining,
+        settings, acceptor, keys, bodies, check, people, reading, exporter, live, letters, draining
     )
     server = Server(
         uvicorn.Config(
