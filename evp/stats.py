@@ -15,9 +15,11 @@ from evp import balance
 from evp.balance import Balance
 from evp.batch.tally import quantiles_ms
 from evp.clock import monotonic_s
-from evp.errors import StoreUnavailable
+from evp.errors import LogUnavailable, StoreUnavailable
 from evp.limits import DRAIN_WINDOW_LOOKS, ENGINES_LOOK_S, TOTALS_COST_FACTOR
+from evp.logs import get
 from evp.settings import Settings
+from evp.signals import end
 from evp.state import LogState, StoreState, log_state, store_state
 from evp.storage.account import Totals
 from evp.storage.client import close, connect, database, reach
@@ -26,10 +28,14 @@ from evp.stream.client import KeptLink, Link
 from evp.stream.info import LogFacts, log_facts
 from evp.stream.keys import Keys
 
-#: A look waits this long for the store, seconds; the log's side is told without it.
+#: The store has this long to answer a look, seconds; the log's side is told without it.
 STORE_LOOK_S_MAX = 5.0
 #: It looks for a store that seems to be away for so long, seconds.
 STORE_REACH_S_MAX = 1.0
+#: Summing what became of all events is given up after this, seconds; the sums of before are told.
+SUM_S_MAX = 30.0
+
+_log = get("evp.stats")
 
 
 class Rates(Struct):
@@ -53,7 +59,10 @@ class Latency(Struct):
 
 
 class Stats(Struct):
-    """One look. `store_error` tells why what the store knows is missing or old."""
+    """One look. `store_error` tells why what the store knows is missing or old.
+
+    `totals` and `balance` are those of the last sum, which is made now and then.
+    """
 
     stream: str
     group: str
@@ -74,19 +83,33 @@ class Collector:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._keys = Keys(settings.stream)
-        self._client = connect(settings, connections_max=1)
+        # One of them for the sums, which may take long.
+        self._client = connect(settings, connections_max=2)
         self._db = database(self._client, settings.mongo_db)
         self._link = KeptLink(settings.redis_url)
+        self._sum_link = KeptLink(settings.redis_url)
         self._looks: deque[LogFacts] = deque(maxlen=DRAIN_WINDOW_LOOKS)
         self._log_state = LogState()
         self._log_state_again_at_s = 0.0
-        self._store_version = ""
+        self._asking: asyncio.Task[None] | None = None
+        self._summing: asyncio.Task[None] | None = None
+        self._store_state: StoreState | None = None
+        self._store_error: str | None = None
+        self._workers: list[WorkerRow] = []
         self._totals: Totals | None = None
         self._balance: Balance | None = None
         self._sum_again_at_s = 0.0
 
-    async def look(self) -> Stats:
-        """Return how things stand now. Raises LogUnavailable."""
+    async def look(self, store_wait_s: float | None = None) -> Stats:
+        """Return how things stand now. Raises LogUnavailable.
+
+        What the store does not tell within `store_wait_s`, STORE_LOOK_S_MAX unless it is given,
+        is told as it was before, and the question goes on: a later look has the answer.
+        """
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._look_at_store(), name="look at the store")
+        if self._summing is None or self._summing.done():
+            self._summing = asyncio.create_task(self._sum(), name="sum")
         link = await self._link.get()
         facts = await log_facts(link, self._keys)
         self._looks.append(facts)
@@ -98,21 +121,19 @@ class Collector:
             rates=Rates(_accepted_per_s(self._looks)),
             log_state=await self._look_at_log(link),
         )
-        try:
-            async with asyncio.timeout(STORE_LOOK_S_MAX):
-                await reach(self._db, STORE_REACH_S_MAX)
-                await self._look_at_store(stats)
-                await self._sum(link)
-        except StoreUnavailable as error:
-            stats.store_error = str(error)
-        except TimeoutError:
-            stats.store_error = f"the store did not answer within {STORE_LOOK_S_MAX:g} s"
-        stats.totals, stats.balance = self._totals, self._balance
+        wait_s = STORE_LOOK_S_MAX if store_wait_s is None else store_wait_s
+        await asyncio.wait({self._asking, self._summing}, timeout=wait_s)
+        if store_wait_s is None:
+            # It ends about now, and says why there is no answer.
+            await asyncio.wait({self._asking})
+        self._add_what_the_store_told(stats)
         return stats
 
     async def close(self) -> None:
         """Close the connections."""
+        await end(*filter(None, (self._asking, self._summing)))
         await self._link.close()
+        await self._sum_link.close()
         await close(self._client)
 
     async def _look_at_log(self, link: Link) -> LogState:
@@ -122,24 +143,46 @@ class Collector:
             self._log_state_again_at_s = monotonic_s() + ENGINES_LOOK_S
         return self._log_state
 
-    async def _look_at_store(self, stats: Stats) -> None:
-        stats.store_state = await store_state(self._db, self._store_version)
-        self._store_version = stats.store_state.version
-        stats.workers = await worker_rows(self._db)
+    def _add_what_the_store_told(self, stats: Stats) -> None:
+        stats.store_state, stats.store_error = self._store_state, self._store_error
+        if stats.store_state is None and stats.store_error is None:
+            stats.store_error = "the store has not answered yet"
+        stats.workers = self._workers
         rates = stats.rates
         rates.stored_per_s = sum(one.stored_per_s for one in stats.workers)
         rates.duplicate_per_s = sum(one.duplicate_per_s for one in stats.workers)
         rates.dead_per_s = sum(one.dead_per_s for one in stats.workers)
         stats.latency_ms = _latency(stats.workers)
+        stats.totals, stats.balance = self._totals, self._balance
 
-    async def _sum(self, link: Link) -> None:
+    async def _look_at_store(self) -> None:
+        """Ask the store what it knows, and keep that, or why it can't be known."""
+        version = self._store_state.version if self._store_state else ""
+        try:
+            async with asyncio.timeout(STORE_LOOK_S_MAX):
+                await reach(self._db, STORE_REACH_S_MAX)
+                self._store_state = await store_state(self._db, version)
+                self._workers = await worker_rows(self._db)
+            self._store_error = None
+        except StoreUnavailable as error:
+            self._store_error = str(error)
+        except TimeoutError:
+            self._store_error = f"the store did not answer within {STORE_LOOK_S_MAX:g} s"
+
+    async def _sum(self) -> None:
         """Sum the outcomes, unless that was done a short while ago for what it costs."""
         started_at_s = monotonic_s()
         if started_at_s < self._sum_again_at_s:
             return
         group = self._settings.consumer_group
         try:
-            self._balance, self._totals = await balance.look(link, self._db, self._keys, group)
+            async with asyncio.timeout(SUM_S_MAX):
+                link = await self._sum_link.get()
+                found = await balance.look(link, self._db, self._keys, group)
+                self._balance, self._totals = found
+        except (LogUnavailable, StoreUnavailable, TimeoutError) as error:
+            # The look at either engine says what is wrong with it.
+            _log.debug("no sums now", reason=str(error))
         finally:
             # Also where it was given up: the next look would take as long.
             took_s = monotonic_s() - started_at_s

@@ -24,6 +24,7 @@ from evp.server.limits import (
     LIVE_HISTORY_S,
     LIVE_KEPT_S,
     LIVE_LOOK_S,
+    LIVE_STORE_WAIT_S,
     LIVE_TYPES_MAX,
     LIVE_TYPES_MINUTES,
     LIVE_TYPES_S,
@@ -130,6 +131,7 @@ class Live:
         self._types: TypeCounts | None = None
         self._kept_until_s = 0.0
         self._runs = False
+        self._closed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._encode = msgspec.json.Encoder().encode
 
@@ -171,7 +173,9 @@ class Live:
 
     async def close(self) -> None:
         """End the looks, and tell all who watch that it is over."""
-        await end(*self._tasks)
+        self._closed.set()
+        # Not cancelled: it has connections to close.
+        await asyncio.gather(*self._tasks)
 
     def _begin(self) -> None:
         self._runs = True
@@ -183,39 +187,40 @@ class Live:
 
     async def _run(self) -> None:
         """Look until nobody watches, or the server is about to stop."""
-        works = (self._look_on(), self._count_types(), _set(self._draining))
-        tasks = [asyncio.create_task(one, name="live") for one in works]
-        try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                if task.exception() is not None:
-                    _log.error("unexpected error", exc_info=task.exception())
-        finally:
-            # Whoever still watches has to come again, and starts anew.
-            self._runs = False
-            for viewer in self._viewers:
-                viewer.end()
-            await end(*tasks)
-
-    async def _look_on(self) -> None:
-        """Look once a second for as long as somebody watches, and for a short while after."""
         collector = Collector(self._settings)
+        works = (
+            self._look_on(collector),
+            self._count_types(),
+            _set(self._draining),
+            _set(self._closed),
+        )
+        tasks = [asyncio.create_task(one, name="live") for one in works]
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            if task.exception() is not None:
+                _log.error("unexpected error", exc_info=task.exception())
+        # Whoever still watches has to come again, and starts anew.
+        self._runs = False
+        for viewer in self._viewers:
+            viewer.end()
+        await end(*tasks)
+        await collector.close()
+
+    async def _look_on(self, collector: Collector) -> None:
+        """Look once a second for as long as somebody watches, and for a short while after."""
         try:
-            await collector.look()  # Rates need two.
+            await collector.look(LIVE_STORE_WAIT_S)  # Rates need two.
         except LogUnavailable as error:
             _log.debug("the log can't be looked at", reason=str(error))
-        try:
-            while self._viewers or monotonic_s() < self._kept_until_s:
-                started_at_s = monotonic_s()
-                self._tell(await self._look(collector))
-                await asyncio.sleep(max(0.0, started_at_s + LIVE_LOOK_S - monotonic_s()))
-        finally:
-            await collector.close()
+        while self._viewers or monotonic_s() < self._kept_until_s:
+            started_at_s = monotonic_s()
+            self._tell(await self._look(collector))
+            await asyncio.sleep(max(0.0, started_at_s + LIVE_LOOK_S - monotonic_s()))
 
     async def _look(self, collector: Collector) -> Snapshot:
         snapshot = Snapshot(now_ms(), types=self._types)
         try:
-            snapshot.stats = await collector.look()
+            snapshot.stats = await collector.look(LIVE_STORE_WAIT_S)
         except LogUnavailable as error:
             snapshot.log_error = str(error)
         else:

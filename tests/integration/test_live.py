@@ -41,9 +41,9 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     counted: Counter[str] = Counter()
     look = Collector.look
 
-    async def counting(collector: Collector) -> Stats:
+    async def counting(collector: Collector, store_wait_s: float) -> Stats:
         counted["looks"] += 1
-        return await look(collector)
+        return await look(collector, store_wait_s)
 
     monkeypatch.setattr(Collector, "look", counting)
     monkeypatch.setattr(module, "LIVE_LOOK_S", 0.05)
@@ -159,7 +159,7 @@ async def test_unexpected_error_ends_the_streams(
 ) -> None:
     """Whatever goes wrong in a look, nobody waits for ever; who comes again starts anew."""
 
-    async def broken(_collector: Collector) -> Stats:
+    async def broken(_collector: Collector, _store_wait_s: float) -> Stats:
         raise KeyError("planted")
 
     async with watched(settings) as (live, _):
