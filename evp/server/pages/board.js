@@ -9,6 +9,7 @@ const POINTS_MAX = 400;
 const GAP_MS = 8000; // A look at a store that is away takes some seconds.
 const SILENT_S = 10;
 const KEEPS_UP_S = 3;
+const OLD_SUM_S = 5; // Where there is much, it is summed up more rarely.
 const POINT = ["at", "accepted", "stored", "waiting", "oldest", "p50", "p99"];
 
 /** Ages below the live charts: `now`, `1 min`, `2.5 min`. */
@@ -47,7 +48,7 @@ export class Board {
       if (this.points.at(-1)?.at !== snapshot.at_ms) this.points.push(pointOf(snapshot, own));
       say($("stream"), printable(stats.stream));
       fillFacts($("tiles"), tiles(stats, own));
-      showBalance(stats);
+      showBalance(stats, snapshot.at_ms);
       showEngines(stats);
       showGroups(stats);
       showWorkers(stats, snapshot.workers_more);
@@ -100,7 +101,7 @@ function tiles(stats, own) {
     ["Accepted", `${rate(rates.accepted_per_s)}/s`, `${count(log.events_accepted)} in all`],
     ["Stored", away ? "–" : `${rate(rates.stored_per_s)}/s`, `${count(totals?.stored)} in all`],
     ["Waiting", count(waiting), waiting ? drain(own) : "nothing waits"],
-    ["Oldest waiting", waiting ? seconds(own.lag_s) : "–", waiting ? "since it was accepted" : ""],
+    ["Oldest waiting", waiting ? seconds(own.lag_s) : "–", waiting ? "since accepted" : ""],
     ["Until stored", latency ? millis(latency.p50) : "–", latency ? `p99 ${millis(latency.p99)}` : "nothing was stored lately"],
     ["Duplicates", count(totals?.duplicate), away ? "" : `${rate(rates.duplicate_per_s)}/s`],
     ["Dead letters", count(dead), away ? "" : `${rate(rates.dead_per_s)}/s`, dead ? "warn" : ""],
@@ -108,7 +109,7 @@ function tiles(stats, own) {
 }
 
 /** A queue that is short does not get shorter where as much comes as goes. */
-const keepsUp = (group) => group.drain_s == null && group.lag_s < KEEPS_UP_S;
+const keepsUp = (group) => group.drain_s !== 0 && group.lag_s < KEEPS_UP_S;
 
 function drain(group) {
   if (keepsUp(group)) return "workers keep up";
@@ -120,7 +121,7 @@ function drainCell(group) {
   return group.drain_s == null ? { text: "does not get less", level: "warn" } : seconds(group.drain_s);
 }
 
-function showBalance({ balance }) {
+function showBalance({ balance }, now) {
   if (!balance) return;
   const parts = [
     [balance.stored - balance.external, "stored"],
@@ -136,13 +137,14 @@ function showBalance({ balance }) {
   say($("balance-sum"), `${count(balance.accepted)} accepted ${sign} ${told.join(" + ")}`);
   const [level, text] = verdict(balance, sign);
   mark($("balance"), "level", level);
-  say($("balance-mark"), text);
+  const age = (now - Date.parse(balance.at)) / 1000;
+  say($("balance-mark"), age > OLD_SUM_S ? `${text}, ${seconds(age)} ago` : text);
 }
 
 function verdict({ unaccounted, unaccounted_max: most, unknown }, sign) {
   if (unaccounted) return ["bad", `✗ ${count(unaccounted)} unaccounted for: run evp verify`];
   if (most) return ["warn", `? ${count(unknown)} of unknown outcome, up to ${count(most)} may be missing: evp verify tells`];
-  return ["good", sign === "=" ? "✓ It adds up" : "✓ Nothing is missing; events are on their way"];
+  return ["good", sign === "=" ? "✓ It adds up" : "✓ Nothing was missing while events moved"];
 }
 
 function showEngines({ log, log_state: state, store_state: store, store_error: error }) {

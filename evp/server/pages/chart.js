@@ -17,11 +17,11 @@ function shape(tag, attributes = {}) {
   return element;
 }
 
-/** Return the next of 1, 2, 5, 10, 20 … that is not below `value`. */
+/** Return a round number that is not below `value`; its half is round as well. */
 export function niceCeiling(value) {
   if (!(value > 0)) return 1;
   const unit = 10 ** Math.floor(Math.log10(value));
-  return [1, 2, 5, 10].map((one) => one * unit).find((one) => one >= value * 0.9999);
+  return [1, 2, 3, 4, 5, 6, 8, 10].map((one) => one * unit).find((one) => one >= value * 0.9999);
 }
 
 /**

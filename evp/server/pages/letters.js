@@ -109,7 +109,7 @@ export class Letters {
           {},
           make("th", { scope: "row", class: "when" }, when(one.last_at)),
           make("td", { class: "foreign" }, printable(one.type ?? `entry ${one.entry}`)),
-          make("td", { class: "foreign wide" }, printable(one.detail)),
+          make("td", { class: "foreign wide" }, make("div", { class: "clamp" }, printable(one.detail))),
           make("td", { class: "n" }, count(one.attempts)),
           make("td", { class: "actions" }, look),
         );

@@ -13,7 +13,7 @@ const LINE_CHARS_MAX = 4_000_000;
  * Watch until `stop` is called.
  *
  * `on.history(points)` and `on.snapshot(snapshot)` get what comes; `on.state(name, detail)` is told
- * "connecting", "live", "away" (with the moment, ms, of the last answer), "busy" and "out".
+ * "connecting", "away" (with the moment, ms, of the last answer), "busy" and "out".
  */
 export function watch(on) {
   let current = new AbortController();
@@ -68,10 +68,7 @@ export function watch(on) {
 
   function deliver(event, data) {
     if (event === "history") on.history(JSON.parse(data));
-    if (event === "snapshot") {
-      on.state("live");
-      on.snapshot(JSON.parse(data));
-    }
+    if (event === "snapshot") on.snapshot(JSON.parse(data));
   }
 
   function pause(longestMs) {

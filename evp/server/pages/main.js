@@ -12,6 +12,8 @@ const TRY_AGAIN_MS = 2000;
 const STATES = {
   connecting: "Connecting",
   live: "Live",
+  "log-away": "Log away",
+  "store-away": "Store away",
   away: "No answer, trying again",
   busy: "Too many watch, trying again",
   out: "Logged out",
@@ -26,7 +28,7 @@ let heardAt = 0;
 function setState(name, since) {
   mark($("state"), "state", name);
   say($("state-text"), STATES[name]);
-  heardAt = name === "away" ? since : 0;
+  heardAt = name === "away" ? since : 0; // 0 where an answer has come.
   if (!heardAt) say($("state-since"), "");
   mark($("board"), "stale", name === "away" || name === "busy" ? "yes" : "no");
 }
@@ -46,6 +48,7 @@ function begin(me) {
   stop = watch({
     history: (points) => board.remember(points),
     snapshot(snapshot) {
+      setState(snapshot.log_error ? "log-away" : snapshot.stats.store_error ? "store-away" : "live");
       board.show(snapshot);
       letters.notice(snapshot.stats?.totals?.dead ?? null);
     },
@@ -81,7 +84,8 @@ $("login").querySelector("form").addEventListener("submit", async (event) => {
     const me = await logIn($("login-name").value, $("login-password").value);
     $("login-password").value = "";
     begin(me);
-    $("main").focus();
+    $("main").focus({ preventScroll: true });
+    scrollTo(0, 0);
   } catch (error) {
     say($("login-error"), told(error));
     $("login-password").select();
