@@ -9,7 +9,7 @@ const POINTS_MAX = 400;
 const GAP_MS = 8000; // A look at a store that is away takes some seconds.
 const SILENT_S = 10;
 const KEEPS_UP_S = 3;
-const OLD_SUM_S = 5; // Where there is much, it is summed up more rarely.
+const OLD_SUM_S = 5;
 const POINT = ["at", "accepted", "stored", "waiting", "oldest", "p50", "p99"];
 
 /** Ages below the live charts: `now`, `1 min`, `2.5 min`. */
@@ -47,7 +47,7 @@ export class Board {
       const own = stats.log.groups.find((group) => group.name === stats.group);
       if (this.points.at(-1)?.at !== snapshot.at_ms) this.points.push(pointOf(snapshot, own));
       say($("stream"), printable(stats.stream));
-      fillFacts($("tiles"), tiles(stats, own));
+      fillFacts($("tiles"), tiles(stats, own, snapshot.at_ms));
       showBalance(stats, snapshot.at_ms);
       showEngines(stats);
       showGroups(stats);
@@ -92,14 +92,14 @@ function pointOf({ at_ms: at, stats }, own) {
   };
 }
 
-function tiles(stats, own) {
+function tiles(stats, own, now) {
   const { rates, totals, latency_ms: latency, log } = stats;
   const away = Boolean(stats.store_error);
   const dead = totals?.dead ?? null;
   const waiting = own ? own.pending_events + own.lag_events : 0;
   return [
     ["Accepted", `${rate(rates.accepted_per_s)}/s`, `${count(log.events_accepted)} in all`],
-    ["Stored", away ? "–" : `${rate(rates.stored_per_s)}/s`, `${count(totals?.stored)} in all`],
+    ["Stored", away ? "–" : `${rate(rates.stored_per_s)}/s`, `${count(totals?.stored)} in all${ageOf(stats.balance, now)}`],
     ["Waiting", count(waiting), waiting ? drain(own) : "nothing waits"],
     ["Oldest waiting", waiting ? seconds(own.lag_s) : "–", waiting ? "since accepted" : ""],
     ["Until stored", latency ? millis(latency.p50) : "–", latency ? `p99 ${millis(latency.p99)}` : "nothing was stored lately"],
@@ -137,14 +137,19 @@ function showBalance({ balance }, now) {
   say($("balance-sum"), `${count(balance.accepted)} accepted ${sign} ${told.join(" + ")}`);
   const [level, text] = verdict(balance, sign);
   mark($("balance"), "level", level);
-  const age = (now - Date.parse(balance.at)) / 1000;
-  say($("balance-mark"), age > OLD_SUM_S ? `${text}, ${seconds(age)} ago` : text);
+  say($("balance-mark"), text + ageOf(balance, now));
+}
+
+/** How old sums are, where that is worth a word: where there is much, they are made more rarely. */
+function ageOf(balance, now) {
+  const age = balance ? (now - Date.parse(balance.at)) / 1000 : 0;
+  return age > OLD_SUM_S ? `, ${seconds(age)} ago` : "";
 }
 
 function verdict({ unaccounted, unaccounted_max: most, unknown }, sign) {
   if (unaccounted) return ["bad", `✗ ${count(unaccounted)} unaccounted for: run evp verify`];
   if (most) return ["warn", `? ${count(unknown)} of unknown outcome, up to ${count(most)} may be missing: evp verify tells`];
-  return ["good", sign === "=" ? "✓ It adds up" : "✓ Nothing was missing while events moved"];
+  return ["good", sign === "=" ? "✓ It adds up" : "✓ Nothing is missing"];
 }
 
 function showEngines({ log, log_state: state, store_state: store, store_error: error }) {

@@ -5,7 +5,7 @@ import { bytes, count, fullTime, printable, when } from "./format.js";
 import { askJson, postJson } from "./session.js";
 
 const LETTERS_SHOWN = 20;
-const AGAIN_MS = 5000;
+const AGAIN_MS = 2000;
 const COST_FACTOR = 10; // A store that takes long is asked less often.
 const BODY_CHARS_MAX = 100_000;
 
