@@ -26,6 +26,7 @@ LAYERS: tuple[tuple[str, str], ...] = (
         "services",
         "balance server worker groups keybook stats verify sender demo dlq erasure loadtest users",
     ),
+    ("looks at all of it", "doctor"),
     ("processes", "supervise engines"),
     ("views: structs in, renderables out", "views"),
     ("the edge", "cli"),

@@ -1,0 +1,71 @@
+"""What `evp doctor` shows: the worst first, lines that fit, commands in one piece, no escapes."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from evp.doctor.findings import Finding, Mended, Report, Unchecked
+from evp.views.doctor import report_view
+
+COMMAND = "redis-cli -h log.internal.example.com -p 6379 CONFIG SET maxmemory-policy noeviction --x"
+
+
+def finding(severity: str, **changes: str) -> Finding:
+    """Return a finding."""
+    fields = {"what": "the log evicts", "meaning": "it may go " * 20, "mend": "Let it refuse."}
+    return Finding(severity=severity, check="evicts", **fields | changes)  # type: ignore[arg-type]
+
+
+def text(report: Report, width: int = 80, *, colour: bool = False) -> str:
+    """Return what would be printed."""
+    stream = io.StringIO()
+    console = Console(file=stream, width=width, force_terminal=colour)
+    console.print(report_view(report, width), soft_wrap=True)
+    return stream.getvalue()
+
+
+def test_nothing_is_wrong() -> None:
+    """A clean report is one line."""
+    shown = text(Report("evp:events", "evp", 38))
+    assert shown == "evp:events, evp: nothing is wrong (38 of 38 checks made)\n"
+
+
+@pytest.mark.parametrize("width", [80, 60])
+def test_lines_fit_and_commands_are_whole(width: int) -> None:
+    """Prose is wrapped; a command stands on a line of its own, to be copied, however long."""
+    findings = [finding("error", command=COMMAND), finding("note")]
+    shown = text(Report("evp:events", "evp", 38, findings), width)
+    lines = shown.splitlines()
+    assert lines[0].startswith("evp:events, evp: 1 error, 1 note (38 of 38 checks")
+    assert f"    {COMMAND}" in lines
+    assert max(len(line) for line in lines if line.strip() != COMMAND) <= width
+    assert "\x1b" not in shown
+
+
+def test_names_of_others_do_no_harm() -> None:
+    """Neither escape codes nor markup in a name reach the terminal as such."""
+    evil = "\x1b[2Jgroup [red]x[/red]\n\x07"
+    report = Report("s", "d", 2, [finding("warning", what=evil, command=evil)])
+    report.not_checked = [Unchecked("aof_off", evil)]
+    report.away = {"log": evil}
+    report.mended = [Mended("evicts", [evil], evil)]
+    shown = text(report, 200)
+    assert "\x1b" not in shown
+    assert "\x07" not in shown
+    assert shown.count("[red]x[/red]") == 6
+
+
+def test_what_could_not_be_done_is_told() -> None:
+    """Engines that are away, checks that were refused for one reason, mends that failed."""
+    report = Report("s", "d", 4, away={"store": "no server"})
+    report.not_checked = [Unchecked("one", "no rights"), Unchecked("two", "no rights")]
+    report.mended = [Mended("evicts", ["set it"]), Mended("aof_off", failed="refused")]
+    lines = text(report).splitlines()
+    assert lines[0].endswith("(2 of 4 checks made)")
+    assert "The store is away: no server" in lines
+    assert "mended evicts: set it" in lines
+    assert "aof_off could not be mended: refused" in lines
+    assert "  one, two: no rights" in lines
