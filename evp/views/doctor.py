@@ -10,6 +10,7 @@ from rich.text import Text
 from evp.doctor.findings import Finding, Mended, Report
 
 _STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
+_ADDRESSES = {"log": "EVP_REDIS_URL", "store": "EVP_MONGO_URL"}
 _INDENT = "  "
 
 
@@ -19,7 +20,9 @@ def report_view(report: Report, width: int) -> RenderableType:
     To be printed without wrapping (`soft_wrap`).
     """
     parts = [_verdict(report, width)]
-    parts += [_prose(f"The {name} is away: {why}", width) for name, why in report.away.items()]
+    for name, why in report.away.items():
+        text = f"The {name} is away: {why.rstrip('.')}; `evp up` starts one, {_ADDRESSES[name]} "
+        parts.append(_prose(f"{text}names another one.", width))
     for mended in report.mended:
         parts += _mended(mended, width)
     for finding in report.findings:
@@ -37,7 +40,7 @@ def _verdict(report: Report, width: int) -> Text:
     ]
     worst = next((one for one in ("error", "warning") if report.count(one)), None)
     style = _STYLES[worst] if worst else "" if report.away else "green"
-    verdict = ", ".join(told) or "nothing is wrong"
+    verdict = ", ".join(told) or ("nothing was found" if report.not_checked else "nothing is wrong")
     text = f"{report.stream}, {report.database}: {verdict} ({made} of {report.checks} checks made)"
     return _prose(text, width, style=style)
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from evp import configuration
+from evp.cli.doctoring import Options, examine_and_tell
 from evp.doctor.findings import Finding, Mended, Report, Unchecked
+from evp.errors import UsageError
 from evp.views.doctor import report_view
 
 COMMAND = "redis-cli -h log.internal.example.com -p 6379 CONFIG SET maxmemory-policy noeviction --x"
@@ -65,7 +69,15 @@ def test_what_could_not_be_done_is_told() -> None:
     report.mended = [Mended("evicts", ["set it"]), Mended("aof_off", failed="refused")]
     lines = text(report).splitlines()
     assert lines[0].endswith("(2 of 4 checks made)")
-    assert "The store is away: no server" in lines
+    assert lines[0].startswith("s, d: nothing was found")
+    assert lines[1].startswith("The store is away: no server; `evp up` starts one, EVP_MONGO_URL")
     assert "mended evicts: set it" in lines
     assert "aof_off could not be mended: refused" in lines
     assert "  one, two: no rights" in lines
+
+
+def test_nobody_can_be_asked(tmp_path: Path) -> None:
+    """Without a terminal mending is refused before anything is looked at, unless --yes is given."""
+    settings = configuration.load({}, {}, cwd=tmp_path).settings
+    with pytest.raises(UsageError, match="--yes says that --fix is meant"):
+        examine_and_tell(settings, Options(fix=True, yes=False, json=False))
