@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from shlex import quote
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
 from evp.doctor.findings import ERROR, WARNING
-from evp.errors import LogUnavailable
+from evp.errors import LogUnavailable, redact_url
 from evp.settings import Settings
 from evp.storage.client import Database
 from evp.storage.inspection import SchemaGaps, schema_gaps
@@ -97,21 +97,29 @@ class Deployment:
 
     def redis_cli(self, command: str) -> str:
         """Return a command line that sends a command to the log; it asks for the password."""
-        url = urlsplit(self.settings.redis_url)
+        given, url = _addresses(self.settings.redis_url)
         parts = ["redis-cli", "-h", url.hostname or "127.0.0.1", "-p", str(url.port or 6379)]
+        number = url.path.strip("/")
+        parts += ["-n", number] if number.isdigit() and number != "0" else []
         parts += ["--tls"] if url.scheme == "rediss" else []
-        parts += ["--user", quote(url.username)] if url.username else []
-        parts += ["--askpass"] if url.password else []
+        parts += ["--user", quote(given.username)] if given.username else []
+        parts += ["--askpass"] if given.password else []
         return " ".join([*parts, command])
 
     def mongosh(self, script: str) -> str:
         """Return a command line that runs a script on the store; it asks for the password."""
-        url = urlsplit(self.settings.mongo_url)
-        # A password may hold an @; hosts can't.
-        hosts = url.netloc.rpartition("@")[2]
+        given, url = _addresses(self.settings.mongo_url)
         kept = {key: value for key, value in parse_qsl(url.query) if key in _PASSED_ON}
-        address = f"{url.scheme}://{hosts}/{self.settings.mongo_db}"
+        address = f"{url.scheme}://{url.netloc.rpartition('@')[2]}/{self.settings.mongo_db}"
         address += f"?{urlencode(kept)}" if kept else ""
         parts = ["mongosh", quote(address)]
-        parts += ["--username", quote(url.username)] if url.username else []
+        parts += ["--username", quote(given.username)] if given.username else []
         return " ".join([*parts, "--eval", quote(script)])
+
+
+def _addresses(url: str) -> tuple[SplitResult, SplitResult]:
+    """Return an address in parts, as given and without credentials: of it alone take the rest.
+
+    A password with a slash in it, not escaped, would be taken for host and path.
+    """
+    return urlsplit(url), urlsplit(redact_url(url))

@@ -19,6 +19,7 @@ Fix = Callable[[Deployment, Sequence[Finding]], Awaitable[list[str]]]
 """Mends what a check found; returns what it did. Raises EvpError if it can't."""
 
 _LOOK_S = 0.1
+_UNDER_WAY = ("aof_rewrite_in_progress", "aof_rewrite_scheduled")
 _REFUSED = "Servers that verify the log's settings accept nothing meanwhile (503 log_not_durable)."
 
 
@@ -198,14 +199,10 @@ async def turn_aof_on(at: Deployment, found: Sequence[Finding]) -> list[str]:
     done = await set_to("appendonly", "yes")(at, found)
     while True:
         server = ServerFacts(at.link)
-        under_way = [await server.number(f"aof_rewrite_{one}") for one in _UNDER_WAY]
-        if not any(under_way):
+        if not any([await server.number(one) for one in _UNDER_WAY]):
             break
         await asyncio.sleep(_LOOK_S)
     status = await server.info("aof_last_bgrewrite_status")
     if status != "ok":
         raise LogUnavailable(f"the log can't write its append-only file ({status}): see its log")
     return done
-
-
-_UNDER_WAY = ("in_progress", "scheduled")

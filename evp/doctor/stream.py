@@ -84,18 +84,20 @@ async def _missing_groups(at: Deployment) -> set[str]:
 
 async def group_pins(at: Deployment) -> list[Finding]:
     """Look whether a group by which nobody reads holds the log."""
-    furthest = max(((await at.log()).groups), key=lambda one: one.lag_s, default=None)
+    furthest = max((await at.log()).groups, key=lambda one: one.lag_s, default=None)
     if furthest is None or furthest.name == at.settings.consumer_group:
         return []  # Of the group that writes `nobody_works` tells.
-    last_ms = min((one.idle_ms for one in furthest.consumers), default=GROUP_SILENT_MS)
-    if furthest.lag_s * 1000 < GROUP_SILENT_MS or last_ms < GROUP_SILENT_MS:
+    last_ms = min((one.idle_ms for one in furthest.consumers), default=None)
+    is_read = last_ms is not None and last_ms < GROUP_SILENT_MS
+    if is_read or furthest.lag_s * 1000 < GROUP_SILENT_MS:
         return []
     waiting = furthest.pending_events + furthest.lag_events
+    last = "nobody reads by it" if last_ms is None else f"last read {last_ms / 1000:,.0f} s ago"
     return [
         Finding(
             severity=WARNING,
             what=f"group {furthest.name} holds {waiting:,} events in the log, the oldest for "
-            f"{furthest.lag_s:,.0f} s, and nobody reads by it",
+            f"{furthest.lag_s:,.0f} s; {last}",
             meaning="Nothing from there on can be trimmed: the log fills up, and then refuses.",
             mend="Start what reads by it; or delete it, if nobody will.",
             command=f"evp groups delete {furthest.name}",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from rich.console import Console
 
 from evp import configuration
 from evp.cli.doctoring import Options, examine_and_tell
+from evp.doctor.deployment import Deployment
 from evp.doctor.findings import Finding, Mended, Report, Unchecked
 from evp.errors import UsageError
 from evp.views.doctor import report_view
@@ -81,3 +83,20 @@ def test_nobody_can_be_asked(tmp_path: Path) -> None:
     settings = configuration.load({}, {}, cwd=tmp_path).settings
     with pytest.raises(UsageError, match="--yes says that --fix is meant"):
         examine_and_tell(settings, Options(fix=True, yes=False, json=False))
+
+
+@pytest.mark.parametrize("password", ["hidden", "hid/den", "hid@den", "hid:den"])
+def test_commands_hold_no_password(tmp_path: Path, password: str) -> None:
+    """A command to be pasted has address and user, and lets the program ask for the password."""
+    environ = {
+        "EVP_REDIS_URL": f"rediss://app:{password}@log.example:7000/2",
+        "EVP_MONGO_URL": f"mongodb://app:{password}@a.example:1,b.example/?tls=true&w=1",
+    }
+    settings = configuration.load(environ, {}, cwd=tmp_path).settings
+    at = Deployment(settings, cast("Any", None))
+    redis_cli, mongosh = at.redis_cli("PING"), at.mongosh('db.x.dropIndex("y")')
+    assert "hid" not in redis_cli + mongosh
+    assert "-h log.example -p 7000 -n 2 --tls" in redis_cli
+    assert redis_cli.endswith(" PING")
+    assert "mongodb://a.example:1,b.example/evp?tls=true" in mongosh
+    assert mongosh.endswith("""--eval 'db.x.dropIndex("y")'""")
