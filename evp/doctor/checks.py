@@ -1,7 +1,7 @@
 """All checks, in one table: what each asks, and what mends what it finds.
 
-A check is named by its function. It raises LogRefused, or StoreUnavailable with an
-answer of the server behind it, if it can't be made.
+A check is named by its function. It raises NotChecked, or what an engine that refuses
+makes `stream` and `storage` raise, if it can't be made.
 """
 
 from __future__ import annotations

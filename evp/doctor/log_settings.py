@@ -185,7 +185,7 @@ def set_to(name: str, value: str) -> Fix:
         done = f"set {name} to {value}"
         if not_kept is None:
             return [f"{done}, in the log's configuration file as well"]
-        how = "set it there too, or a restart forgets it"
+        how = "set it where the log is configured, or a restart forgets it"
         return [f"{done}; the log's configuration file can't be rewritten ({not_kept}): {how}"]
 
     return fix

@@ -5,9 +5,8 @@ from __future__ import annotations
 from evp.doctor.deployment import Deployment
 from evp.doctor.findings import ERROR, WARNING, Finding
 from evp.doctor.limits import FULL_SHARE, GROWN_BYTES_MIN, GROWN_TIMES
-from evp.errors import LogNotDurable
+from evp.errors import LogNotDurable, NotChecked
 from evp.limits import MIB
-from evp.stream.client import LogRefused
 from evp.stream.durability import require_commands
 from evp.stream.memory import memory
 
@@ -33,7 +32,7 @@ async def log_is_replica(at: Deployment) -> list[Finding]:
 async def too_old(at: Deployment) -> list[Finding]:
     """Look whether the log's server lacks a command that evp needs, whatever its version says."""
     if (await at.link.call("ROLE"))[0] == b"slave":
-        raise LogRefused("a replica takes nothing to try it with")
+        raise NotChecked("a replica takes nothing to try it with")
     try:
         await require_commands(at.link, at.keys)
     except LogNotDurable as error:
@@ -102,7 +101,7 @@ async def memory_filling(at: Deployment) -> list[Finding]:
     """Look whether the log comes near the mark above which nothing more is accepted."""
     seen = await memory(at.link)
     if seen is None:
-        raise LogRefused("the log hides its memory")
+        raise NotChecked("the log hides its memory")
     if seen.mark_bytes is None or seen.used_bytes < FULL_SHARE * seen.mark_bytes:
         return []
     used, mark = seen.used_bytes / MIB, seen.mark_bytes / MIB

@@ -8,7 +8,7 @@ from evp.clock import now_ms
 from evp.doctor.deployment import Deployment
 from evp.doctor.findings import ERROR, NOTE, WARNING, Finding
 from evp.doctor.limits import SKEW_MS_MAX
-from evp.errors import StoreUnavailable
+from evp.errors import NotChecked
 from evp.limits import CLOCK_SKEW_MS_MAX
 from evp.server.limits import CONNECTIONS_MAX, CONNECTIONS_REFUSED_MAX, FILES_KEPT
 from evp.settings import PRODUCTION
@@ -29,7 +29,7 @@ async def store_clock(at: Deployment) -> list[Finding]:
     before_ms = now_ms()
     theirs_ms, _ = await hello(at.db)
     if theirs_ms is None:
-        raise StoreUnavailable("the store does not tell its time")
+        raise NotChecked("the store does not tell its time")
     return _skew("store", theirs_ms, before_ms, now_ms())
 
 

@@ -15,7 +15,7 @@ from evp.doctor.deployment import Deployment
 from evp.doctor.findings import SEVERITIES, Finding, Mended, Report, Unchecked
 from evp.doctor.limits import CHECK_S_MAX, MEND_S_MAX
 from evp.doctor.log_settings import Fix
-from evp.errors import EvpError, LogUnavailable, StoreUnavailable
+from evp.errors import EvpError, LogUnavailable, NotChecked, StoreUnavailable
 from evp.settings import Settings
 from evp.storage.client import opened, ping
 from evp.storage.failures import was_refused
@@ -59,11 +59,13 @@ async def _make(check: Check, at: Deployment, report: Report) -> None:
     try:
         async with asyncio.timeout(CHECK_S_MAX):
             found = await check.look(at)
+    except NotChecked as error:
+        report.not_checked.append(Unchecked(check.name, str(error)))
     except (LogUnavailable, StoreUnavailable, TimeoutError) as error:
         why = str(error) or f"no answer within {CHECK_S_MAX:g} s"
         engine = await _lost(check, at, error)
         if engine is not None:
-            report.away[engine] = why
+            report.away[engine], why = why, f"the {engine} is away"
         report.not_checked.append(Unchecked(check.name, why))
     else:
         for one in found:
