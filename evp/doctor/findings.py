@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from msgspec import Struct, field
+
+from evp.doctor.limits import NAMED_MAX
 
 ERROR = "error"
 WARNING = "warning"
@@ -65,3 +69,9 @@ class Report(Struct):
     def fixable(self) -> list[Finding]:
         """The findings that `--fix` mends."""
         return [one for one in self.findings if one.fixable]
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names one after the other, and of more than NAMED_MAX how many more there are."""
+    more = f" and {len(names) - NAMED_MAX:,} more" if len(names) > NAMED_MAX else ""
+    return ", ".join(names[:NAMED_MAX]) + more

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from urllib.parse import parse_qsl, urlsplit
 
 from evp.doctor.deployment import Deployment
-from evp.doctor.findings import ERROR, NOTE, WARNING, Finding
-from evp.doctor.limits import NAMED_MAX
+from evp.doctor.findings import ERROR, NOTE, WARNING, Finding, listed
 from evp.settings import PRODUCTION
 from evp.storage import schema
 from evp.storage.failures import told
@@ -43,11 +42,10 @@ async def indexes_missing(at: Deployment) -> list[Finding]:
 def _missing(what: str, names: Sequence[str], meaning: str) -> list[Finding]:
     if not names:
         return []
-    more = f" and {len(names) - NAMED_MAX} more" if len(names) > NAMED_MAX else ""
     return [
         Finding(
             severity=WARNING,
-            what=f"{what} are missing: {', '.join(names[:NAMED_MAX])}{more}",
+            what=f"{what} are missing: {listed(names)}",
             meaning=f"{meaning} the first worker, and by each one that starts.",
             mend="Start a worker; or make them now.",
             command="evp doctor --fix",

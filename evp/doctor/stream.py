@@ -6,12 +6,11 @@ import asyncio
 from collections.abc import Sequence
 
 from evp.doctor.deployment import Deployment
-from evp.doctor.findings import ERROR, NOTE, WARNING, Finding
+from evp.doctor.findings import ERROR, NOTE, WARNING, Finding, listed
 from evp.doctor.limits import (
     AGAIN_S,
     GHOST_IDLE_MS,
     GROUP_SILENT_MS,
-    NAMED_MAX,
     TRIM_LATE_S,
     TRIM_LATE_SHARE,
     TRIMS_MAX,
@@ -126,13 +125,12 @@ async def _ghosts(at: Deployment, group: GroupFacts) -> list[ConsumerFacts]:
 def _ghost_finding(
     at: Deployment, group: GroupFacts, ghosts: list[ConsumerFacts], pending: int, *, is_known: bool
 ) -> Finding:
-    names = ", ".join(one.name for one in ghosts[:NAMED_MAX])
-    more = f" and {len(ghosts) - NAMED_MAX:,} more" if len(ghosts) > NAMED_MAX else ""
+    names = listed([one.name for one in ghosts])
     if not pending:
         return Finding(
             severity=NOTE,
             what=f"consumers of group {group.name} are gone, and nothing is pending under their "
-            f"names: {names}{more}",
+            f"names: {names}",
             meaning="They do no harm but to whoever looks at the group.",
             mend="A worker of the group removes them by itself.",
             command=f"evp claim-stale --group {group.name}",
@@ -145,8 +143,8 @@ def _ghost_finding(
         command = f"evp claim-stale --group {group.name}"
     return Finding(
         severity=WARNING,
-        what=f"consumers of group {group.name} are gone and left {pending:,} entries pending: "
-        f"{names}{more}",
+        what=f"consumers of group {group.name} are gone and left pending "
+        f"{'an entry' if pending == 1 else f'{pending:,} entries'}: {names}",
         meaning="Their events are not stored yet. Never remove these consumers by hand: what is "
         "pending under their names would go with them.",
         mend=mend,

@@ -9,8 +9,8 @@ from typing import Any
 from evp import dlq
 from evp.clock import now
 from evp.doctor.deployment import Deployment
-from evp.doctor.findings import ERROR, NOTE, WARNING, Finding
-from evp.doctor.limits import AGAIN_S, NAMED_MAX, WAITING_S_MAX
+from evp.doctor.findings import ERROR, NOTE, WARNING, Finding, listed
+from evp.doctor.limits import AGAIN_S, WAITING_S_MAX
 from evp.limits import GROUP_READ_MS, WORKER_SILENT_S
 from evp.storage.dlq import Filters
 from evp.storage.groups import writer
@@ -114,11 +114,11 @@ async def ledger_behind(at: Deployment) -> list[Finding]:
         lacking = [one for one in lacking if one in again]
     if not lacking:
         return []
-    named = ", ".join(one.srv.hex() for one in lacking[:NAMED_MAX])
+    named = listed([one.srv.hex() for one in lacking])
     return [
         Finding(
             severity=WARNING,
-            what=f"how far {len(lacking):,} server epochs got stands in the log alone: {named}",
+            what=f"how far server epochs got stands in the log alone: {named}",
             meaning="Servers that ended recorded it there, and none has carried it to the store. "
             "If the log is lost now, what they accepted last can't be proved to be missing.",
             mend="Start a server, which carries it within a minute; or carry it now.",
@@ -138,7 +138,7 @@ async def carry_ledger(at: Deployment, _found: Sequence[Finding]) -> list[str]:
     """Carry to the store what the log alone has. Raises LogUnavailable and StoreUnavailable."""
     lacking = await _unrecorded(at)
     await record_servers(at.db, [(one.srv, one.seq, one.events, one.unknown) for one in lacking])
-    return [f"carried how far {len(lacking):,} server epochs got to the store"]
+    return [f"carried to the store how far server epochs got: {len(lacking):,}"]
 
 
 async def dead_letters(at: Deployment) -> list[Finding]:
@@ -148,11 +148,11 @@ async def dead_letters(at: Deployment) -> list[Finding]:
         return []
     more = "more than " if listing.more else ""
     reasons = sorted(listing.by_reason.items(), key=lambda pair: -pair[1])
-    named = ", ".join(f"{count:,} {reason}" for reason, count in reasons[:NAMED_MAX])
+    named = listed([f"{count:,} {reason}" for reason, count in reasons])
     return [
         Finding(
             severity=WARNING,
-            what=f"{more}{listing.counted:,} dead letters wait: {named}",
+            what=f"dead letters wait: {more}{named}",
             meaning="Each is an accepted event that the store refused, with the reason.",
             mend="See what to do about each reason; then replay or purge them.",
             command="evp dlq list",

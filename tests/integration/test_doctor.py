@@ -336,7 +336,7 @@ async def test_consumers_that_are_gone(place: Place, monkeypatch: pytest.MonkeyP
     await asyncio.sleep(0.2)
     finding = await the_finding(settings, "ghost_consumers")
     assert (finding.severity, finding.fixable) == (WARNING, True)
-    assert finding.what.endswith("gone and left 2 entries pending: gone-1, gone-2")
+    assert finding.what.endswith("gone and left pending 2 entries: gone-1, gone-2")
     done = await mended(settings)
     assert done[0].startswith("took over 2 events")
     assert {"gone-1", "gone-2"} == {line.split()[2] for line in done if "removed" in line}
@@ -403,7 +403,7 @@ async def test_ledger_that_the_log_alone_has(place: Place, at_once: None) -> Non
     await record_epochs(place.link, place.keys, [record])
     finding = await the_finding(place.settings, "ledger_behind")
     assert (finding.fixable, record.srv.hex() in finding.what) == (True, True)
-    assert await mended(place.settings) == ["carried how far 1 server epochs got to the store"]
+    assert await mended(place.settings) == ["carried to the store how far server epochs got: 1"]
     [row] = await documents(place.db, schema.SERVERS)
     assert (row["_id"], row["seq"], row["events"]) == (record.srv, 3, 30)
 
