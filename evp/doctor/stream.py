@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from shlex import quote
 
 from evp.doctor.deployment import Deployment
 from evp.doctor.findings import ERROR, NOTE, WARNING, Finding, listed
@@ -35,7 +36,7 @@ async def wrong_type(at: Deployment) -> list[Finding]:
             what=f"key {key} holds a {kind}, not a {wanted}",
             meaning="Another program writes there: evp can neither append nor read.",
             mend="Let that program use another key, or give evp another stream (EVP_STREAM).",
-            command=at.redis_cli(f"TYPE '{key}'"),
+            command=at.redis_cli(f"TYPE {quote(key)}"),
         )
         for key, (kind, wanted) in (await wrong_types(at.link, at.keys)).items()
     ]
@@ -70,7 +71,7 @@ async def group_missing(at: Deployment) -> list[Finding]:
             what=f"group {name} is registered, and the stream does not have it",
             meaning="It may need everything, so nothing is trimmed, and the log fills up.",
             mend="Start its workers, which make it anew; or delete it for good.",
-            command=f"evp groups delete {name} --yes",
+            command=f"evp groups delete {quote(name)} --yes",
         )
         for name in sorted(missing)
     ]
@@ -99,7 +100,7 @@ async def group_pins(at: Deployment) -> list[Finding]:
             f"{furthest.lag_s:,.0f} s; {last}",
             meaning="Nothing from there on can be trimmed: the log fills up, and then refuses.",
             mend="Start what reads by it; or delete it, if nobody will.",
-            command=f"evp groups delete {furthest.name}",
+            command=f"evp groups delete {quote(furthest.name)}",
         )
     ]
 
@@ -133,14 +134,14 @@ def _ghost_finding(
             f"names: {names}",
             meaning="They do no harm but to whoever looks at the group.",
             mend="A worker of the group removes them by itself.",
-            command=f"evp claim-stale --group {group.name}",
+            command=f"evp claim-stale --group {quote(group.name)}",
             fixable=True,
         )
     if not is_known:
         mend, command = "They are another program's: let it take them over (XAUTOCLAIM).", ""
     else:
         mend = "Start a worker of the group, or take them over now."
-        command = f"evp claim-stale --group {group.name}"
+        command = f"evp claim-stale --group {quote(group.name)}"
     return Finding(
         severity=WARNING,
         what=f"consumers of group {group.name} are gone and left pending "

@@ -90,7 +90,7 @@ async def silent_worker(at: Deployment) -> list[Finding]:
             meaning="It hangs, or can't write to the store; what it has read is taken over only "
             "once it lets go.",
             mend="See its log; if it hangs, end it: another one takes its entries over.",
-            command=f"kill -TERM {row.get('pid', 'PID')}",
+            command=f"kill -TERM {row['pid']}" if isinstance(row.get("pid"), int) else "",
         )
         for one, row in sorted(silent.items())
     ]

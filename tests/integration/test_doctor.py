@@ -206,7 +206,8 @@ async def test_configuration_file_is_rewritten(
 
 
 async def memory_fills(place: Place) -> None:
-    """Give the log hardly more memory than it uses."""
+    """Give the log hardly more memory than it uses; so much that a script more is nothing."""
+    await place.link.call("SET", "filler", "x" * 20_000_000)
     told = (await place.link.call("INFO", "memory")).decode()
     used = int(told.partition("used_memory:")[2].split()[0])
     await place.link.call("CONFIG", "SET", "maxmemory", int(used * 1.9))
@@ -235,10 +236,10 @@ async def group_is_gone(place: Place) -> None:
 
 
 async def group_sleeps(place: Place) -> None:
-    """Make a group by which nobody has read since long ago."""
+    """Make a group by which nobody reads, with a name that no shell should run."""
     await add_old(place)
     await drain(place.settings)
-    await place.link.call("XGROUP", "CREATE", place.settings.stream, "analytics", "0")
+    await place.link.call("XGROUP", "CREATE", place.settings.stream, "a; reboot", "0")
 
 
 async def nobody_is_there(place: Place) -> None:
@@ -290,7 +291,7 @@ FOR_PEOPLE: list[tuple[str, str, str, Plant]] = [
     ("wrong_type", ERROR, "TYPE", key_is_taken),
     ("newer_frames", ERROR, "", frames_are_newer),
     ("group_missing", ERROR, "evp groups delete lost --yes", group_is_gone),
-    ("group_pins", WARNING, "evp groups delete analytics", group_sleeps),
+    ("group_pins", WARNING, "evp groups delete 'a; reboot'", group_sleeps),
     ("nobody_works", ERROR, "evp work", nobody_is_there),
     ("other_writer", ERROR, "evp work --take-over", another_group_writes),
     ("dead_letters", WARNING, "evp dlq list", event_is_dead),
