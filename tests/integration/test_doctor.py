@@ -13,6 +13,7 @@ import msgspec
 import psutil
 import pytest
 
+from evp.cli.doctoring import Options, examine_and_tell
 from evp.clock import now, now_ms
 from evp.doctor import log_state, machine, run, stream, work
 from evp.doctor.checks import CHECKS
@@ -639,6 +640,19 @@ async def test_log_that_hangs(place: Place, log: Server, monkeypatch: pytest.Mon
         report = await examined(place.settings)
     assert report.away == {"log": "no answer within 0.7 s"}
     assert {one.why for one in report.not_checked} == {"the log is away"}
+
+
+def test_both_are_away(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without log and store the command ends with 3, says so, and what it could not look at."""
+    monkeypatch.setattr(client, "STORE_SELECT_MS_MAX", 200)
+    nobody = changed(settings, redis_url=NOBODY_LOG, mongo_url=NOBODY_STORE)
+    assert examine_and_tell(nobody, Options(fix=True, yes=True, json=False)) == 3
+    told = capsys.readouterr().out
+    assert "The log is away: can't reach the log at redis://127.0.0.1:1/0" in told
+    assert "The store is away" in told
+    assert max(map(len, told.splitlines())) <= 80
 
 
 def test_every_check_is_planted() -> None:
