@@ -130,8 +130,7 @@ def _ghost_finding(
     if not pending:
         return Finding(
             severity=NOTE,
-            what=f"consumers of group {group.name} are gone, and nothing is pending under their "
-            f"names: {names}",
+            what=f"consumers of group {group.name} are gone, and own nothing: {names}",
             meaning="They do no harm but to whoever looks at the group.",
             mend="A worker of the group removes them by itself.",
             command=f"evp claim-stale --group {quote(group.name)}",
@@ -144,8 +143,8 @@ def _ghost_finding(
         command = f"evp claim-stale --group {quote(group.name)}"
     return Finding(
         severity=WARNING,
-        what=f"consumers of group {group.name} are gone and left pending "
-        f"{'an entry' if pending == 1 else f'{pending:,} entries'}: {names}",
+        what=f"consumers of group {group.name} are gone: {names}; entries pending under their "
+        f"names: {pending:,}",
         meaning="Their events are not stored yet. Never remove these consumers by hand: what is "
         "pending under their names would go with them.",
         mend=mend,

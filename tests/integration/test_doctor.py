@@ -338,7 +338,7 @@ async def test_consumers_that_are_gone(place: Place, monkeypatch: pytest.MonkeyP
     await asyncio.sleep(0.2)
     finding = await the_finding(settings, "ghost_consumers")
     assert (finding.severity, finding.fixable) == (WARNING, True)
-    assert finding.what.endswith("gone and left pending 2 entries: gone-1, gone-2")
+    assert finding.what.endswith("gone-1, gone-2; entries pending under their names: 2")
     done = await mended(settings)
     assert done[0].startswith("took over 2 events")
     assert {"gone-1", "gone-2"} == {line.split()[2] for line in done if "removed" in line}
