@@ -26,7 +26,7 @@ LAYERS: tuple[tuple[str, str], ...] = (
         "services",
         (
             "balance server worker groups keybook state stats verify sender demo dlq erasure "
-            "loadtest users"
+            "loadtest users group_describe group_reset"
         ),
     ),
     ("processes", "supervise engines"),
