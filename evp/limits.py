@@ -136,6 +136,9 @@ DEAD_LETTERS_PAGE_MAX = 500
 DEAD_LETTERS_BYTES_TARGET = 16 * MIB
 #: `evp dlq list` counts so many, newest first, and says where there are more.
 DEAD_LETTERS_COUNTED_MAX = 10_000
+#: `evp dlq top` looks at so many, newest first, and puts them into so many groups.
+DEAD_LETTERS_GROUPED_MAX = 100_000
+DEAD_LETTER_GROUPS_MAX = 1_000
 #: Letters that a report names; of the others it tells the number.
 DEAD_LETTERS_NAMED_MAX = 20
 #: `evp dlq show` shows this much of a payload, unless all of it is asked for.
