@@ -30,14 +30,14 @@ end
 
 -- How many entries were ever added up to an id, by which XINFO tells the lag; -1: nobody knows.
 -- All that were added less those behind the id. These are counted in the index, up to a bound,
--- if it has a mark for each entry and no entry of them was deleted.
+-- if it has a mark for each entry and none of the entries was deleted.
 local function entries_read(stream, index, id, most)
   if redis.call('TYPE', stream).ok ~= 'stream' then return -1 end
   local facts, flat = {}, redis.call('XINFO', 'STREAM', stream)
   for i = 1, #flat, 2 do facts[flat[i]] = flat[i + 1] end
   local first, from = next_after(stream, '0-0'), next_after(stream, id)
   if from == '' then return facts['entries-added'] end
-  if not before(facts['max-deleted-entry-id'], from) then return -1 end
+  if not before(facts['max-deleted-entry-id'], first) then return -1 end
   if from == first then return facts['entries-added'] - facts.length end
   if redis.call('XLEN', index) ~= facts.length or next_after(index, '0-0') ~= first then
     return -1

@@ -17,15 +17,16 @@ _LINE_CHARS_MAX = 120
 def top_view(top: Top) -> RenderableType:
     """Return the groups, each with its newest letter and the commands that take hold of it."""
     more = "more than " if top.more else ""
-    letters = f"{top.counted:,} dead letter{'' if top.counted == 1 else 's'}"
-    groups = f"{top.groups_total:,} group{'' if top.groups_total == 1 else 's'}"
+    letters, groups = _many(top.counted, "dead letter"), _many(top.groups_total, "group")
     parts: list[RenderableType] = [Text(f"{more}{letters}, {groups} by {top.by.value}")]
     parts += [_group(one, top) for one in top.groups]
     hidden = top.groups_total - len(top.groups)
     if hidden:
-        parts.append(Text(f"and {hidden:,} smaller groups: --limit shows more", style="dim"))
+        smaller = _many(hidden, "smaller group")
+        parts.append(Text(f"and {smaller}: --limit shows more", style="dim"))
     if top.others:
-        parts.append(Text(f"and {top.others:,} letters of groups beyond those", style="dim"))
+        others = _many(top.others, "letter")
+        parts.append(Text(f"and {others} of groups that were too many", style="dim"))
     return Group(*parts)
 
 
@@ -44,6 +45,10 @@ def _group(group: DeadGroup, top: Top) -> Text:
     if group.select is not None and printable(group.select) == group.select:
         lines.append(f"evp dlq replay {group.select}")
     return Text(f"\n{_INDENT}".join(filter(None, lines)))
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _short(text: str) -> str:

@@ -44,7 +44,7 @@ def description_view(found: Described) -> RenderableType:
         parts.append(plain_table([_member(one, found.at) for one in found.consumers]))
     hidden = found.consumers_total - len(found.consumers)
     if hidden > 0:
-        parts.append(Text(f"and {hidden:,} consumers more"))
+        parts.append(Text(f"and {hidden:,} more"))
     if found.store_error is not None:
         parts.append(Text(f"without the store: {printable(found.store_error)}", style="yellow"))
     return Group(*parts)
@@ -164,7 +164,7 @@ def _held(log: LogSpan) -> list[str]:
     if log.trimmed_events:
         kept = f"{log.retention_s:,} s or {log.retention_bytes / MIB:,.0f} MiB"
         lines.append(
-            f"            {log.trimmed_events:,} before that are trimmed for good: of what is"
+            f"  trimmed   {log.trimmed_events:,} events for good; of what is done it keeps"
         )
-        lines.append(f"            done it keeps {kept}, whichever is less")
+        lines.append(f"            {kept} (EVP_LOG_RETENTION_S, EVP_LOG_RETENTION_BYTES)")
     return lines

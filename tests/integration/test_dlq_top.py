@@ -104,8 +104,8 @@ async def test_it_is_bounded(db: Database, monkeypatch: pytest.MonkeyPatch) -> N
     assert (found.groups_total, len(found.groups), found.others) == (3, 2, 2)
     shown = text(top_view(found))
     assert "8 dead letters, 3 groups by error" in shown
-    assert "and 1 smaller groups: --limit shows more" in shown
-    assert "and 2 letters of groups beyond those" in shown
+    assert "and 1 smaller group: --limit shows more" in shown
+    assert "and 2 letters of groups that were too many" in shown
     monkeypatch.setattr("evp.dlq_top.DEAD_LETTERS_GROUPED_MAX", 5)
     found = await grouped(db)
     assert (found.counted, found.more) == (5, True)

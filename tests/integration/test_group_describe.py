@@ -93,7 +93,7 @@ async def test_position_and_consumers(
     monkeypatch.setattr("evp.group_describe.GROUP_CONSUMERS_NAMED_MAX", 1)
     found = await described(settings)
     assert (told(found), found.consumers_total) == ([("dead", State.GONE, 2, None)], 2)
-    assert "and 1 consumers more" in text(description_view(found))
+    assert "and 1 more" in text(description_view(found))
 
 
 async def test_a_group_that_has_done_all(settings: Settings, link: Link, db: Database) -> None:
