@@ -51,4 +51,4 @@ def print_top(found: Top, *, json: bool) -> None:
     if json:
         Output().say_json(found)
     else:
-        Output().print(top_view(found), soft_wrap=True)
+        Output().print(top_view(found), crop=False)

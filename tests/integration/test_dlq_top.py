@@ -12,6 +12,7 @@ from bson import Binary, ObjectId
 
 from evp import dlq as service
 from evp.cli.replaying import filters_of
+from evp.cli.topping import print_top
 from evp.dlq_top import By, Top, top
 from evp.storage.client import Database
 from evp.storage.dlq import Filters
@@ -134,3 +135,12 @@ async def test_view(db: Database) -> None:
     assert f"invalid_entry {group.key}" in text(top_view(found))
     assert f"evp dlq replay --error {group.key}\n" in text(top_view(found))
     assert text(top_view(Top(By.ERROR))) == "0 dead letters, 0 groups by error\n"
+
+
+async def test_commands_are_never_broken(db: Database, capsys: pytest.CaptureFixture[str]) -> None:
+    """On a narrow terminal what is said is wrapped; a command stays one line, to be copied."""
+    await put(db, 1, type="long " * 30, detail="said " * 30)
+    print_top(await grouped(db, By.TYPE), json=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert f"    evp dlq replay --type '{'long ' * 30}'" in lines
+    assert max(len(line) for line in lines[1:] if "said" in line) <= 80
