@@ -20,7 +20,7 @@ from evp.storage.client import Database, Document, opened, reach
 from evp.storage.ledger import live_workers, worker_records
 from evp.stream.client import Link
 from evp.stream.groups import registered_groups
-from evp.stream.info import ConsumerFacts, GroupFacts, log_facts
+from evp.stream.info import ConsumerFacts, GroupFacts, log_facts, unsettled
 from evp.stream.keys import Keys
 from evp.stream.positions import in_order, standing
 from evp.stream.slots import held
@@ -126,7 +126,7 @@ async def describe(settings: Settings, name: str) -> Described:
             registered=told.registered,
             last_delivered=None,
             first_unacked=None,
-            lag_events=facts.events_accepted,
+            lag_events=0,
             lag_s=0.0,
             pending_entries=0,
             pending_events=0,
@@ -134,7 +134,9 @@ async def describe(settings: Settings, name: str) -> Described:
             consumers=await _members(link, keys, name, consumers, told),
             store_error=told.error,
         )
-        if group is not None:
+        if group is None:
+            described.lag_events = (await unsettled(link, keys, name)).events
+        else:
             await _add_position(link, keys, group, described)
     return described
 

@@ -148,6 +148,7 @@ class Resetter:
 
     async def _meaning(self, seen: Standing, notify: Notify, *, force: bool) -> Reset:
         settings, moved = self._settings, seen.there.events_before - seen.here.events_before
+        reader = await active_reader(self._link, self._db, self._keys, self._group)
         writes = await GroupBook(settings, self._db).writes(self._group)
         missing = await self._missing(seen, notify) if writes else 0
         reset = Reset(
@@ -171,7 +172,6 @@ class Resetter:
                 settings.log_retention_bytes,
             ),
         )
-        reader = await active_reader(self._link, self._db, self._keys, self._group)
         if reader is not None:
             reset.refused = reader
         elif missing and not force:

@@ -109,7 +109,9 @@ async def test_a_worker_whose_group_is_lost(
     settings: Settings, keys: Keys, link: Link, db: Database, slot: Slot
 ) -> None:
     """A group that the log lost is told as missing, with the worker that will make it again."""
-    await append_events(settings, 3)
+    await append_events(settings, 4)
+    for name in (keys.stream, keys.index):
+        await link.call("XTRIM", name, "MAXLEN", 3)
     found = await described(settings)
     assert (found.exists, found.lag_events) == (False, 3)
     assert told(found) == [("worker-1", State.LOST, 0, "box")]
