@@ -12,7 +12,8 @@ from rich.text import Text
 
 from evp.dlq import Account, Listing, Shown
 from evp.storage.dlq import Letter
-from evp.views.tables import plain_table, printable
+from evp.views.tables import plain_table
+from evp.views.untrusted import printable
 
 _INDENT = "    "
 #: What a list shows of a detail; `show` has all of it.

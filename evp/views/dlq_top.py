@@ -9,7 +9,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from evp.dlq_top import DeadGroup, Top
-from evp.views.tables import printable
+from evp.views.untrusted import printable
 
 _INDENT = 4
 _NAME_CHARS_MAX = 120

@@ -12,7 +12,8 @@ from evp.group_describe import Described, Member
 from evp.group_reset import LogSpan, Mark, Position, Reset
 from evp.groups import GroupRow
 from evp.limits import MIB
-from evp.views.tables import plain_table, printable
+from evp.views.tables import plain_table
+from evp.views.untrusted import printable
 
 _BEGINNING = "the beginning"
 

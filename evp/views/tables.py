@@ -1,4 +1,4 @@
-"""Tables and texts that read well on a terminal of any width."""
+"""Tables that read well on a terminal of any width."""
 
 from __future__ import annotations
 
@@ -17,11 +17,3 @@ def plain_table(rows: Sequence[Mapping[str, str]]) -> Table:
     for row in rows:
         table.add_row(*map(Text, row.values()))
     return table
-
-
-def printable(value: object) -> str:
-    """Return a text of somebody else's so that no terminal takes it for a command."""
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode()
-        for char in str(value)
-    )
