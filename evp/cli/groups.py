@@ -115,7 +115,7 @@ def reset(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Set a group to another place of the log, from where it is delivered everything again.
+    """Set a group to another place of the log: what it is delivered next begins there.
 
     Going back does no harm: what is stored already is recognised. Going forward skips
     events. Nobody may read by the group meanwhile.
