@@ -16,7 +16,7 @@ LAYERS: tuple[tuple[str, str], ...] = (
         "no I/O of their own",
         (
             "identity logs settings api_keys passwords codec cloudevents diagnosis documents "
-            "sift frame plain"
+            "sift frame plain fingerprint"
         ),
     ),
     ("rules of batches, no I/O either", "batch"),
@@ -26,7 +26,7 @@ LAYERS: tuple[tuple[str, str], ...] = (
         "services",
         (
             "balance server worker groups keybook state stats verify sender demo dlq erasure "
-            "loadtest users"
+            "loadtest users group_describe group_reset dlq_top"
         ),
     ),
     ("processes", "supervise engines"),
