@@ -91,13 +91,12 @@ async def group_pins(at: Deployment) -> list[Finding]:
     is_read = last_ms is not None and last_ms < GROUP_SILENT_MS
     if is_read or furthest.lag_s * 1000 < GROUP_SILENT_MS:
         return []
-    waiting = furthest.pending_events + furthest.lag_events
     last = "nobody reads by it" if last_ms is None else f"last read {last_ms / 1000:,.0f} s ago"
     return [
         Finding(
             severity=WARNING,
-            what=f"group {furthest.name} holds {waiting:,} events in the log, the oldest for "
-            f"{furthest.lag_s:,.0f} s; {last}",
+            what=f"group {furthest.name} holds {furthest.waiting_events:,} events in the log, "
+            f"the oldest for {furthest.lag_s:,.0f} s; {last}",
             meaning="Nothing from there on can be trimmed: the log fills up, and then refuses.",
             mend="Start what reads by it; or delete it, if nobody will.",
             command=f"evp groups delete {quote(furthest.name)}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from evp import dlq
@@ -14,8 +14,12 @@ from evp.doctor.limits import AGAIN_S, WAITING_S_MAX
 from evp.limits import GROUP_READ_MS, WORKER_SILENT_S
 from evp.storage.dlq import Filters
 from evp.storage.groups import writer
-from evp.storage.inspection import heartbeats
-from evp.storage.ledger import deleted_entries, record_servers, unrecorded_servers
+from evp.storage.ledger import (
+    deleted_entries,
+    record_servers,
+    unrecorded_servers,
+    worker_records,
+)
 from evp.stream.info import oldest_age_s, unsettled
 from evp.stream.ledger import Record, recorded_epochs
 from evp.stream.slots import held
@@ -72,13 +76,12 @@ async def silent_worker(at: Deployment) -> list[Finding]:
     group = await at.group(name)
     consumers = [] if group is None else [one.name for one in group.consumers]
     holders = await held(at.link, at.keys, name, consumers)
-    rows = await heartbeats(at.db, name, holders)
+    rows = await _records(at, holders)
     silent = {one: row for one, row in rows.items() if _age_s(row) > WORKER_SILENT_S}
     if silent:
         # Clocks may differ: a worker that lives has moved its heartbeat meanwhile.
         await asyncio.sleep(AGAIN_S)
-        holders = await held(at.link, at.keys, name, silent)
-        again = await heartbeats(at.db, name, holders)
+        again = await _records(at, await held(at.link, at.keys, name, silent))
         silent = {
             one: row for one, row in again.items() if row["seen_at"] == silent[one]["seen_at"]
         }
@@ -94,6 +97,11 @@ async def silent_worker(at: Deployment) -> list[Finding]:
         )
         for one, row in sorted(silent.items())
     ]
+
+
+async def _records(at: Deployment, names: Iterable[str]) -> dict[str, Mapping[str, Any]]:
+    rows = await worker_records(at.db, at.settings.consumer_group, names)
+    return {row["name"]: row for row in rows}
 
 
 def _age_s(row: Mapping[str, Any]) -> float:

@@ -11,8 +11,7 @@ from msgspec import Struct
 from evp.clock import to_ms
 from evp.storage.client import Database
 from evp.storage.failures import told
-from evp.storage.lookup import portions
-from evp.storage.schema import ALL, INDEXES, WORKERS
+from evp.storage.schema import ALL, INDEXES
 
 _OPTIONS = ("unique", "sparse", "expireAfterSeconds", "partialFilterExpression")
 
@@ -59,19 +58,6 @@ async def schema_gaps(db: Database) -> SchemaGaps:
                 if state is not None:
                     getattr(gaps, state).append((name, one.document["name"]))
     return gaps
-
-
-async def heartbeats(db: Database, group: str, names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Return what these workers of a group last told, by name: `seen_at`, `host`, `pid`.
-
-    Raises StoreUnavailable.
-    """
-    found: dict[str, dict[str, Any]] = {}
-    with told():
-        for ids in portions([f"{group}/{name}" for name in names]):
-            rows = await db[WORKERS].find({"_id": {"$in": ids}}).to_list()
-            found |= {row["name"]: row for row in rows}
-    return found
 
 
 def _state(wanted: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> str | None:

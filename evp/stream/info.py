@@ -30,7 +30,8 @@ class GroupFacts(Struct):
 
     `pending` counts entries delivered and not acked; `pending_events` is what they
     hold at most. `lag_events` were never delivered. `lag_s` is the age of the
-    oldest entry that is not acked, 0 if there is none.
+    oldest entry that is not acked, 0 if there is none. `drain_s` is how long it takes
+    until nothing waits, as it goes now; null if it does not get less, or nobody knows yet.
     """
 
     name: str
@@ -39,6 +40,12 @@ class GroupFacts(Struct):
     lag_events: int
     lag_s: float
     consumers: list[ConsumerFacts]
+    drain_s: float | None = None
+
+    @property
+    def waiting_events(self) -> int:
+        """Events that are not acked, delivered or not."""
+        return self.pending_events + self.lag_events
 
 
 class LogFacts(Struct):

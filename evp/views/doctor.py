@@ -8,6 +8,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from evp.doctor.findings import Finding, Mended, Report
+from evp.views.untrusted import printable
 
 _STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 _ADDRESSES = {"log": "EVP_REDIS_URL", "store": "EVP_MONGO_URL"}
@@ -55,7 +56,7 @@ def _finding(finding: Finding, width: int) -> list[Text]:
         _prose(f"{finding.mend}{' (--fix does it)' if finding.fixable else ''}", width, _INDENT),
     ]
     if finding.command:
-        lines.append(Text(f"{_INDENT * 2}{_printable(finding.command)}", style="bold"))
+        lines.append(Text(f"{_INDENT * 2}{printable(finding.command)}", style="bold"))
     return lines
 
 
@@ -81,17 +82,10 @@ def _not_checked(report: Report, width: int) -> list[Text]:
 
 def _prose(text: str, width: int, indent: str = "", style: str = "") -> Text:
     lines = wrap(
-        _printable(text),
+        printable(text),
         max(width, 40),
         initial_indent=indent,
         subsequent_indent=indent,
         break_on_hyphens=False,
     )
     return Text("\n".join(lines), style=style)
-
-
-def _printable(text: str) -> str:
-    """Return a text, which may have names of others in it, so that no terminal obeys it."""
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
-    )

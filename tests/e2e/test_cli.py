@@ -113,7 +113,8 @@ def test_stats_watch(up: Up) -> None:
     assert "Traceback" not in watching.text
     for look in looks(watching.text):
         assert {
-            "stream", "group", "log", "rates", "totals", "balance", "store_error",
+            "stream", "group", "log", "rates", "log_state", "store_state", "workers",
+            "latency_ms", "totals", "balance", "store_error",
         } == set(look)  # fmt: skip
 
 

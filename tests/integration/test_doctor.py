@@ -23,8 +23,7 @@ from evp.settings import Settings
 from evp.storage import client, schema
 from evp.storage import groups as store_groups
 from evp.storage.client import Database
-from evp.storage.inspection import heartbeats
-from evp.storage.ledger import record_deleted, record_worker
+from evp.storage.ledger import record_deleted, record_worker, worker_records
 from evp.stream.client import Link
 from evp.stream.groups import ensure_group
 from evp.stream.keys import Keys
@@ -428,12 +427,12 @@ async def test_worker_that_is_silent(
     assert "worker-1 (pid 77 on far)" in finding.what
     assert finding.command == "kill -TERM 77"
 
-    async def beats_late(*wanted: Any) -> dict[str, dict[str, Any]]:
-        found = await heartbeats(*wanted)
+    async def beats_late(*wanted: Any) -> list[dict[str, Any]]:
+        found = await worker_records(*wanted)
         await record_worker(place.db, group, slot.name, facts, within_s=5.0)
         return found
 
-    monkeypatch.setattr(work, "heartbeats", beats_late)
+    monkeypatch.setattr(work, "worker_records", beats_late)
     assert (await examined(settings)).findings == []
     await slot.release()
     await reader.close()

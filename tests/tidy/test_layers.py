@@ -16,7 +16,7 @@ LAYERS: tuple[tuple[str, str], ...] = (
         "no I/O of their own",
         (
             "identity logs settings api_keys passwords codec cloudevents diagnosis documents "
-            "sift frame plain"
+            "sift frame plain fingerprint"
         ),
     ),
     ("rules of batches, no I/O either", "batch"),
@@ -24,7 +24,10 @@ LAYERS: tuple[tuple[str, str], ...] = (
     ("adapters: one for each other side", "stream storage http"),
     (
         "services",
-        "balance server worker groups keybook stats verify sender demo dlq erasure loadtest users",
+        (
+            "balance server worker groups keybook state stats verify sender demo dlq erasure "
+            "loadtest users group_describe group_reset dlq_top"
+        ),
     ),
     ("looks at all of it", "doctor"),
     ("processes", "supervise engines"),
