@@ -41,6 +41,7 @@ CHECKS: tuple[Check, ...] = (
     Check(log_state.too_old),
     Check(log_settings.durability_waived, ()),
     Check(log_settings.aof_off, fix=log_settings.turn_aof_on),
+    Check(log_settings.aof_starting),
     Check(log_settings.aof_not_synced, fix=set_to("appendfsync", "always")),
     Check(log_settings.aof_sync_pauses, fix=set_to("no-appendfsync-on-rewrite", "no")),
     Check(log_settings.evicts, fix=set_to("maxmemory-policy", "noeviction")),

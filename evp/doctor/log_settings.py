@@ -12,7 +12,7 @@ from evp.doctor.deployment import MEMORY, Deployment
 from evp.doctor.findings import NOTE, WARNING, Finding
 from evp.doctor.limits import IDLE_CUT_S_MIN, REWRITE_BYTES_MIN
 from evp.errors import LogUnavailable
-from evp.limits import MIB
+from evp.limits import DURABLE_WAIT_MS_MAX, MIB
 from evp.stream.inspection import ServerFacts, keep_setting
 
 Fix = Callable[[Deployment, Sequence[Finding]], Awaitable[list[str]]]
@@ -55,12 +55,33 @@ async def aof_off(at: Deployment) -> list[Finding]:
     ]
 
 
+async def aof_starting(at: Deployment) -> list[Finding]:
+    """Look whether the append-only file was turned on, and does not hold everything yet."""
+    if at.settings.durability == MEMORY or await at.server.setting("appendonly") != "yes":
+        return []
+    if await at.server.setting("appendfsync") == "no" or not await _knows_waitaof(at):
+        return []  # Others tell of that.
+    wait_ms = DURABLE_WAIT_MS_MAX
+    local, _ = await at.link.call("WAITAOF", 1, 0, wait_ms, wait_s=wait_ms / 1000)
+    if local:
+        return []
+    return [
+        Finding(
+            severity=at.strictness,
+            what="the append-only file was turned on, and does not hold what the log has yet",
+            meaning=f"Until its first rewrite is done a restart loses everything. {_REFUSED}",
+            mend="Wait for it; if it does not end, see the log's own log.",
+            command=at.redis_cli("INFO persistence"),
+        )
+    ]
+
+
 async def aof_not_synced(at: Deployment) -> list[Finding]:
     """Look whether the log acknowledges what its disk does not have, and can't be asked to wait."""
     how = await at.server.setting("appendfsync")
     if at.settings.durability == MEMORY or how in {"always", ""}:
         return []
-    if how == "everysec" and (await at.link.call("COMMAND", "INFO", "WAITAOF"))[0]:
+    if how == "everysec" and await _knows_waitaof(at):
         return []  # Each append waits for the disk.
     return [
         Finding(
@@ -72,6 +93,10 @@ async def aof_not_synced(at: Deployment) -> list[Finding]:
             fixable=True,
         )
     ]
+
+
+async def _knows_waitaof(at: Deployment) -> bool:
+    return (await at.link.call("COMMAND", "INFO", "WAITAOF"))[0] is not None
 
 
 async def aof_sync_pauses(at: Deployment) -> list[Finding]:

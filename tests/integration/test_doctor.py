@@ -15,7 +15,7 @@ import pytest
 
 from evp.cli.doctoring import Options, examine_and_tell
 from evp.clock import now, now_ms
-from evp.doctor import log_state, machine, run, stream, work
+from evp.doctor import log_settings, log_state, machine, run, stream, work
 from evp.doctor.checks import CHECKS
 from evp.doctor.findings import ERROR, NOTE, WARNING, Finding, Report
 from evp.doctor.run import examine, mend
@@ -205,9 +205,22 @@ async def test_configuration_file_is_rewritten(
         await asyncio.to_thread(server.kill)
 
 
+async def test_file_that_was_just_turned_on(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until an append-only file holds what the log had before it, that is told."""
+    monkeypatch.setattr(log_settings, "DURABLE_WAIT_MS_MAX", 100)
+    words = [word for number in range(10) for word in (f"key-{number}", "value")]
+    await place.link.call("MSET", *words)
+    await place.link.call("CONFIG", "SET", "appendonly", "no", "rdb-key-save-delay", 200_000)
+    await place.link.call("CONFIG", "SET", "appendonly", "yes")
+    await place.link.call("CONFIG", "SET", "rdb-key-save-delay", 0)
+    await the_finding(place.settings, "aof_starting")
+    await until_rewritten(place.link, "ok")
+    assert (await examined(place.settings)).findings == []
+
+
 async def memory_fills(place: Place) -> None:
     """Give the log hardly more memory than it uses; so much that a script more is nothing."""
-    await place.link.call("SET", "filler", "x" * 20_000_000)
+    await place.link.call("SETRANGE", "filler", 20_000_000, "x")
     told = (await place.link.call("INFO", "memory")).decode()
     used = int(told.partition("used_memory:")[2].split()[0])
     await place.link.call("CONFIG", "SET", "maxmemory", int(used * 1.9))
@@ -578,7 +591,7 @@ async def test_log_that_is_no_log(place: Place, log: Server, tmp_path: Path) -> 
 LEAST_RIGHTS = (
     "+@read", "+config|get", "+info", "+role", "+command", "+type", "+time", "+memory|usage",
     "+xinfo", "+xpending", "+evalsha", "+script|load", "+xgroup|create", "+xautoclaim", "+del",
-    "+zrem", "+zremrangebyscore",
+    "+zrem", "+zremrangebyscore", "+waitaof",
 )  # fmt: skip
 
 
@@ -598,8 +611,8 @@ async def test_rights(place: Place, log: Server) -> None:
     assert [one.check for one in report.findings] == ["evicts"]
     refused = {one.check: one.why for one in report.not_checked}
     assert set(refused) == {
-        "log_is_replica", "too_old", "aof_not_synced", "aof_sync_pauses", "idle_connections_cut",
-        "no_keepalive", "aof_rewritten_often",
+        "log_is_replica", "too_old", "aof_starting", "aof_not_synced", "aof_sync_pauses",
+        "idle_connections_cut", "no_keepalive", "aof_rewritten_often",
     }  # fmt: skip
     assert all("has no permissions" in why and "secret" not in why for why in refused.values())
     [done] = await mend(as_doctor, report.fixable, lambda _check: None)
