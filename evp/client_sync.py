@@ -12,6 +12,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Coroutine, Iterable
+from concurrent.futures import CancelledError
 from typing import Any, Literal, ParamSpec, Self, TypedDict, TypeVar, Unpack
 
 from evp.client import AsyncClient, Event, OnFailed, encode
@@ -90,13 +91,20 @@ class Client:
         try:
             self._wait(self._client.close, within_s)
         except KeyboardInterrupt as error:
-            error.add_note(f"evp: {self.held} events were not sent")
+            self._end()
+            if self.held:
+                error.add_note(f"evp: {self.held:,} events were not sent")
             raise
         finally:
-            self._closed = True
-            atexit.unregister(self.close)
-            self._loop.call_soon_threadsafe(self._ended.set)
-            self._thread.join()
+            self._end()
+
+    def _end(self) -> None:
+        self._closed = True
+        atexit.unregister(self.close)
+        with self._lock:
+            if self._thread.is_alive():
+                self._loop.call_soon_threadsafe(self._ended.set)
+                self._thread.join()
 
     def _wait(
         self, work: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
@@ -106,6 +114,8 @@ class Client:
         future = asyncio.run_coroutine_threadsafe(work(*args, **kwargs), self._loop)
         try:
             return future.result()
+        except CancelledError:
+            raise UsageError("this client was closed by another thread") from None
         finally:
             future.cancel()  # Where Ctrl-C ended the wait.
 

@@ -199,8 +199,9 @@ class Undelivered(EvpError):
     """Raised by a client that nobody gave an `on_failed`; hands back in `failed` what it has."""
 
     def __init__(self, failed: list[Failed]) -> None:
+        what = "1 event was" if len(failed) == 1 else f"{len(failed):,} events were"
         first = failed[0]
-        super().__init__(f"{len(failed)} events were not sent; the first: {first[1]}: {first[2]}")
+        super().__init__(f"{what} not sent; the first: {first.code}: {first.detail}")
         self.failed = failed
 
 

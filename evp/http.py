@@ -133,8 +133,10 @@ class HttpConnection:
 
         Raises ServerUnavailable if the server can't be reached or does not
         answer in time; what was sent may then have been accepted. Raises
-        UsageError if a header can't be sent.
+        UsageError if a header can't be sent, or if it was closed.
         """
+        if self._client.is_closed:
+            raise UsageError("this client is closed: nothing more can be sent by it")
         if not all(value.isprintable() for value in (headers or {}).values()):
             raise UsageError("a header, such as the API key, has only printable characters")
         encoded = [(name.encode(), value.encode()) for name, value in (headers or {}).items()]

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+import threading
 import time
 from asyncio.subprocess import PIPE
 from collections import Counter
@@ -33,7 +34,7 @@ from evp.settings import Settings
 from tests.support.answers import Answer, answering, busy, problem, scripted
 from tests.support.make import event
 from tests.support.server import API_KEY, InProcess, serving
-from tests.support.wait import WAIT_S_MAX, until
+from tests.support.wait import WAIT_S_MAX, until, until_now
 
 NOWHERE = "http://127.0.0.1:1"
 RECEIPT: Answer = (202, {}, b'{"event_id": "e", "receipt": "r", "durability": "fsync"}')
@@ -110,6 +111,14 @@ async def test_a_batch_that_skips(client: AsyncClient) -> None:
     receipt = await client.send_batch(batch, on_error="skip")
     assert (receipt.accepted, receipt.rejected_total) == (2, 1)
     assert [(one.index, one.code) for one in receipt.rejected] == [(1, "invalid_event")]
+
+
+async def test_a_batch_that_is_too_large(client: AsyncClient) -> None:
+    """More than a request may hold is refused at once, though the server does not read it all."""
+    async with asyncio.timeout(5):
+        with pytest.raises(RequestRefused, match="body_too_large"):
+            await client.send_batch([{"type": "t", "data": "x" * 250_000}] * 40)
+    assert (await client.send({"type": "t"})).receipt
 
 
 @pytest.mark.parametrize(
@@ -323,8 +332,9 @@ async def test_full_buffer_raises() -> None:
     ]
     assert client.held == 0
     await client.close()
-    with pytest.raises(UsageError, match="closed"):
-        await client.enqueue(event(3))
+    for give in (client.send, client.enqueue):
+        with pytest.raises(UsageError, match="closed"):
+            await give(event(3))
 
 
 async def test_full_buffer_waits(server: InProcess) -> None:
@@ -444,6 +454,42 @@ def test_after_a_fork() -> None:
     client._pid = os.getpid()
     with pytest.raises(Undelivered):
         client.close()
+
+
+def test_closed_by_another_thread() -> None:
+    """Whoever waits in one thread when another one closes the client is told so."""
+    client = Client(NOWHERE, "k")
+    errors: list[BaseException] = []
+
+    def send() -> None:
+        try:
+            client.send(event(0))
+        except UsageError as error:
+            errors.append(error)
+
+    sending = threading.Thread(target=send)
+    sending.start()
+    until_now(lambda: client._pid is not None, what="it has begun")
+    client.close()
+    sending.join(WAIT_S_MAX)
+    assert len(errors) == 1
+    assert "closed" in str(errors[0])
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+def test_ctrl_c_while_it_closes(is_told: bool) -> None:  # noqa: FBT001 - a parameter of pytest
+    """Ctrl-C ends a close that takes long; what is left is handed back, or at least counted."""
+    told: list[Failed] = []
+    client = Client(NOWHERE, "k", on_failed=told.extend if is_told else None)
+    client.enqueue(event(0))
+    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt) as ended:
+        client.close()
+    assert not client._thread.is_alive()
+    if is_told:
+        assert [(one.event, one.code) for one in told] == [(event(0), "closed")]
+    else:
+        assert ended.value.__notes__ == ["evp: 1 events were not sent"]
 
 
 AT_EXIT = """
