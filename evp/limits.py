@@ -180,12 +180,27 @@ LISTEN_BACKLOG = 2_048
 HTTP_CONNECT_S_MAX = 5.0
 HTTP_ANSWER_S_MAX = 30.0
 HTTP_ANSWER_BYTES_MAX = 16 * MIB
-#: `evp send`: events and bytes of one request, and how often one is tried.
+#: An idle connection is kept for so long: not as long as servers and balancers keep it.
+HTTP_KEEP_ALIVE_S = 30.0
+#: The longest wait that a Retry-After is granted.
+HTTP_RETRY_AFTER_S_MAX = 300.0
+#: `evp send` and the client in the background: events and bytes of one request.
 SEND_EVENTS_MAX = 500
 SEND_BYTES_MAX = 1 * MIB
-SEND_ATTEMPTS_MAX = 8
-#: The longest wait that `evp send` grants a Retry-After.
-SEND_RETRY_AFTER_S_MAX = 30.0
+#: How long `evp send` tries to send one request, seconds.
+SEND_RETRY_S = 600.0
+#: How long the client tries: `send` and `send_batch`, and in the background, seconds.
+CLIENT_RETRY_S = 30.0
+CLIENT_BACKGROUND_RETRY_S = 600.0
+#: In the background it keeps an event waiting for others so long, seconds.
+CLIENT_FLUSH_EVERY_S = 0.2
+#: Events, and their bytes, that it holds until they are sent.
+CLIENT_BUFFER_EVENTS = 10_000
+CLIENT_BUFFER_BYTES_MAX = 64 * MIB
+#: How long `close` goes on sending, seconds.
+CLIENT_CLOSE_S = 30.0
+#: Its connections; more requests at a time wait for one.
+CLIENT_CONNECTIONS_MAX = 16
 #: How long `evp up --demo` waits for the store without any progress.
 DEMO_STORED_S_MAX = 120.0
 #: Totals are summed again after at least this many times what the last sum took.

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import platform
 import sys
 from typing import Annotated
 
 import typer
 
-import evp
 from evp.cli.claim_stale import claim_stale
 from evp.cli.config import config
 from evp.cli.dlq import dlq
@@ -56,23 +54,25 @@ app.add_typer(users)
 app.add_typer(config)
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
-        from evp.cli.output import Output
-
-        system = f"{platform.system()} {platform.machine()}"
-        Output().say(f"evp {evp.__version__} (Python {platform.python_version()}, {system})")
-        raise typer.Exit
-
-
-@app.callback()
+@app.callback(invoke_without_command=True)
 def root(
+    context: typer.Context,
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+        typer.Option("--version", help="Print versions: evp, commit, Python, engines found here."),
     ] = False,
+    json: Annotated[bool, typer.Option("--json", help="With --version: print JSON.")] = False,
 ) -> None:
     """Accept events durably, store each exactly once, and see that none is lost."""
+    if version:
+        from evp.cli.version import tell_version
+
+        tell_version(json=json)
+        raise typer.Exit
+    if json:
+        context.fail("--json goes behind the command, as in: evp stats --json")
+    if context.invoked_subcommand is None:
+        context.fail("Missing command.")
 
 
 def main() -> None:

@@ -31,7 +31,7 @@ def list_groups(
         async with GroupBook.opened(start()) as book:
             return await book.rows()
 
-    found, output = run(rows()), Output()
+    found, output = run(rows(), asking="log and store"), Output()
     if json:
         output.say_json(found)
     else:
@@ -140,6 +140,7 @@ def delete_group(
         bool,
         typer.Option("--force", help="Even while anyone reads by it, or something waits for it."),
     ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Delete a group: what it has not read is no longer kept for it.
 
@@ -162,7 +163,7 @@ def delete_group(
         async with GroupBook.opened(settings) as book:
             await book.delete(name, force=force)
 
-    row = run(find())
+    row = run(find(), asking="log and store")
     if row is None:
         raise UsageError(f"there is no group {name}; `evp groups list` shows those there are")
     waiting = row.pending_events + row.lag_events
@@ -170,5 +171,8 @@ def delete_group(
         if not sys.stdin.isatty():
             raise UsageError(f"group {name} has {waiting:,} events waiting; add --yes to delete it")
         typer.confirm(f"Delete group {name}, for which {waiting:,} events wait?", abort=True)
-    run(delete())
-    Output().say(f"group {name} is deleted; {waiting:,} events waited for it")
+    run(delete(), asking="log and store")
+    if json:
+        Output().say_json({"group": name, "deleted": True, "events_waited": waiting})
+    else:
+        Output().say(f"group {name} is deleted; {waiting:,} events waited for it")

@@ -98,7 +98,7 @@ def change(
         return EXIT_FINDING
     try:
         with _bar(what, account.selected) as progress:
-            with_store(settings, lambda db: work(db, account, progress))
+            with_store(settings, lambda db: work(db, account, progress), asking=None)
     except BaseException:
         # Also where it ended before its time: this much was done.
         _report(account, done, options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import fcntl
 import os
@@ -163,6 +164,8 @@ class Terminal:
         self.process = process
         self.raw = ""
         self._fd = fd
+        # What is read may end in the middle of a character.
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     @property
     def text(self) -> str:
@@ -212,7 +215,7 @@ class Terminal:
             piece = os.read(self._fd, 65536)
         except OSError:  # Linux says so once nobody has the other end.
             return False
-        self.raw += piece.decode(errors="replace")
+        self.raw += self._decoder.decode(piece)
         return bool(piece)
 
 
