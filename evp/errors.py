@@ -6,6 +6,7 @@
     │   ├── WritingGroupTaken          another group writes to this database           exit 2
     │   └── WrongShardKey              `_id`s would be unique on each shard only       exit 2
     ├── NoSuchLetter                   no dead letter has this id                      exit 1
+    ├── NotChecked                     a check of `evp doctor` can't be made
     ├── Refusal                        a request is refused, nothing of it was kept    HTTP 4xx, 503
     ├── RequestRefused                 the client was answered so: again won't help
     ├── BufferFull                     the client holds as many events as it may
@@ -124,6 +125,10 @@ class WritingGroupTaken(UsageError):
 
 class NoSuchLetter(EvpError):
     """Raised when no dead letter has the id that was asked for."""
+
+
+class NotChecked(EvpError):
+    """Raised when a check of `evp doctor` can't be made, since what it needs is not told."""
 
 
 class WrongShardKey(UsageError):

@@ -10,6 +10,7 @@ import typer
 from evp.cli.claim_stale import claim_stale
 from evp.cli.config import config
 from evp.cli.dlq import dlq
+from evp.cli.doctor import doctor
 from evp.cli.erase import erase
 from evp.cli.groups import groups
 from evp.cli.health import health
@@ -45,6 +46,7 @@ app.command()(health)
 app.command()(openapi)
 app.command("claim-stale")(claim_stale)
 app.command()(erase)
+app.command()(doctor)
 app.add_typer(groups)
 app.add_typer(dlq)
 app.add_typer(keys)

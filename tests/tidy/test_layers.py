@@ -29,6 +29,7 @@ LAYERS: tuple[tuple[str, str], ...] = (
             "sender demo dlq dlq_top erasure loadtest users delivery client client_sync"
         ),
     ),
+    ("looks at all of it", "doctor"),
     ("processes", "supervise engines"),
     ("views: structs in, renderables out", "views"),
     ("the edge", "cli"),
