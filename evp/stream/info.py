@@ -126,6 +126,15 @@ async def events_ahead(link: Link, keys: Keys, group: str, entry_id: str) -> int
     return max(0, waiting - (accepted - _events_before(position, accepted)))
 
 
+async def oldest_age_s(link: Link, keys: Keys) -> float:
+    """Return the age of the stream's oldest entry, 0 if there is none. Raises LogUnavailable."""
+    oldest = await link.script(POSITION, (keys.stream, keys.index), ("-", "+"))
+    seconds, micros = await link.call("TIME")
+    at_ms = int(seconds) * 1000 + int(micros) // 1000
+    since_ms = int(oldest[0].partition(b"-")[0]) if oldest else at_ms
+    return max(0, at_ms - since_ms) / 1000
+
+
 async def _group(
     link: Link, keys: Keys, row: dict[bytes, Any], events: int, at_ms: int
 ) -> GroupFacts:
