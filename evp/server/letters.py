@@ -17,11 +17,13 @@ from msgspec import Meta, Struct
 from evp import dlq
 from evp.clock import now
 from evp.dlq import TO_REPLAY, Account, Listing
+from evp.dlq_top import By, Top, top
 from evp.documents import Admission
 from evp.errors import NoSuchLetter, Refusal
 from evp.limits import DEAD_LETTER_SHOWN_BYTES_MAX
 from evp.server.limits import (
     ANSWER_KEEP_S,
+    LETTER_GROUPS_MAX,
     LETTER_HERE_BYTES_MAX,
     LETTERS_COUNTED_MAX,
     READ_REACH_S_MAX,
@@ -34,7 +36,6 @@ from evp.server.shared import Shared
 from evp.server.turns import Turns
 from evp.settings import Settings
 from evp.storage.client import opened, reach
-from evp.storage.dead_letters import REASONS
 from evp.storage.dlq import Filters, Letter
 from evp.storage.isolation import POISON
 from evp.storage.replay import Delivered, Refused, Replayer
@@ -43,26 +44,6 @@ _LETTER_ID = r"^([0-9a-f]{24}:[0-9]{1,9}|[0-9a-f]{32})$"
 _IS_LETTER_ID = re.compile(_LETTER_ID)
 
 Id = Annotated[str, Meta(pattern=_LETTER_ID)]
-
-
-class LetterGroup(Struct):
-    """Letters with one reason, and what to do about them."""
-
-    reason: str
-    letters: int
-    what_to_do: str
-
-
-class LettersPage(Struct):
-    """Letters that count as dead: how many, by reason, and the newest of them.
-
-    `more` if there are too many to count: then the numbers are those of the newest `counted`.
-    """
-
-    counted: int
-    more: bool
-    groups: list[LetterGroup]
-    letters: list[Letter]
 
 
 class LetterShown(Struct):
@@ -85,6 +66,7 @@ class ReplayAsked(Struct, frozen=True, kw_only=True):
     """
 
     reason: str | None = None
+    error: str | None = None
     type: str | None = None
     source: str | None = None
     since: Annotated[datetime, Meta(tz=True)] | None = None
@@ -111,20 +93,38 @@ class Letters:
         self._settings = settings
         self._reading = reading
         self._listings: Shared[Listing] = Shared(ANSWER_KEEP_S)
+        self._tops: Shared[Top] = Shared(ANSWER_KEEP_S)
         self._replays = Turns(1, 0)
         self._changes = 0
 
-    async def page(self, filters: Filters, most: int) -> LettersPage:
-        """Return how many there are, and the `most` newest; raises as `Reading.metrics`."""
+    async def listing(self, filters: Filters, most: int) -> Listing:
+        """Return how many there are, by reason, and the `most` newest.
+
+        LETTERS_COUNTED_MAX are counted, the newest. Raises as `Reading.metrics`.
+        """
 
         async def look() -> Listing:
             async with self._reading.asking() as db:
                 return await dlq.look(db, filters, most, counted_max=LETTERS_COUNTED_MAX)
 
-        found = await self._listings.get((self._changes, filters, most), look)
-        ordered = sorted(found.by_reason.items(), key=lambda pair: (-pair[1], pair[0]))
-        groups = [LetterGroup(name, count, REASONS.get(name, "")) for name, count in ordered]
-        return LettersPage(found.counted, found.more, groups, found.letters)
+        return await self._listings.get((self._changes, filters, most), look)
+
+    async def top(self, filters: Filters, by: By) -> Top:
+        """Return what died alike, the largest groups first; counts and raises as `listing`."""
+
+        async def look() -> Top:
+            async with self._reading.asking() as db:
+                return await top(
+                    db,
+                    filters,
+                    by,
+                    LETTER_GROUPS_MAX,
+                    (),
+                    _nobody,
+                    counted_max=LETTERS_COUNTED_MAX,
+                )
+
+        return await self._tops.get((self._changes, filters, by), look)
 
     async def show(self, letter_id: str) -> LetterShown:
         """Return one letter; raises as `Reading.metrics`, and Refusal `not_found`."""
@@ -147,6 +147,7 @@ class Letters:
         until = asked.until or now()
         filters = Filters(
             reason=asked.reason,
+            error=asked.error,
             type=asked.type,
             source=asked.source,
             since=asked.since,
@@ -165,6 +166,7 @@ class Letters:
     async def close(self) -> None:
         """End what is under way."""
         await self._listings.close()
+        await self._tops.close()
 
     async def _count(self, filters: Filters, until: datetime) -> Replay:
         async with self._reading.asking() as db:
@@ -226,7 +228,7 @@ def _why_not_here(letter: Letter) -> str | None:
     return None
 
 
-def _nobody(_account: Account) -> None:
+def _nobody(_progress: object) -> None:
     """Tell nobody: the answer does."""
 
 

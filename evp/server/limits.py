@@ -163,9 +163,10 @@ LIVE_TYPES_MINUTES = 15
 LIVE_TYPES_MAX = 6
 #: Workers that a snapshot tells of.
 LIVE_WORKERS_MAX = 64
-#: Dead letters that a server counts, newest first: those of a page, and as many as it has unasked;
-#: how large one may be to be shown, or delivered by a server.
+#: Dead letters that a server counts, newest first, and their largest groups; those of a page, and
+#: as many as it has unasked; how large one may be to be shown, or delivered by a server.
 LETTERS_COUNTED_MAX = 2_000
+LETTER_GROUPS_MAX = 20
 LETTERS_PAGE_MAX = 100
 LETTERS_PAGE_USUAL = 20
 LETTER_HERE_BYTES_MAX = 512 * KIB

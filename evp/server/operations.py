@@ -11,12 +11,14 @@ from typing import Annotated, Any, NamedTuple
 
 from msgspec import Meta
 
+from evp.dlq import Listing
+from evp.dlq_top import Top
 from evp.events import Event
 from evp.limits import BATCH_EVENTS_MAX
 from evp.server.analytics import AnalyticsMetrics
 from evp.server.events import EventPlace, EventsPage
 from evp.server.health import Health
-from evp.server.letters import LetterShown, LettersPage, Replay, ReplayAsked
+from evp.server.letters import LetterShown, Replay, ReplayAsked
 from evp.server.live import Snapshot
 from evp.server.routes.auth import Credentials, Me, Renewal, Tokens
 from evp.server.routes.probes import Status
@@ -254,7 +256,14 @@ OPERATIONS: dict[str, Operation] = {
     "GET /dead-letters": Operation(
         "dashboard",
         "Count dead letters by reason, and show the newest",
-        {200: Answered("A page.", Said(_JSON, LettersPage))},
+        {200: Answered("A page.", Said(_JSON, Listing))},
+        (*_OF_A_CALLER, *_OF_A_QUESTION, *_ALWAYS),
+        security=_KEY_OR_PERSON,
+    ),
+    "GET /dead-letters/top": Operation(
+        "dashboard",
+        "Group dead letters by what they have in common",
+        {200: Answered("The largest groups.", Said(_JSON, Top))},
         (*_OF_A_CALLER, *_OF_A_QUESTION, *_ALWAYS),
         security=_KEY_OR_PERSON,
     ),

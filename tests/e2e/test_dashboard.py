@@ -157,7 +157,7 @@ def test_dead_letter_is_shown_as_text_and_replayed(page: Page, up: Up) -> None:
     with up.store() as db:
         db.command({"collMod": "events", "validator": refuse})
     send(up, {"type": HOSTILE, "id": "dead", "data": {"note": HOSTILE}})
-    show = page.get_by_role("button", name="Show letters with reason document_validation")
+    show = page.get_by_role("button", name="Show letters: document_validation")
     show.click()
     expect(page.locator("#dead-letters td").first).to_have_text(HOSTILE)
     page.get_by_role("button", name=re.compile("Look at letter")).click()
@@ -168,7 +168,7 @@ def test_dead_letter_is_shown_as_text_and_replayed(page: Page, up: Up) -> None:
     expect(letter).to_be_hidden()
     with up.store() as db:
         db.command({"collMod": "events", "validator": {}})
-    page.get_by_role("button", name="Replay letters with reason document_validation").click()
+    page.get_by_role("button", name="Replay letters: document_validation").click()
     dialog = page.locator("#replay")
     expect(dialog).to_contain_text("1 to deliver once more")
     with up.store() as db:

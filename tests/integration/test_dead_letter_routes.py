@@ -63,12 +63,16 @@ async def replayed(server: InProcess, **body: Any) -> Any:
 
 
 async def test_counted_shown_and_looked_at(server: InProcess) -> None:
-    """Letters are counted by reason, with what to do; a page has the newest, and one is whole."""
+    """Letters are counted, and grouped by error; a page has the newest, and one is whole."""
     page = await told(server, "/dead-letters?limit=2")
     assert (page["counted"], page["more"], len(page["letters"])) == (3, False, 2)
-    [group] = page["groups"]
+    assert page["by_reason"] == {"document_validation": 3}
+    top = await told(server, "/dead-letters/top")
+    [group] = top["groups"]
     assert (group["reason"], group["letters"]) == ("document_validation", 3)
-    assert "validator" in group["what_to_do"]
+    assert "validator" in group["mend"]
+    assert (await told(server, f"/dead-letters?error={group['key']}"))["counted"] == 3
+    assert (await told(server, "/dead-letters?error=0"))["counted"] == 0
     found = await told(server, "/dead-letters?type=%3Cscript%3Ealert(1)%3C/script%3E")
     [letter] = found["letters"]
     shown = await told(server, f"/dead-letters/{letter['id']}")
@@ -83,6 +87,7 @@ async def test_refused(server: InProcess) -> None:
         ("?reason=bad_luck", 422, "invalid_query"),
         ("?limit=101", 422, "invalid_query"),
         ("?page=2", 422, "invalid_query"),
+        ("/top?by=luck", 422, "invalid_query"),
         ("/nonsense", 404, "not_found"),
         (f"/{'0' * 24}:1", 404, "not_found"),
     ):
@@ -118,7 +123,8 @@ async def test_only_who_administers_replays(server: InProcess) -> None:
 
 async def test_replay(server: InProcess, db: Database) -> None:
     """Unasked it only counts; what is refused again stays and is not tried twice; the rest goes."""
-    counted = await replayed(server, reason="document_validation")
+    [group] = (await told(server, "/dead-letters/top"))["groups"]
+    counted = await replayed(server, reason="document_validation", error=group["key"])
     account = counted["account"]
     assert (account["dry_run"], account["selected"], account["done"]) == (True, 3, 0)
     again = await replayed(server, dry_run=False, until=counted["until"])

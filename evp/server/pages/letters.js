@@ -1,4 +1,4 @@
-// Dead letters: by reason, a look at one, and their replay after a question.
+// Dead letters: what died alike, a look at one, and their replay after a question.
 
 import { $, make, say, show } from "./dom.js";
 import { bytes, count, fullTime, printable, when } from "./format.js";
@@ -12,7 +12,7 @@ const BODY_CHARS_MAX = 100_000;
 export class Letters {
   constructor() {
     this.mayReplay = false;
-    this.reason = null;
+    this.chosen = null; // The group whose letters are shown.
     this.dead = null;
     this.drawn = {};
     this.lookAgainAt = 0;
@@ -37,7 +37,7 @@ export class Letters {
     const startedAt = performance.now();
     this.lookAgainAt = Infinity;
     try {
-      this.#drawGroups(await askJson("/dead-letters?limit=0"));
+      this.#drawGroups(await askJson("/dead-letters/top"));
       await this.#refreshList();
       say($("dead-error"), "");
     } catch (error) {
@@ -49,39 +49,48 @@ export class Letters {
   }
 
   async #refreshList() {
-    const reason = this.reason;
-    show($("dead-list"), reason !== null);
-    if (reason === null) return;
-    const query = new URLSearchParams({ reason, limit: LETTERS_SHOWN });
+    const chosen = this.chosen;
+    show($("dead-list"), chosen !== null);
+    if (chosen === null) return;
+    const query = new URLSearchParams({ error: chosen.key, limit: LETTERS_SHOWN });
     const found = await askJson(`/dead-letters?${query}`);
-    if (reason === this.reason) this.#drawList(found);
+    if (chosen === this.chosen) this.#drawList(found);
   }
 
   #drawGroups(all) {
     const { groups, more, counted } = all;
-    if (!this.#isNew("groups", [groups, this.mayReplay, this.reason])) return;
-    const rows = groups.map((group) => {
-      const open = this.reason === group.reason;
-      const look = button(open ? "Hide" : "Show", `look ${group.reason}`, () => this.#choose(open ? null : group.reason, all));
-      look.setAttribute("aria-expanded", open);
-      look.setAttribute("aria-label", `${open ? "Hide" : "Show"} letters with reason ${group.reason}`);
-      const replay = button("Replay…", `replay ${group.reason}`, () => this.#askReplay({ reason: group.reason }));
-      replay.setAttribute("aria-label", `Replay letters with reason ${group.reason}`);
-      const actions = make("td", { class: "actions" }, look, ...(this.mayReplay ? [" ", replay] : []));
-      const reason = make("th", { scope: "row" }, make("code", {}, group.reason));
-      return make("tr", {}, reason, make("td", { class: "n" }, count(group.letters)), make("td", { class: "wide" }, group.what_to_do), actions);
-    });
-    replaceRows($("dead-groups"), rows);
+    if (!this.#isNew("groups", [groups, more, this.mayReplay, this.chosen])) return;
+    replaceRows($("dead-groups"), groups.map((group) => this.#groupRow(group, all)));
     show($("dead-none"), groups.length === 0 || more);
     say($("dead-none"), more ? `There are more: counted are the newest ${count(counted)}.` : "There are none.");
   }
 
-  /** Open or close the list of a reason; that shows at once, its letters once they are there. */
-  async #choose(reason, all) {
-    this.reason = reason;
+  #groupRow(group, all) {
+    const open = this.chosen?.key === group.key;
+    const name = `${group.reason}, ${group.key}`;
+    const look = button(open ? "Hide" : "Show", `look ${group.key}`, () => this.#choose(open ? null : group, all));
+    look.setAttribute("aria-expanded", open);
+    look.setAttribute("aria-label", `${open ? "Hide" : "Show"} letters: ${name}`);
+    const replay = button("Replay…", `replay ${group.key}`, () => this.#askReplay({ error: group.key }, `letters with reason ${group.reason} that died alike`));
+    replay.setAttribute("aria-label", `Replay letters: ${name}`);
+    return make(
+      "tr",
+      {},
+      make("th", { scope: "row" }, make("code", {}, group.reason)),
+      make("td", { class: "n" }, count(group.letters)),
+      make("td", { class: "n" }, when(group.last_at)),
+      make("td", { class: "foreign wide" }, make("div", { class: "clamp" }, printable(group.pattern))),
+      make("td", { class: "wide" }, group.mend),
+      make("td", { class: "actions" }, look, ...(this.mayReplay ? [" ", replay] : [])),
+    );
+  }
+
+  /** Open or close the list of a group; that shows at once, its letters once they are there. */
+  async #choose(group, all) {
+    this.chosen = group;
     this.#drawGroups(all);
-    if (reason !== null) {
-      say($("dead-list-title"), `Newest with reason ${reason}`);
+    if (group !== null) {
+      say($("dead-list-title"), `Newest of ${group.reason}`);
       say($("dead-list-more"), "Asking for them");
       show($("dead-list-more"), true);
       replaceRows($("dead-letters"), []);
@@ -95,7 +104,6 @@ export class Letters {
   }
 
   #drawList({ letters, counted, more }) {
-    say($("dead-list-title"), `Newest with reason ${this.reason}`);
     show($("dead-list-more"), counted > letters.length || counted === 0);
     say($("dead-list-more"), letters.length ? `and ${more ? "more than " : ""}${count(counted - letters.length)} older ones: evp dlq list shows them` : "There are none any more.");
     if (!this.#isNew("list", letters)) return;
@@ -152,12 +160,11 @@ export class Letters {
     show($("letter-replay"), this.mayReplay);
     $("letter-replay").onclick = () => {
       $("letter").close();
-      this.#askReplay({ ids: [letter.id] });
+      this.#askReplay({ ids: [letter.id] }, `letter ${letter.id}`);
     };
   }
 
-  async #askReplay(filters) {
-    const what = filters.ids ? `letter ${filters.ids[0]}` : `letters with reason ${filters.reason}`;
+  async #askReplay(filters, what) {
     this.asked = filters;
     say($("replay-what"), `Counting ${what}`);
     for (const id of ["replay-outcome", "replay-error", "replay-rows"]) say($(id), "");
