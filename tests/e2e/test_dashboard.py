@@ -122,6 +122,8 @@ def test_log_in_by_keyboard_and_out(browser: Browser, up: Up) -> None:
         expect(page.get_by_role("alert").first).to_have_text("User name or password is wrong.")
         expect(page.get_by_label("Password")).to_be_focused()
         log_in(page, up)
+        # As it is after a quarter of an hour: the session is renewed.
+        page.context.clear_cookies(name="evp_access")
         page.reload()
         expect(page.locator("#state")).to_have_text(re.compile("^Live"))
         page.keyboard.press("Tab")
