@@ -202,6 +202,21 @@ async def test_stream_over_http(server: InProcess) -> None:
     assert msgspec.json.decode(once.body)["stats"]["log_state"]["durability"] == "fsync"
 
 
+async def test_who_takes_nothing_is_given_up(
+    settings: Settings, looks: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection that takes nothing more holds its place for a while, and not for ever."""
+    monkeypatch.setattr(route, "LIVE_STALL_S_MAX", 0.05)
+
+    async def hang(_message: Any) -> None:
+        await asyncio.Event().wait()
+
+    async with watched(settings) as (live, _):
+        with live.viewer() as viewer, pytest.raises(TimeoutError):
+            request: Any = None
+            await route._send_pieces(request, viewer, live.history(), hang)
+
+
 async def test_head_of_a_stream_ends(server: InProcess) -> None:
     """HEAD is answered at once, although GET would go on."""
     async with server.wire() as wire:

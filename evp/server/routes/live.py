@@ -49,8 +49,11 @@ async def _stream(request: AnyRequest, _scope: Scope, receive: Receive, send: Se
             await asyncio.wait({pieces, leaving}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             await end(pieces, leaving)
-        if not pieces.cancelled():
-            pieces.result()
+        if not pieces.cancelled() and (error := pieces.exception()) is not None:
+            if not isinstance(error, TimeoutError):
+                raise error
+            _log.warning("a viewer is given up that takes nothing")
+            return
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
