@@ -212,8 +212,8 @@ async def test_who_takes_nothing_is_given_up(
         await asyncio.Event().wait()
 
     async with watched(settings) as (live, _):
+        request: Any = None
         with live.viewer() as viewer, pytest.raises(TimeoutError):
-            request: Any = None
             await route._send_pieces(request, viewer, live.history(), hang)
 
 
