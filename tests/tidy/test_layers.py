@@ -16,7 +16,7 @@ LAYERS: tuple[tuple[str, str], ...] = (
         "no I/O of their own",
         (
             "identity logs settings api_keys passwords codec cloudevents diagnosis documents "
-            "sift frame plain"
+            "sift frame plain receipt"
         ),
     ),
     ("rules of batches, no I/O either", "batch"),
@@ -24,7 +24,10 @@ LAYERS: tuple[tuple[str, str], ...] = (
     ("adapters: one for each other side", "stream storage http"),
     (
         "services",
-        "balance server worker groups keybook stats verify sender demo dlq erasure loadtest users",
+        (
+            "balance server worker groups keybook stats verify sender demo dlq erasure loadtest "
+            "users tap trace"
+        ),
     ),
     ("processes", "supervise engines"),
     ("views: structs in, renderables out", "views"),
@@ -40,7 +43,7 @@ APART = (("stream", "storage"), ("server", "worker"))
 HOMES: dict[str, str] = {
     "argon2": "passwords",
     "backports": "server",
-    "bson": "documents frame plain batch storage verify engines",
+    "bson": "documents frame plain batch storage verify tap trace engines",
     "hdrh": "loadtest",
     "httptools": "server loadtest",
     "httpx2": "http",
