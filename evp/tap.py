@@ -14,10 +14,10 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
-import msgspec
 from bson.raw_bson import RawBSONDocument
 from msgspec import Struct
 
+from evp.batch.paths import has_text
 from evp.batch.raw import event_as_json, text_of
 from evp.batch.retry import Backoff
 from evp.clock import monotonic_s
@@ -71,29 +71,26 @@ class Wanted(Struct, frozen=True):
             wanted = getattr(self, name)
             if wanted is not None and text_of(document, name) != wanted:
                 return False
-        if not self.where:
-            return True
-        event = event_as_json(bytes(document.raw))
-        return all(text in texts_at(event, path) for path, text in self.where)
+        return all(has_text(document, path, text) for path, text in self.where)
 
 
 class Counts(Struct):
-    """What became of events: `unread` were passed over without a look, to keep up.
+    """What became of events: those looked at (`read`), and of them `shown`.
 
-    Of those that were looked at (`read`) some are `wanted`; of these, some are `shown`.
-    `broken` are entries that can't be read.
+    `dropped` were wanted as well, but too many at a time; `unread` were passed over without
+    a look, to keep up. `broken` are entries that can't be read.
     """
 
     read: int = 0
-    wanted: int = 0
     shown: int = 0
+    dropped: int = 0
     unread: int = 0
     broken: int = 0
 
     @property
     def passed_over(self) -> int:
         """Events that were wanted, or may have been, and were not shown."""
-        return self.unread + self.wanted - self.shown
+        return self.dropped + self.unread
 
 
 class Portion(Struct):
@@ -240,6 +237,7 @@ class Tap:
             self._held.extend(islice(self._chosen(frame.documents), self._left))
             if order_of(entry_id) > order_of(self._history_end):
                 portion.events += self._allowed()
+                self.counts.dropped += len(self._held)
                 self._held.clear()
         portion.events += self._allowed()
         return portion
@@ -251,7 +249,6 @@ class Tap:
             if self._wanted.holds(document):
                 self._holding += 1
                 if self._holding % self._wanted.every == 1 % self._wanted.every:
-                    self.counts.wanted += 1
                     yield document
 
     def _allowed(self) -> list[dict[str, Any]]:
@@ -269,19 +266,3 @@ class Tap:
         """Go back to the end of a log that has lost its newest entries, or all of them."""
         end = (await edges(link, self._keys)).last
         self._after = min(self._after, end, key=order_of)
-
-
-def texts_at(value: Any, path: str) -> Iterator[str]:
-    """Give the texts at a path into JSON; several, where keys with dots make it ambiguous."""
-    if not path:
-        yield value if isinstance(value, str) else msgspec.json.encode(value).decode()
-    elif isinstance(value, dict):
-        for key, below in value.items():
-            if path == key:
-                yield from texts_at(below, "")
-            elif path.startswith(f"{key}."):
-                yield from texts_at(below, path[len(key) + 1 :])
-    elif isinstance(value, list):
-        head, _, rest = path.partition(".")
-        if head.isdecimal() and len(head) < 6 and int(head) < len(value):
-            yield from texts_at(value[int(head)], rest)

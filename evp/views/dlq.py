@@ -13,6 +13,7 @@ from rich.text import Text
 from evp.dlq import Account, Listing, Shown
 from evp.storage.dlq import Letter
 from evp.views.tables import plain_table
+from evp.views.untrusted import printable
 
 _INDENT = "    "
 #: What a list shows of a detail; `show` has all of it.
@@ -40,7 +41,7 @@ def shown_view(shown: Shown, chars_max: int | None) -> RenderableType:
     fields["what to do"] = shown.mend
     width = max(map(len, fields))
     lines = [
-        Text(f"{name.replace('_', ' '):{width}}  {_printable(value)}")
+        Text(f"{name.replace('_', ' '):{width}}  {printable(value)}")
         for name, value in fields.items()
         if value not in {None, ""}
     ]
@@ -67,7 +68,7 @@ def account_view(account: Account, done: str) -> RenderableType:
         )
     lines += [f"{_INDENT}{count:,} {reason}" for reason, count in sorted(account.refused.items())]
     lines += [
-        f"{_INDENT}{one.id}  {one.reason}: {_printable(one.detail)}" for one in account.examples
+        f"{_INDENT}{one.id}  {one.reason}: {printable(one.detail)}" for one in account.examples
     ]
     hidden = account.refused_count - len(account.examples)
     if hidden > 0:
@@ -95,23 +96,15 @@ def _by_reason(by_reason: Mapping[str, int], mends: Mapping[str, str]) -> Render
 def _row(letter: Letter) -> Text:
     attempts = f"{letter.attempts} attempt{'' if letter.attempts == 1 else 's'}"
     about = [
-        _printable(letter.type or f"entry {letter.entry}"),
-        f"from {_printable(letter.source)}" if letter.source else "",
+        printable(letter.type or f"entry {letter.entry}"),
+        f"from {printable(letter.source)}" if letter.source else "",
         attempts,
         f"{letter.payload_bytes:,} bytes",
         letter.state if letter.state != "dead" else "",
     ]
     first = f"{letter.id}  {letter.reason}  {_at(letter.last_at)}"
-    detail = shorten(_printable(letter.detail), _DETAIL_CHARS_MAX, placeholder=" …")
+    detail = shorten(printable(letter.detail), _DETAIL_CHARS_MAX, placeholder=" …")
     return Text("\n".join((first, f"{_INDENT}{', '.join(filter(None, about))}", _INDENT + detail)))
-
-
-def _printable(value: object) -> str:
-    """Return a text of somebody else's so that no terminal takes it for a command."""
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode()
-        for char in str(value)
-    )
 
 
 def _at(moment: datetime) -> str:
@@ -121,7 +114,7 @@ def _at(moment: datetime) -> str:
 def _content(shown: Shown, chars_max: int | None) -> str:
     if shown.event is not None:
         made = msgspec.json.format(msgspec.json.encode(shown.event), indent=2).decode()
-        text = "\n".join(map(_printable, made.split("\n")))
+        text = "\n".join(map(printable, made.split("\n")))
     elif shown.payload is not None:
         text = repr(shown.payload)[2:-1]
     else:

@@ -61,7 +61,7 @@ def logfmt_line(event: Mapping[str, Any]) -> str:
 def summary(counts: Counts) -> str:
     """Return what became of all events."""
     parts = [f"{counts.shown:,} events shown", f"{counts.passed_over:,} passed over"]
-    if counts.read != counts.wanted:
+    if counts.read > counts.shown + counts.dropped:
         parts.append(f"{counts.read:,} looked at")
     if counts.broken:
         parts.append(f"{counts.broken:,} entries that can't be read")
