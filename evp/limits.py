@@ -326,5 +326,7 @@ TRACE_SEARCH_S_MAX = 60.0
 #: Frames with one event that it tells of, and consumer groups of each.
 TRACE_FRAMES_MAX = 20
 TRACE_GROUPS_MAX = 20
-#: All that it asks of the store must be answered within this, seconds.
+#: The store must be found within the first of these, and answer a round of questions within the
+#: second one, seconds.
+TRACE_STORE_REACH_S_MAX = 3.0
 TRACE_STORE_S_MAX = 15.0

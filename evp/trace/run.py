@@ -14,11 +14,11 @@ from bson import ObjectId
 
 from evp.batch.raw import member
 from evp.errors import LogUnavailable, StoreUnavailable, UsageError
-from evp.limits import EVENT_LETTERS_MAX, TRACE_STORE_S_MAX
+from evp.limits import EVENT_LETTERS_MAX, TRACE_STORE_REACH_S_MAX, TRACE_STORE_S_MAX
 from evp.settings import Settings
 from evp.storage.account import stored_per_s
 from evp.storage.bounded import limited
-from evp.storage.client import Database, opened
+from evp.storage.client import Database, opened, reach
 from evp.storage.dlq import letters_of_entry
 from evp.storage.groups import writer
 from evp.storage.whereabouts import Whereabouts, begun, begun_frame, has_gone, whereabouts
@@ -77,6 +77,7 @@ class _Tracer:
     async def _ask_store(self, look: Callable[[], Awaitable[None]]) -> None:
         if self._story.store_error is None:
             try:
+                await reach(self._db, TRACE_STORE_REACH_S_MAX)
                 with limited(TRACE_STORE_S_MAX):
                     await look()
             except StoreUnavailable as error:
