@@ -39,7 +39,7 @@ def tap(
             "--from",
             metavar="START",
             help="now; earliest, with all that the log still has; an age (5m); or a time with a "
-            "zone. What was there before now is read as fast as it is shown.",
+            "zone. What was there before is read as fast as it is shown.",
         ),
     ] = "now",
     duration: Annotated[
@@ -54,8 +54,9 @@ def tap(
 
     Nothing is claimed, acked or moved. What is not shown is counted on stderr.
 
-    Examples: evp tap --type order.paid;  evp tap --where data.user.id=42 --from 10m --json;
-    evp tap --sample 1/100 --limit 20
+    Example: evp tap --where data.user.id=42 --from 10m --json
+
+    Example: evp tap --type order.paid --sample 1/100
     """
     from evp.cli.context import run, start
     from evp.cli.tapping import Lines, ending_of, follow, start_of, wanted_of

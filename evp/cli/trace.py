@@ -39,8 +39,9 @@ def trace(
     Exit 1 if it is a dead letter, missing or unknown; 3 if log or store is away, and
     what the other one knows is told all the same.
 
-    Examples: evp trace 019b7ca9-8f2e-806d-a837-4c295e2efd73;  evp trace
-    0.1767323045000-0.0 --nth 3;  evp trace --id order-1042 --source shop
+    Example: evp trace --id order-1042 --source shop
+
+    Example: evp trace 0.1767323045000-0.0 --nth 3
     """
     from evp.cli.context import run, start
     from evp.cli.tracing import asked_for, exit_code, print_story, traced

@@ -15,9 +15,9 @@ class Fate(StrEnum):
     """What became of the event in one frame, or altogether.
 
     It is `pending` while it waits in the log, and `writing` once a worker has begun with its
-    frame. It has `expired` where retention has deleted it. It is `missing` where a worker had
-    it and the store lacks it, `unreadable` where its entry is damaged and still in the log,
-    and `unknown` if neither log nor store has ever heard of it.
+    frame. It has `expired` where retention has deleted it. It is `missing` where its group
+    has done with it and the store lacks it, `unreadable` where its entry is damaged and still
+    in the log, and `unknown` if neither log nor store has ever heard of it.
     """
 
     STORED = "stored"

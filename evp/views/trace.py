@@ -23,15 +23,18 @@ _FATES = {
     "expired": "was stored, and its time of retention is over",
     "pending": "waits in the log",
     "writing": "is being written by a worker",
-    "missing": "is missing: a worker had it, and neither the store nor a dead letter has it",
+    "missing": "is missing: its group has done with it, and neither store nor dead letter has it",
     "unreadable": "waits in the log, in an entry that can't be read",
     "unknown": "is not known, neither to the log nor to the store",
 }
 _MENDS = {
-    "missing": "`evp verify` tells what else is, and `evp verify --repair` writes again what the "
-    "log still has.",
+    "missing": "`evp verify` tells why, and what else is missing: restore it, or send it again.",
     "unreadable": "Workers make a dead letter of it, or leave it pending for a newer evp.",
 }
+_REPAIR = (
+    "The store does not know its frame: it was put back to an older state, or the group was set "
+    "forward. `evp verify --repair` has it written again from the log."
+)
 _STYLES = {"stored": "green", "dead_letter": "red", "missing": "red", "unknown": "yellow"}
 _WHAT_CHARS = len("undelivered")
 _ATTRIBUTES = ("type", "source", "id", "subject", "time", "erased_at")
@@ -58,13 +61,18 @@ def story_view(story: Story, *, is_timeless: bool = False) -> RenderableType:
     if story.fate == "unknown":
         parts += [Text(), *_reasons(is_timeless=is_timeless)]
     if story.fate in _MENDS:
-        parts.append(Text(_MENDS[story.fate]))
+        parts += [Text(), Text(_mend(story))]
     return Group(*parts)
 
 
 def _headline(story: Story) -> Text:
     said = _FATES[story.fate] if story.fate else "can't be told whole now"
     return Text(f"event {story.event_id or '?'} {said}", style=_STYLES.get(story.fate or "", ""))
+
+
+def _mend(story: Story) -> str:
+    is_forgotten = any(one.fate == "missing" and one.begun_at is None for one in story.arrivals)
+    return _REPAIR if is_forgotten else _MENDS[story.fate or ""]
 
 
 def _attributes(event: dict[str, object]) -> Text:
@@ -151,9 +159,7 @@ def _place(story: Story, arrival: Arrival, place: Place) -> str:
         return f"by {group}"
     waits = ""
     if place.group == story.group and arrival.events_ahead is not None:
-        waits = f"; {arrival.events_ahead:,} events are before it"
-        if story.stored_per_s is not None:
-            waits += f", {story.stored_per_s:,.0f} a second are stored now"
+        waits = _waits(arrival.events_ahead, story.stored_per_s)
     if place.progress == "undelivered":
         return f"to {group}{waits}"
     times = f"delivered {place.deliveries or 0:,} time{'' if place.deliveries == 1 else 's'}"
@@ -161,6 +167,16 @@ def _place(story: Story, arrival: Arrival, place: Place) -> str:
         f"in {group}: {times}, last to {printable(place.consumer)}, "
         f"{place.idle_s or 0:,.1f} s ago{waits}"
     )
+
+
+def _waits(events_ahead: int, stored_per_s: float | None) -> str:
+    """Return how many events are before one, and how long they take at the rate of now."""
+    waits = f"; {events_ahead:,} events before it" if events_ahead else "; none before it"
+    if stored_per_s is None:
+        return waits
+    if not stored_per_s:
+        return f"{waits}; nothing is stored at the moment"
+    return f"{waits}: {events_ahead / stored_per_s:,.1f} s at the {stored_per_s:,.0f}/s of now"
 
 
 def _gone(story: Story) -> str:

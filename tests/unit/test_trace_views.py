@@ -84,7 +84,9 @@ def test_an_event_that_waits() -> None:
     shown = " ".join(told(arrival, fate=Fate.PENDING, stored_per_s=4_000.4).split())
     assert "waits in the log" in shown
     assert "in group g: delivered 3 times, last to worker-1, 61.5 s ago" in shown
-    assert "12,000 events are before it, 4,000 a second are stored now" in shown
+    assert "12,000 events before it: 3.0 s at the 4,000/s of now" in shown
+    idle = " ".join(told(arrived(places=[place], events_ahead=0), stored_per_s=0.0).split())
+    assert "none before it; nothing is stored at the moment" in idle
     assert "undelivered to group analytics" in shown
     first = " ".join(told(arrived(fate=Fate.PENDING), fate=Fate.PENDING).split())
     assert "group g does not exist yet" in first
@@ -116,6 +118,14 @@ def test_a_duplicate_and_what_has_left_the_log() -> None:
     assert f"of the event of frame {FRAME}; settled by worker-1, 9 ms" in shown
     assert "the log has entries from 5-0 to 9-0" in shown
     assert "the log is empty" in told(arrival)
+
+
+def test_what_to_do_about_a_missing_event() -> None:
+    """Where the store has lost the frame as well the log can tell it anew; else it is gone."""
+    gone = told(stored(fate=Fate.MISSING), fate=Fate.MISSING)
+    assert "restore it, or send it again" in gone
+    forgotten = told(arrived(fate=Fate.MISSING), fate=Fate.MISSING)
+    assert "evp verify --repair" in " ".join(forgotten.split())
 
 
 def test_an_unknown_event() -> None:
