@@ -266,3 +266,4 @@ class Tap:
         """Go back to the end of a log that has lost its newest entries, or all of them."""
         end = (await edges(link, self._keys)).last
         self._after = min(self._after, end, key=order_of)
+        self._history_end = min(self._history_end, end, key=order_of)

@@ -134,7 +134,8 @@ def unavailable(error: PyMongoError) -> StoreUnavailable:
         rows = details.get("writeConcernErrors") or details.get("writeErrors") or [{}]
         text = f"code {rows[0].get('code')}: {rows[0].get('errmsg', '')}"
     else:
-        text = str(error) or type(error).__name__
+        # What the client thinks of all servers is long, and says the same.
+        text = str(error).partition(", Topology Description:")[0] or type(error).__name__
     return StoreUnavailable(f"the store can't be used now: {_clean(text)}")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.cells import cell_len, set_cell_size
@@ -42,7 +42,7 @@ class Columns:
         )
         return self._line([printable(value) for value in values])
 
-    def _line(self, values: Any) -> str:
+    def _line(self, values: Sequence[str]) -> str:
         *fixed, last = values
         cells = [_fit(value, width) for value, width in zip(fixed, self._widths, strict=True)]
         return _cut(_GAP.join([*cells, last]), self._width).rstrip()
