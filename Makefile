@@ -26,10 +26,10 @@ up: $(READY) ## run everything on this machine and send 10,000 events through it
 	@$(BIN)/evp up --demo 10000
 
 # Tests wait for engines and processes most of their time: more of them than cores is right.
-TEST_PROCESSES ?= 3
+TEST_PROCESSES ?= 4
 
 test: $(READY) ## run the tests (engines come from PATH or from wheels; no Docker needed)
-	@$(BIN)/python -m pytest -n $(TEST_PROCESSES)
+	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal
 
 lint: $(READY) ## check style and formatting
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -6,7 +6,11 @@
     │   ├── WritingGroupTaken          another group writes to this database           exit 2
     │   └── WrongShardKey              `_id`s would be unique on each shard only       exit 2
     ├── NoSuchLetter                   no dead letter has this id                      exit 1
+    ├── NotChecked                     a check of `evp doctor` can't be made
     ├── Refusal                        a request is refused, nothing of it was kept    HTTP 4xx, 503
+    ├── RequestRefused                 the client was answered so: again won't help
+    ├── BufferFull                     the client holds as many events as it may
+    ├── Undelivered                    what the client could not send in the background
     ├── FrameError                     a log entry can't be read as a frame
     │   ├── CorruptFrame               it never can: its events go to the dead letters
     │   │   └── InvalidEntry           a plain entry of another program, never accepted by evp
@@ -20,6 +24,7 @@
         ├── StoreUnavailable           MongoDB
         │   └── StoreTooSlow           a question took longer than it may
         ├── ServerUnavailable          evp's own server, for the commands that talk to it
+        │   └── Unsent                 what the client tried in vain; hands the events back
         ├── PortTaken                  the port to listen on
         └── EngineFailed               an engine or child of evp does not start or stay up
 
@@ -30,7 +35,7 @@ secret: addresses go through `redact_url` first.
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 EXIT_OK = 0
 EXIT_FINDING = 1
@@ -122,6 +127,10 @@ class NoSuchLetter(EvpError):
     """Raised when no dead letter has the id that was asked for."""
 
 
+class NotChecked(EvpError):
+    """Raised when a check of `evp doctor` can't be made, since what it needs is not told."""
+
+
 class WrongShardKey(UsageError):
     """Raised when one of evp's collections is sharded by something else than `_id`."""
 
@@ -154,6 +163,51 @@ class Refusal(EvpError):
         """Return this refusal of an event that was judged alone, for its place in a batch."""
         path = None if self.path is None else f"$[{index}]{self.path[1:]}"
         return Refusal(self.code, self.detail, path=path, index=index)
+
+
+class RequestRefused(EvpError):
+    """Raised by the client when a server refuses what is sent; sending it again won't help.
+
+    `status`, `code`, `detail`, `path` and `index` are those of the answer (docs/ERRORS.md);
+    `index` is the place of the event in its batch, None if it is about the whole request.
+    """
+
+    def __init__(
+        self, status: int, code: str, detail: str, path: str | None = None, index: int | None = None
+    ) -> None:
+        at = "" if path is None else f" at {path}"
+        super().__init__(f"{code}{at}: {detail}")
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.path = path
+        self.index = index
+
+
+class BufferFull(EvpError):
+    """Raised by a client that raises when its buffer is full; the event was not taken."""
+
+
+class Failed(NamedTuple):
+    """An event that the client could not send in the background: whole, with its id, and why.
+
+    `code` is the server's; `unavailable` if there was no answer for too long, `closed` if the
+    client was closed before. After these two it may have been accepted: send it again as it is.
+    """
+
+    event: dict[str, Any]
+    code: str
+    detail: str
+
+
+class Undelivered(EvpError):
+    """Raised by a client that nobody gave an `on_failed`; hands back in `failed` what it has."""
+
+    def __init__(self, failed: list[Failed]) -> None:
+        what = "1 event was" if len(failed) == 1 else f"{len(failed):,} events were"
+        first = failed[0]
+        super().__init__(f"{what} not sent; the first: {first.code}: {first.detail}")
+        self.failed = failed
 
 
 class FrameError(EvpError):
@@ -208,6 +262,17 @@ class StoreTooSlow(StoreUnavailable):
 
 class ServerUnavailable(Unavailable):
     """Raised when a command can't reach the evp server."""
+
+
+class Unsent(ServerUnavailable):
+    """Raised by the client when it has tried for as long as it may.
+
+    The `events` may have been accepted. They have their ids: sending them again is safe.
+    """
+
+    def __init__(self, why: str, events: list[dict[str, Any]]) -> None:
+        super().__init__(why)
+        self.events = events
 
 
 class PortTaken(Unavailable):

@@ -1,4 +1,4 @@
-"""Consumer groups as log and store know them together: listed, and deleted for good."""
+"""Consumer groups as log and store know them together: listed, made, and deleted for good."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from evp.stream.client import Link
 from evp.stream.groups import delete_group, registered_groups
 from evp.stream.info import GroupFacts, log_facts, unsettled
 from evp.stream.keys import Keys
+from evp.stream.positions import EARLIEST, create_group, standing
 from evp.stream.slots import held
 
 
@@ -39,6 +40,15 @@ class GroupRow(Struct):
     pending_events: int = 0
     lag_events: int = 0
     oldest_s: float = 0.0
+
+
+class Created(Struct):
+    """A new group: the last entry of the log that it is not given (`0-0`: none), what it is."""
+
+    name: str
+    stream: str
+    last_id: str
+    lag_events: int
 
 
 class GroupBook:
@@ -89,24 +99,50 @@ class GroupBook:
             await store_groups.forget(self._db, name)
             await delete_group(link, self._keys, name)
 
+    async def create(self, name: str, target: str) -> Created:
+        """Make a group and register it, as workers do; what is before the target it is not given.
+
+        `target` is one of `evp.stream.positions`. Raises UsageError if the group is there
+        already, or would pass over events that this database is to have; LogUnavailable and
+        StoreUnavailable.
+        """
+        async with Link.opened(self._settings.redis_url) as link:
+            if await standing(link, self._keys, name) is not None:
+                raise UsageError(
+                    f"there is a group {name} already; `evp groups describe {name}` shows where "
+                    "it stands, `evp groups reset` sets it elsewhere"
+                )
+            if target != EARLIEST and await self.writes(name):
+                raise UsageError(
+                    f"group {name} writes to {self._settings.mongo_db}, so it begins at the "
+                    f"earliest entry; `evp groups reset {name}` shows what it would lose elsewhere"
+                )
+            # The store first: once it has the name, nothing is trimmed away before the group is.
+            await store_groups.register(self._db, name)
+            await create_group(link, self._keys, name, target)
+            made = await standing(link, self._keys, name)
+        if made is None:
+            raise UsageError(f"group {name} was deleted as soon as it was made")
+        lag_events = made.events_accepted - made.here.events_before
+        return Created(name, self._settings.stream, made.here.last_id, lag_events)
+
+    async def writes(self, name: str) -> bool:
+        """Return True if a group writes to this database, or will as the first one.
+
+        Raises StoreUnavailable.
+        """
+        writer = await store_groups.writer(self._db)
+        mine = (self._settings.stream, self._settings.consumer_group)
+        return (writer or mine) == (self._settings.stream, name)
+
     async def take_over(self, name: str) -> None:
         """Make a group the one that writes to this database. Raises StoreUnavailable."""
         await store_groups.become_writer(self._db, self._settings.stream, name, take_over=True)
 
     async def _refuse_if_active(self, link: Link, name: str) -> None:
-        groups = {one.name: one for one in (await log_facts(link, self._keys)).groups}
-        consumers = groups[name].consumers if name in groups else []
-        # Those who lost the log's group with its memory have yet to make it again.
-        names = {one.name for one in consumers}
-        names |= {row["name"] for row in await live_workers(self._db) if row["group"] == name}
-        for holder in await held(link, self._keys, name, sorted(names)):
-            raise UsageError(f"{holder} reads by group {name}; stop it first, or use --force")
-        for one in consumers:
-            if one.idle_ms < GROUP_READ_MS:
-                raise UsageError(
-                    f"{one.name} read by group {name} {one.idle_ms / 1000:.1f} s ago; stop it and "
-                    f"wait {GROUP_READ_MS / 1000:g} s, or use --force"
-                )
+        reader = await active_reader(link, self._db, self._keys, name)
+        if reader is not None:
+            raise UsageError(f"{reader}, or use --force")
 
     async def _refuse_if_unwritten(self, link: Link, name: str) -> None:
         if await store_groups.writer(self._db) != (self._settings.stream, name):
@@ -118,6 +154,28 @@ class GroupBook:
                 f"group {name} writes to {self._settings.mongo_db} and has {what} in the log that "
                 "it would never write; let `evp work --burst` finish, or use --force"
             )
+
+
+async def active_reader(link: Link, db: Database, keys: Keys, name: str) -> str | None:
+    """Return who reads by a group, and what to do about it; None if nobody does.
+
+    A worker that holds a name of it, or anyone who read by it within GROUP_READ_MS.
+    Raises LogUnavailable and StoreUnavailable.
+    """
+    groups = {one.name: one for one in (await log_facts(link, keys)).groups}
+    consumers = groups[name].consumers if name in groups else []
+    # Those who lost the log's group with its memory have yet to make it again.
+    names = {one.name for one in consumers}
+    names |= {row["name"] for row in await live_workers(db) if row["group"] == name}
+    for holder in await held(link, keys, name, sorted(names)):
+        return f"{holder} reads by group {name}; stop it first"
+    for one in consumers:
+        if one.idle_ms < GROUP_READ_MS:
+            return (
+                f"{one.name} read by group {name} {one.idle_ms / 1000:.1f} s ago; stop it and "
+                f"wait {GROUP_READ_MS / 1000:g} s"
+            )
+    return None
 
 
 def _row(name: str, facts: GroupFacts | None, *, writes: bool) -> GroupRow:

@@ -85,6 +85,16 @@ CLAIM_EVERY_S = 1.0
 CONSUMER_GONE_IDLE_MS = 60_000
 #: Who has read by a group within this may do so again: the group is not deleted unforced.
 GROUP_READ_MS = 10_000
+#: Entries that are counted when a group is set to another place, so that XINFO can tell its lag.
+POSITION_ENTRIES_COUNTED_MAX = 10_000
+#: `evp groups reset` tries again so often when the log is trimmed meanwhile; and so many frames
+#: that would be passed over are looked up in the store, the others count as not written.
+GROUP_RESET_TRIES_MAX = 5
+GROUP_SKIPPED_FRAMES_MAX = 50_000
+#: Consumers that `evp groups describe` names, those with most pending entries first.
+GROUP_CONSUMERS_NAMED_MAX = 200
+#: How long `evp groups describe` waits for the store, seconds; the log's side is told without it.
+GROUP_STORE_S_MAX = 3.0
 #: How long `evp claim-stale` waits for the store with one batch in its hands.
 STALE_STORE_S_MAX = 20.0
 #: How long the log remembers of a worker that it ended well, for `storage.isolation`.
@@ -126,6 +136,9 @@ DEAD_LETTERS_PAGE_MAX = 500
 DEAD_LETTERS_BYTES_TARGET = 16 * MIB
 #: `evp dlq list` counts so many, newest first, and says where there are more.
 DEAD_LETTERS_COUNTED_MAX = 10_000
+#: `evp dlq top` looks at so many, newest first, and puts them into so many groups.
+DEAD_LETTERS_GROUPED_MAX = 100_000
+DEAD_LETTER_GROUPS_MAX = 1_000
 #: Letters that a report names; of the others it tells the number.
 DEAD_LETTERS_NAMED_MAX = 20
 #: `evp dlq show` shows this much of a payload, unless all of it is asked for.
@@ -167,16 +180,35 @@ LISTEN_BACKLOG = 2_048
 HTTP_CONNECT_S_MAX = 5.0
 HTTP_ANSWER_S_MAX = 30.0
 HTTP_ANSWER_BYTES_MAX = 16 * MIB
-#: `evp send`: events and bytes of one request, and how often one is tried.
+#: An idle connection is kept for so long: not as long as servers and balancers keep it.
+HTTP_KEEP_ALIVE_S = 30.0
+#: The longest wait that a Retry-After is granted.
+HTTP_RETRY_AFTER_S_MAX = 300.0
+#: `evp send` and the client in the background: events and bytes of one request.
 SEND_EVENTS_MAX = 500
 SEND_BYTES_MAX = 1 * MIB
-SEND_ATTEMPTS_MAX = 8
-#: The longest wait that `evp send` grants a Retry-After.
-SEND_RETRY_AFTER_S_MAX = 30.0
+#: How long `evp send` tries to send one request, seconds.
+SEND_RETRY_S = 600.0
+#: How long the client tries: `send` and `send_batch`, and in the background, seconds.
+CLIENT_RETRY_S = 30.0
+CLIENT_BACKGROUND_RETRY_S = 600.0
+#: In the background it keeps an event waiting for others so long, seconds.
+CLIENT_FLUSH_EVERY_S = 0.2
+#: Events, and their bytes, that it holds until they are sent.
+CLIENT_BUFFER_EVENTS = 10_000
+CLIENT_BUFFER_BYTES_MAX = 64 * MIB
+#: How long `close` goes on sending, seconds.
+CLIENT_CLOSE_S = 30.0
+#: Its connections; more requests at a time wait for one.
+CLIENT_CONNECTIONS_MAX = 16
 #: How long `evp up --demo` waits for the store without any progress.
 DEMO_STORED_S_MAX = 120.0
 #: Totals are summed again after at least this many times what the last sum took.
 TOTALS_COST_FACTOR = 10
+#: How long a group takes to drain is told by how it went within so many looks.
+DRAIN_WINDOW_LOOKS = 10
+#: Whoever looks again and again asks the log about its settings and memory this rarely, seconds.
+ENGINES_LOOK_S = 2.0
 #: A bucket of 10 s is closed this long after its end; its last frames are then settled, mostly.
 BUCKET_CLOSE_MS = 20_000
 #: Buckets that one fold sums up, and new ones that it finds.

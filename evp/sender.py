@@ -1,30 +1,18 @@
-"""Sending NDJSON to a server: batches, retries as the server asks, and an account by code.
-
-A batch is refused as a whole. Where the refusal names one event, the rest is
-sent again without it; where it doesn't, halves are sent, down to the culprit.
-Events should have an `id` (and a time): then sending one twice stores one.
-"""
+"""Sending NDJSON to a server: batches, and an account of what was refused, by code."""
 
 from __future__ import annotations
 
-import asyncio
-import random
 from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO
 
-import msgspec
 from msgspec import Struct, field
 
-from evp.errors import ServerUnavailable
-from evp.http import HttpConnection, Reply
-from evp.limits import EVENT_BYTES_MAX, SEND_ATTEMPTS_MAX, SEND_BYTES_MAX, SEND_EVENTS_MAX
+from evp.delivery import post_lines
+from evp.http import HttpConnection
+from evp.limits import EVENT_BYTES_MAX, SEND_BYTES_MAX, SEND_EVENTS_MAX, SEND_RETRY_S
 
 _REFUSED_LINES_MAX = 20
 _LINE_BYTES_MAX = EVENT_BYTES_MAX + 2
-_UNAVAILABLE = 503
-_TOO_MANY = 429
-_ACCEPTED = 202
-_NOT_WITH_THIS_KEY = frozenset((401, 403))
 
 
 class Line(Struct, frozen=True):
@@ -73,7 +61,7 @@ class Sender:
     ) -> None:
         self.account = account
         self._connection = connection
-        self._headers = {"content-type": "application/x-ndjson", "x-api-key": key}
+        self._key = key
         self._progress = progress
 
     async def send(self, lines: Iterable[Line]) -> None:
@@ -94,45 +82,15 @@ class Sender:
                 yield line
 
     async def _send_batch(self, batch: list[Line]) -> None:
-        waiting = [batch]
-        while waiting:
-            lines = waiting.pop()
-            reply = await self._post(lines)
-            if reply.status == _ACCEPTED:
-                self.account.accepted += len(lines)
-            elif reply.status in _NOT_WITH_THIS_KEY:
-                for line in lines:
-                    self.account.refuse(line, reply.code, reply.detail)
-            elif len(lines) == 1:
-                self.account.refuse(lines[0], reply.code, reply.detail)
-            else:
-                culprit = _index(reply)
-                if culprit is not None and culprit < len(lines):
-                    self.account.refuse(lines[culprit], reply.code, reply.detail)
-                    waiting.append(lines[:culprit] + lines[culprit + 1 :])
-                else:
-                    middle = len(lines) // 2
-                    waiting += [lines[middle:], lines[:middle]]
-
-    async def _post(self, lines: list[Line]) -> Reply:
-        """Send one batch until there is an answer other than "try again"."""
-        body = b"\n".join(line.text for line in lines)
-        why = ""
-        for attempt in range(SEND_ATTEMPTS_MAX):
-            try:
-                reply = await self._connection.request("POST", "/events/batch", body, self._headers)
-            except ServerUnavailable:
-                # The first request says whether there is a server at all.
-                if self.account.accepted == 0 or attempt + 1 == SEND_ATTEMPTS_MAX:
-                    raise
-                wait_s = float(attempt + 1)
-            else:
-                if reply.status not in {_UNAVAILABLE, _TOO_MANY}:
-                    return reply
-                wait_s = reply.retry_after_s
-                why = f"{reply.code}: {reply.detail}"
-            await asyncio.sleep(wait_s * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
-        raise ServerUnavailable(f"evp keeps answering {why}")
+        # The first request says whether there is a server at all.
+        reached = self.account.accepted > 0
+        texts = [line.text for line in batch]
+        async for settled in post_lines(
+            self._connection, self._key, texts, within_s=SEND_RETRY_S, again_if_away=reached
+        ):
+            self.account.accepted += len(settled.indexes) - len(settled.rejected)
+            for one in settled.rejected:
+                self.account.refuse(batch[one.index], one.code, one.detail)
 
 
 def batches(lines: Iterable[Line]) -> Iterator[list[Line]]:
@@ -164,11 +122,3 @@ def lines_of(file: BinaryIO) -> Iterator[Line]:
         text = piece.strip()
         if text:
             yield Line(number, text)
-
-
-def _index(reply: Reply) -> int | None:
-    try:
-        found = msgspec.json.decode(reply.body).get("index")
-    except (msgspec.DecodeError, AttributeError):
-        return None
-    return found if isinstance(found, int) else None

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import platform
 import sys
 from typing import Annotated
 
 import typer
 
-import evp
 from evp.cli.claim_stale import claim_stale
 from evp.cli.config import config
 from evp.cli.dlq import dlq
+from evp.cli.doctor import doctor
 from evp.cli.erase import erase
 from evp.cli.groups import groups
 from evp.cli.health import health
@@ -51,6 +50,7 @@ app.command()(health)
 app.command()(openapi)
 app.command("claim-stale")(claim_stale)
 app.command()(erase)
+app.command()(doctor)
 app.add_typer(groups)
 app.add_typer(dlq)
 app.add_typer(keys)
@@ -58,23 +58,25 @@ app.add_typer(users)
 app.add_typer(config)
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
-        from evp.cli.output import Output
-
-        system = f"{platform.system()} {platform.machine()}"
-        Output().say(f"evp {evp.__version__} (Python {platform.python_version()}, {system})")
-        raise typer.Exit
-
-
-@app.callback()
+@app.callback(invoke_without_command=True)
 def root(
+    context: typer.Context,
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+        typer.Option("--version", help="Print versions: evp, commit, Python, engines found here."),
     ] = False,
+    json: Annotated[bool, typer.Option("--json", help="With --version: print JSON.")] = False,
 ) -> None:
     """Accept events durably, store each exactly once, and see that none is lost."""
+    if version:
+        from evp.cli.version import tell_version
+
+        tell_version(json=json)
+        raise typer.Exit
+    if json:
+        context.fail("--json goes behind the command, as in: evp stats --json")
+    if context.invoked_subcommand is None:
+        context.fail("Missing command.")
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 EXIT_INTERRUPTED = 130
+_SILENT_S_MAX = 1.0
 
 
 def load_settings(**flags: object) -> Loaded:
@@ -58,14 +59,34 @@ def child_environ(settings: Settings, **overrides: object) -> dict[str, str]:
     return {**os.environ, **as_environ(settings, overrides)}
 
 
-def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine on uvloop; Ctrl-C ends the process with 130."""
+def run(work: Coroutine[Any, Any, T], *, asking: str | None = None) -> T:
+    """Run a coroutine on uvloop; Ctrl-C ends the process with 130.
+
+    Where it takes more than a second, a terminal is told that `asking` is what takes long.
+    """
     import uvloop
 
     try:
-        return uvloop.run(work)
+        return uvloop.run(work if asking is None else _told(work, f"asking {asking}"))
     except KeyboardInterrupt:
         raise SystemExit(EXIT_INTERRUPTED) from None
+
+
+async def _told(work: Coroutine[Any, Any, T], what: str) -> T:
+    import asyncio
+
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        return await work
+    status = console.status(what)
+    later = asyncio.get_running_loop().call_later(_SILENT_S_MAX, status.start)
+    try:
+        return await work
+    finally:
+        later.cancel()
+        status.stop()
 
 
 def run_until_told(work: Callable[[Signals], Coroutine[Any, Any, None]]) -> None:

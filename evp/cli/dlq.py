@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 dlq = typer.Typer(name="dlq", help="Look at dead letters, and mend them.", no_args_is_help=True)
 
 Reason = Annotated[Optional[str], typer.Option(help="Only those with this reason.")]
+Error = Annotated[
+    Optional[str], typer.Option(help="Only those that died alike, as `top` shows it.")
+]
 Type = Annotated[Optional[str], typer.Option("--type", help="Only events of this type.")]
 Source = Annotated[Optional[str], typer.Option(help="Only events of this source.")]
 Since = Annotated[
@@ -34,6 +37,7 @@ def root() -> None:
 @dlq.command("list", epilog="Example: evp dlq list --reason id_conflict --since 2h")
 def list_(
     reason: Reason = None,
+    error: Error = None,
     type_: Type = None,
     source: Source = None,
     since: Since = None,
@@ -56,13 +60,45 @@ def list_(
     from evp.storage.dlq import DEAD, STATES
     from evp.views.dlq import listing_view
 
-    filters = filters_of(reason, type_, source, since, until, frame)
+    filters = filters_of(reason, type_, source, since, until, frame, error=error)
     states = tuple(STATES) if everything else (DEAD,)
     listing = with_store(start(), lambda db: look(db, filters, limit, states=states))
     if json:
         Output().say_json(listing)
     else:
         Output().print(listing_view(listing, REASONS), soft_wrap=True)
+
+
+@dlq.command(epilog="Example: evp dlq top --since 24h;  evp dlq top --by type --json")
+def top(
+    by: Annotated[
+        str, typer.Option(metavar="WHAT", help="error, reason, type or source.")
+    ] = "error",
+    reason: Reason = None,
+    error: Error = None,
+    type_: Type = None,
+    source: Source = None,
+    since: Since = None,
+    until: Until = None,
+    limit: Annotated[int, typer.Option(min=1, max=1_000, help="Show so many groups.")] = 10,
+    json: Json = False,
+) -> None:
+    """Group dead letters by what they died of, the largest group first, each with what to do.
+
+    An error is a reason and what was said, with ids, numbers and quoted values left out.
+    """
+    from evp.cli.context import start
+    from evp.cli.topping import print_top, top_of
+
+    given = {
+        "--reason": reason,
+        "--error": error,
+        "--type": type_,
+        "--source": source,
+        "--since": since,
+        "--until": until,
+    }
+    print_top(top_of(start(), by, given, limit), json=json)
 
 
 @dlq.command(epilog="Example: evp dlq show 65f0c0ffee0ddba11ca7f00d:3 --json | jq .event.data")
@@ -85,6 +121,7 @@ def show(
 def replay(
     ids: Ids = None,
     reason: Reason = None,
+    error: Error = None,
     type_: Type = None,
     source: Source = None,
     since: Since = None,
@@ -108,7 +145,7 @@ def replay(
     from evp.documents import Admission
     from evp.storage.replay import Replayer
 
-    filters = filters_of(reason, type_, source, since, until, frame, ids)
+    filters = filters_of(reason, type_, source, since, until, frame, ids, error=error)
     settings = start()
     admission = Admission(settings.default_source, settings.time_in_id)
 
@@ -124,6 +161,7 @@ def replay(
 def purge(
     ids: Ids = None,
     reason: Reason = None,
+    error: Error = None,
     type_: Type = None,
     source: Source = None,
     since: Since = None,
@@ -142,7 +180,7 @@ def purge(
     from evp.cli.context import start
     from evp.cli.replaying import Options, change, filters_of
 
-    filters = filters_of(reason, type_, source, since, until, frame, ids)
+    filters = filters_of(reason, type_, source, since, until, frame, ids, error=error)
 
     async def work(db: Database, account: Account, notify: Notify) -> None:
         await service.purge(db, filters, account, notify)

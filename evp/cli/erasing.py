@@ -43,7 +43,7 @@ def erase_and_tell(settings: Settings, wanted: Wanted, *, dry_run: bool, json: b
             await erase(settings, db, wanted, erased, notify)
 
         try:
-            with_store(settings, work)
+            with_store(settings, work, asking=None)
         except BaseException:
             # Also where it ended before its time: this much was done.
             _report(erased, json=json)

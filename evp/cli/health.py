@@ -31,7 +31,7 @@ def health(
         async with HttpConnection(server_url(settings, url)) as connection:
             return await connection.request("GET", "/api/live" if live else "/api/ready")
 
-    reply = run(ask())
+    reply = run(ask(), asking="the server")
     ok = reply.status == 200
     if json:
         text = reply.body.decode()

@@ -51,7 +51,7 @@ def create_key(
         async with KeyBook.opened(settings) as book:
             return await book.create(name, scopes, expires_at_ms=expires_at_ms, rate_per_s=rate)
 
-    keying.show(run(create()), (), json=json)
+    keying.show(run(create(), asking="log and store"), (), json=json)
 
 
 @keys.command("list")
@@ -76,7 +76,7 @@ def list_keys(
         async with KeyBook.opened(start()) as book:
             return await book.rows()
 
-    found, away = run(rows())
+    found, away = run(rows(), asking="log and store")
     keying.tell_away(away)
     shown = [row for row in found if all_ or row.state == LIVE]
     if json:
@@ -114,7 +114,7 @@ def revoke_key(
         if not sys.stdin.isatty():
             raise UsageError(f"whoever uses {who} is refused from then on; add --yes to revoke it")
         typer.confirm(f"Revoke {who}? Whoever uses it is refused from then on.", abort=True)
-    rows, output = run(revoke()), Output()
+    rows, output = run(revoke(), asking="log and store"), Output()
     if json:
         output.say_json(rows)
         return
@@ -148,5 +148,5 @@ def rotate_key(
         async with KeyBook.opened(settings) as book:
             return await book.rotate(name, grace_ms=grace_ms, expires_at_ms=expires_at_ms)
 
-    made, old = run(rotate())
+    made, old = run(rotate(), asking="log and store")
     keying.show(made, old, json=json)

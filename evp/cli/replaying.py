@@ -27,6 +27,7 @@ from evp.storage.dlq import Filters
 from evp.views.dlq import account_view, selection_view, shown_view
 
 _FRAME_ID = re.compile(r"[0-9a-f]{24}")
+_FINGERPRINT = re.compile(r"[0-9a-f]{8}")
 _LETTER_ID = re.compile(r"[0-9a-f]{24}:\d{1,9}|[0-9a-f]{32}")
 
 Work = Callable[[Database, Account, Notify], Coroutine[Any, Any, None]]
@@ -49,14 +50,19 @@ def filters_of(
     until: str | None,
     frame: str | None,
     ids: list[str] | None = None,
+    *,
+    error: str | None = None,
 ) -> Filters:
     """Return the filters that the flags describe. Raises UsageError."""
     if reason is not None and reason not in REASONS:
         raise UsageError(f"--reason {reason!r}: there are {', '.join(REASONS)}")
     if frame is not None and not _FRAME_ID.fullmatch(frame):
         raise UsageError(f"--frame {frame!r}: wanted a frame id, 24 hexadecimal digits")
+    if error is not None and not _FINGERPRINT.fullmatch(error):
+        raise UsageError(f"--error {error!r}: wanted 8 hexadecimal digits; see `evp dlq top`")
     return Filters(
         reason=reason,
+        error=error,
         type=type_,
         source=source,
         since=_moment("--since", since),
@@ -92,7 +98,7 @@ def change(
         return EXIT_FINDING
     try:
         with _bar(what, account.selected) as progress:
-            with_store(settings, lambda db: work(db, account, progress))
+            with_store(settings, lambda db: work(db, account, progress), asking=None)
     except BaseException:
         # Also where it ended before its time: this much was done.
         _report(account, done, options)

@@ -29,11 +29,19 @@ async def store_of(settings: Settings) -> AsyncIterator[Database]:
         ) from error
 
 
-def with_store(settings: Settings, work: Callable[[Database], Coroutine[Any, Any, T]]) -> T:
-    """Run something on the store, to its end or to Ctrl-C. Raises StoreUnavailable."""
+def with_store(
+    settings: Settings,
+    work: Callable[[Database], Coroutine[Any, Any, T]],
+    *,
+    asking: str | None = "the store",
+) -> T:
+    """Run something on the store, to its end or to Ctrl-C; `asking` is as for `run`.
+
+    Raises StoreUnavailable.
+    """
 
     async def opened_work() -> T:
         async with store_of(settings) as db:
             return await work(db)
 
-    return run(opened_work())
+    return run(opened_work(), asking=asking)

@@ -58,7 +58,8 @@ async def bring_up(
 
 
 async def _run(console: Output, stack: Stack, demo: int | None) -> None:
-    await stack.start()
+    with console.status("starting"):
+        await stack.start()
     _tell_usage(console, stack)
     await _make_first_user(console, stack)
     if demo is not None:

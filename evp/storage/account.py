@@ -10,7 +10,6 @@ from msgspec import Struct
 
 from evp.storage.client import Database
 from evp.storage.failures import told
-from evp.storage.ledger import live_workers
 from evp.storage.lookup import stored_events
 from evp.storage.metrics import accepted
 from evp.storage.schema import EVENTS
@@ -46,14 +45,6 @@ async def totals(db: Database) -> Totals:
         missing=tally.missing,
         external=tally.external,
     )
-
-
-async def stored_per_s(db: Database) -> float:
-    """Return what the workers that were heard of lately store a second, together.
-
-    Raises StoreUnavailable.
-    """
-    return sum(float(one.get("stored_per_s", 0.0)) for one in await live_workers(db))
 
 
 async def present(db: Database, ids: Sequence[bytes]) -> set[bytes]:

@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from evp.batch.raw import AS_IT_IS
 from evp.clock import MS_MAX, from_ms, now, now_ms, to_ms
+from evp.fingerprint import fingerprint
 from evp.identity import canonical
 from evp.limits import DEAD_LETTERS_BYTES_TARGET, DEAD_LETTERS_PAGE_MAX, LOOKUP_IDS_MAX
 from evp.storage.client import Database, Document
@@ -47,9 +48,13 @@ _LISTING = ("dead", "open", "missing")
 
 
 class Filters(Struct, frozen=True, kw_only=True):
-    """Which letters; by default all. `since` and `until` bound when they were last refused."""
+    """Which letters; by default all. `since` and `until` bound when they were last refused.
+
+    `error` is a `fingerprint`: those that died alike.
+    """
 
     reason: str | None = None
+    error: str | None = None
     type: str | None = None
     source: str | None = None
     since: datetime | None = None
@@ -100,7 +105,7 @@ async def walk(
     """Give the letters that are wanted and in one of `states`. Raises StoreUnavailable."""
     with told():
         async for rows in _rows(db, filters):
-            letters = await _letters(db, rows)
+            letters = await _letters(db, [row for row in rows if _died_so(row, filters.error)])
             yield [one for one in letters if one.state in states]
 
 
@@ -258,6 +263,10 @@ async def _by_pieces(
         end_ms = start_ms
         if len(rows) < DEAD_LETTERS_PAGE_MAX // 4:
             piece_ms *= 2
+
+
+def _died_so(row: Document, error: str | None) -> bool:
+    return error is None or fingerprint(row["reason"], row["error"], row["detail"]) == error
 
 
 def _age(row: Document) -> tuple[float, str]:

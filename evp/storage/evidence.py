@@ -227,6 +227,12 @@ async def outcomes_by_id(db: Database, frame_ids: Sequence[ObjectId]) -> dict[An
     return await _looked_up(frame_ids, look)
 
 
+async def settled_frames(db: Database, frame_ids: Sequence[bytes]) -> set[bytes]:
+    """Return which of these frames have an outcome that is final. Raises StoreUnavailable."""
+    outcomes = await outcomes_by_id(db, [ObjectId(one) for one in frame_ids])
+    return {frame_id.binary for frame_id, outcome in outcomes.items() if outcome.final}
+
+
 def _settled(row: Document) -> Settled:
     is_final = not row.get("open") and not row.get("provisional")
     expired = bool(row.get("expired"))

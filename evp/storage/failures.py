@@ -63,6 +63,9 @@ _OF_A_DOCUMENT = {
     121: "document_validation",  # DocumentValidationFailure
 }
 
+#: Codes of a server that is there: Unauthorized, CommandNotFound, NotImplemented and the like.
+_REFUSED = (13, 59, 72, 115, 238, 8000)
+
 #: Errors of the client that speak of a document, raised for the call as a whole.
 ABOUT_A_DOCUMENT = (DocumentTooLarge, BSONError, OverflowError)
 
@@ -134,9 +137,14 @@ def unavailable(error: PyMongoError) -> StoreUnavailable:
         rows = details.get("writeConcernErrors") or details.get("writeErrors") or [{}]
         text = f"code {rows[0].get('code')}: {rows[0].get('errmsg', '')}"
     else:
-        # What the client thinks of all servers is long, and says the same.
-        text = str(error).partition(", Topology Description:")[0] or type(error).__name__
+        # What else the client knows about the servers is no news to whoever reads this.
+        text = str(error).partition(", Topology Description: ")[0] or type(error).__name__
     return StoreUnavailable(f"the store can't be used now: {_clean(text)}")
+
+
+def was_refused(error: StoreUnavailable) -> bool:
+    """Return True if the store answered, and only did not do what it was asked for."""
+    return isinstance(error.__cause__, OperationFailure) and error.__cause__.code in _REFUSED
 
 
 @contextlib.contextmanager

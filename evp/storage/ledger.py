@@ -77,6 +77,18 @@ async def live_workers(db: Database) -> list[Document]:
         return await db[WORKERS].find({"seen_at": {"$gte": since}}).to_list()
 
 
+async def worker_records(db: Database, group: str, names: Iterable[str]) -> list[Document]:
+    """Return what workers of a group with these names told last, however long ago.
+
+    Raises StoreUnavailable.
+    """
+    found: list[Document] = []
+    with told():
+        for ids in portions([f"{group}/{name}" for name in names]):
+            found += await db[WORKERS].find({"_id": {"$in": ids}}).to_list()
+    return found
+
+
 async def record_deleted(db: Database, stream: str, entries: Sequence[str]) -> None:
     """Record entries that the log had lost while they were pending; the last ones by id.
 

@@ -114,21 +114,32 @@ async def ensure(db: Database) -> None:
             await db[name].create_indexes(list(indexes))
 
 
-async def _check_shard_keys(db: Database) -> None:
+async def wrongly_sharded(db: Database) -> str | None:
+    """Return which collection is sharded by something else than `_id`, and what to do about it.
+
+    Raises PyMongoError.
+    """
     names = [f"{db.name}.{name}" for name in ALL]
-    try:
-        rows = await db.client["config"]["collections"].find({"_id": {"$in": names}}).to_list()
-    except OperationFailure as error:
-        if error.code != _UNAUTHORIZED:
-            raise
-        return  # A user that may not look there; `evp init` of an administrator may.
+    rows = await db.client["config"]["collections"].find({"_id": {"$in": names}}).to_list()
     for row in rows:
         key = dict(row.get("key") or {})
         if key and key not in _SHARD_KEYS:
-            raise WrongShardKey(
+            return (
                 f"{row['_id']} is sharded by {key}: the same _id could be stored once on each "
                 'shard; shard a new collection by {"_id": "hashed"}'
             )
+    return None
+
+
+async def _check_shard_keys(db: Database) -> None:
+    try:
+        wrong = await wrongly_sharded(db)
+    except OperationFailure as error:
+        if error.code != _UNAUTHORIZED:
+            raise
+        return  # A user that may not look there; `evp doctor` of an administrator may.
+    if wrong is not None:
+        raise WrongShardKey(wrong)
 
 
 async def _create(db: Database, name: str) -> None:

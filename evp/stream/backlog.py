@@ -10,9 +10,12 @@ from __future__ import annotations
 from msgspec import Struct
 
 from evp.limits import SERVER_ALIVE_MS
-from evp.stream.client import Link, Reply
+from evp.stream.client import Link, Reply, pairs
 from evp.stream.keys import Keys
-from evp.stream.scripts import BACKLOG
+from evp.stream.scripts import BACKLOG, POSITION
+
+#: Who looks without being a server.
+_NOBODY = ""
 
 
 class Pin(Struct, frozen=True):
@@ -58,6 +61,35 @@ async def backlog(link: Link, keys: Keys, server: str) -> Backlog:
     servers, at_ms, told = await _look(link, keys, server, SERVER_ALIVE_MS)
     accepted, events, done_bytes = (int(number) for number in told[6:9])
     return Backlog(servers, at_ms, accepted, events, done_bytes, pin_of(told, at_ms))
+
+
+class Done(Struct, frozen=True):
+    """What the stream still holds that every group has done with; by its oldest entry."""
+
+    age_s: float
+    size_bytes: int
+
+
+async def done_in_log(link: Link, keys: Keys) -> Done | None:
+    """Return what every group has done with and nobody has trimmed, None if there is nothing.
+
+    Raises LogUnavailable.
+    """
+    _, at_ms, told = await _look(link, keys, _NOBODY, 0)
+    oldest = await link.script(POSITION, (keys.stream, keys.index), ("-", "+"))
+    marks = await link.call("XRANGE", keys.index, "-", "+", "COUNT", 1)
+    needed = told[2]
+    if not oldest or (needed and not _before(oldest[0], needed)):
+        return None
+    since_ms = int(oldest[0].partition(b"-")[0])
+    trimmed_bytes = int(dict(pairs(marks[0][1]))[b"bytes"]) if marks else int(told[8])
+    return Done(max(0, at_ms - since_ms) / 1000, max(0, int(told[8]) - trimmed_bytes))
+
+
+def _before(one: bytes, other: bytes) -> bool:
+    """Return True if an entry id comes before another one."""
+    first, second = (tuple(map(int, id_.split(b"-"))) for id_ in (one, other))
+    return first < second
 
 
 async def leave(link: Link, keys: Keys, server: str) -> None:

@@ -30,7 +30,8 @@ class GroupFacts(Struct):
 
     `pending` counts entries delivered and not acked; `pending_events` is what they
     hold at most. `lag_events` were never delivered. `lag_s` is the age of the
-    oldest entry that is not acked, 0 if there is none.
+    oldest entry that is not acked, 0 if there is none. `drain_s` is how long it takes
+    until nothing waits, as it goes now; null if it does not get less, or nobody knows yet.
     """
 
     name: str
@@ -39,6 +40,12 @@ class GroupFacts(Struct):
     lag_events: int
     lag_s: float
     consumers: list[ConsumerFacts]
+    drain_s: float | None = None
+
+    @property
+    def waiting_events(self) -> int:
+        """Events that are not acked, delivered or not."""
+        return self.pending_events + self.lag_events
 
 
 class LogFacts(Struct):
@@ -117,6 +124,15 @@ async def events_ahead(link: Link, keys: Keys, group: str, entry_id: str) -> int
     )
     accepted = int(counted or 0)
     return max(0, waiting - (accepted - _events_before(position, accepted)))
+
+
+async def oldest_age_s(link: Link, keys: Keys) -> float:
+    """Return the age of the stream's oldest entry, 0 if there is none. Raises LogUnavailable."""
+    oldest = await link.script(POSITION, (keys.stream, keys.index), ("-", "+"))
+    seconds, micros = await link.call("TIME")
+    at_ms = int(seconds) * 1000 + int(micros) // 1000
+    since_ms = int(oldest[0].partition(b"-")[0]) if oldest else at_ms
+    return max(0, at_ms - since_ms) / 1000
 
 
 async def _group(

@@ -16,12 +16,12 @@ from evp.batch.raw import member
 from evp.errors import LogUnavailable, StoreUnavailable, UsageError
 from evp.limits import EVENT_LETTERS_MAX, TRACE_STORE_REACH_S_MAX, TRACE_STORE_S_MAX
 from evp.settings import Settings
-from evp.storage.account import stored_per_s
 from evp.storage.bounded import limited
 from evp.storage.client import Database, opened, reach
 from evp.storage.dlq import letters_of_entry
 from evp.storage.groups import writer
 from evp.storage.whereabouts import Whereabouts, begun, begun_frame, has_gone, whereabouts
+from evp.storage.workers import worker_rows
 from evp.trace.log import LogReader, Notify
 from evp.trace.story import Story
 from evp.trace.tell import Asked, Evidence, Held, complete
@@ -84,7 +84,8 @@ class _Tracer:
                 self._story.store_error = str(error)
 
     async def _ask_who_writes(self) -> None:
-        self._story.stored_per_s = await stored_per_s(self._db)
+        working = await worker_rows(self._db)
+        self._story.stored_per_s = sum(one.stored_per_s for one in working)
         writing = await writer(self._db)
         if writing is not None:
             self._evidence.group = writing[1]

@@ -1,14 +1,21 @@
-"""`evp groups list` as a person sees it."""
+"""`evp groups` as a person sees it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from evp.group_describe import Described, Member
+from evp.group_reset import LogSpan, Mark, Position, Reset
 from evp.groups import GroupRow
+from evp.limits import MIB
 from evp.views.tables import plain_table
+from evp.views.untrusted import printable
+
+_BEGINNING = "the beginning"
 
 
 def group_table(rows: Sequence[GroupRow]) -> RenderableType:
@@ -23,9 +30,48 @@ def group_table(rows: Sequence[GroupRow]) -> RenderableType:
     return Group(*parts)
 
 
+def description_view(found: Described) -> RenderableType:
+    """Return where a group stands, and a table of who reads by it."""
+    other = ", not made by evp" if found.registered is False else ""
+    parts: list[RenderableType] = [
+        Text(_head(found.name, found.stream, found.database, writes=bool(found.writes)) + other)
+    ]
+    if found.exists:
+        parts += map(Text, _standing(found))
+    else:
+        parts.append(Text("missing from the log: nothing is trimmed until its workers make it"))
+        parts.append(Text("again, at the beginning, or `evp groups delete` removes it"))
+    if found.consumers:
+        parts.append(plain_table([_member(one, found.at) for one in found.consumers]))
+    hidden = found.consumers_total - len(found.consumers)
+    if hidden > 0:
+        parts.append(Text(f"and {hidden:,} more"))
+    if found.store_error is not None:
+        parts.append(Text(f"without the store: {printable(found.store_error)}", style="yellow"))
+    return Group(*parts)
+
+
+def reset_view(reset: Reset) -> RenderableType:
+    """Return where a group is set, what that delivers again or passes over, what the log has."""
+    parts: list[RenderableType] = [
+        Text(_head(reset.group, reset.stream, reset.database, writes=reset.writes)),
+        Text(f"  from      {_place(reset.before)}"),
+        Text(f"  to        {_place(reset.after)}"),
+        *map(Text, _meaning(reset)),
+        *map(Text, _held(reset.log)),
+    ]
+    if reset.executed:
+        parts.append(Text("done; what reads by the group goes on from there"))
+    elif reset.refused is not None:
+        parts.append(Text(f"not possible now: {printable(reset.refused)}", style="yellow"))
+    else:
+        parts.append(Text("nothing was changed; --execute does it"))
+    return Group(*parts)
+
+
 def _cells(row: GroupRow) -> dict[str, str]:
     return {
-        "group": row.name,
+        "group": printable(row.name),
         "role": _role(row),
         "pending": f"{row.pending_events:,}",
         "lag": f"{row.lag_events:,}",
@@ -41,3 +87,85 @@ def _role(row: GroupRow) -> str:
     if row.writes:
         return "writes"
     return "reads" if row.registered else "reads*"
+
+
+def _head(group: str, stream: str, database: str, *, writes: bool) -> str:
+    head = f"group {printable(group)} of {printable(stream)}"
+    return f"{head}, which writes to {printable(database)}" if writes else head
+
+
+def _standing(found: Described) -> list[str]:
+    return [
+        f"  last delivered  {_marked(found.last_delivered, 'none, it is at the beginning')}",
+        f"  first unacked   {_marked(found.first_unacked, 'none, all is done')}",
+        f"  pending         {found.pending_events:,} events in {found.pending_entries:,} entries",
+        f"  lag             {found.lag_events:,} events not delivered yet",
+        f"  behind          {found.lag_s:,.1f} s",
+    ]
+
+
+def _member(one: Member, at: datetime) -> dict[str, str]:
+    ago_s = None if one.heard_at is None else max(0.0, (at - one.heard_at).total_seconds())
+    return {
+        "consumer": printable(one.name),
+        "state": one.state.value,
+        "pending": f"{one.pending:,}",
+        "idle": _seconds(one.idle_s),
+        "host": printable(one.host or ""),
+        "pid": "" if one.pid is None else str(one.pid),
+        "stored/s": f"{one.stored_per_s or 0:,.0f}" if one.works else "",
+        "heartbeat": "" if ago_s is None else f"{_seconds(ago_s)} ago",
+    }
+
+
+def _seconds(span_s: float | None) -> str:
+    return "" if span_s is None else f"{span_s:,.0f} s"
+
+
+def _marked(mark: Mark | None, otherwise: str) -> str:
+    """Return an entry with its time."""
+    if mark is None:
+        return otherwise
+    return f"{mark.entry_id}  {mark.at:%Y-%m-%d %H:%M:%S}.{mark.at.microsecond // 1000:03}Z"
+
+
+def _place(position: Position) -> str:
+    return f"behind {_marked(position.last, '')}" if position.last else _BEGINNING
+
+
+def _meaning(reset: Reset) -> list[str]:
+    lines = []
+    if reset.again_events:
+        lines.append(f"  again     {reset.again_events:,} events are delivered once more;")
+        lines.append(f"            {_harm(reset)}")
+    if reset.skipped_events or reset.missing_events:
+        lines.append(f"  skipped   {reset.skipped_events:,} events are never delivered to it")
+        if reset.writes:
+            lines.append(f"  missing   {reset.missing_events:,} of them are not in the store")
+    if not lines:
+        lines.append("  nothing is delivered again, and nothing is skipped")
+    if reset.pending_entries:
+        lines.append(f"  pending   {reset.pending_entries:,} entries stay so until they are acked")
+    lines.append(f"  waiting   {reset.waiting_events:,} events have not been delivered then")
+    if reset.backlog_max is not None and reset.waiting_events >= reset.backlog_max:
+        lines.append(f"            EVP_BACKLOG_MAX is {reset.backlog_max:,}: until fewer wait,")
+        lines.append("            servers refuse events")
+    return lines
+
+
+def _harm(reset: Reset) -> str:
+    if reset.writes:
+        return "the store knows what it has, so this does no harm"
+    return "evp's workers know what they have stored, other readers may not"
+
+
+def _held(log: LogSpan) -> list[str]:
+    since = f" since {_marked(log.first, '')}" if log.first is not None else ""
+    lines = [f"  log has   {log.events:,} events{since}"]
+    if log.trimmed_events:
+        kept = f"{log.retention_s:,} s or {log.retention_bytes / MIB:,.0f} MiB"
+        lines.append(
+            f"  trimmed   {log.trimmed_events:,} events for good; of what is done it keeps"
+        )
+        lines.append(f"            {kept} (EVP_LOG_RETENTION_S, EVP_LOG_RETENTION_BYTES)")
+    return lines

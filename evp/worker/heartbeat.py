@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections.abc import Mapping
 
 import msgspec
 
@@ -16,6 +17,7 @@ from evp.storage.client import Database
 from evp.storage.ledger import record_worker
 from evp.worker.journal import Journal, rss_bytes
 
+_RATES = ("stored_per_s", "duplicate_per_s", "dead_per_s", "batch_events", "write_ms")
 _log = get("evp.worker")
 
 
@@ -27,29 +29,56 @@ class Heartbeat:
         self._group = group
         self._name = name
         self._journal = journal
+        self._pace = _Pace(journal)
 
     async def run(self) -> None:
         """Record rates and totals until cancelled."""
-        stored, beat_at_s = 0, monotonic_s()
         while True:
             await asyncio.sleep(HEARTBEAT_S)
-            total, now_s = self._journal.totals.stored, monotonic_s()
-            await self._record((total - stored) / (now_s - beat_at_s), HEARTBEAT_S)
-            stored, beat_at_s = total, now_s
+            await self._record(self._pace.since_last(self._journal), HEARTBEAT_S)
 
     async def end(self) -> None:
         """Record what was done in the end."""
-        await self._record(0.0, GIVE_BACK_S_MAX / 2)
+        # Its record counts for a few seconds more, and it does nothing any longer.
+        await self._record(dict.fromkeys(_RATES, 0.0), GIVE_BACK_S_MAX / 2)
 
-    async def _record(self, stored_per_s: float, within_s: float) -> None:
+    async def _record(self, pace: Mapping[str, object], within_s: float) -> None:
         facts = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "rss_bytes": await rss_bytes(),
-            "stored_per_s": stored_per_s,
+            **pace,
             "totals": msgspec.structs.asdict(self._journal.totals),
         }
         try:
             await record_worker(self._db, self._group, self._name, facts, within_s=within_s)
         except StoreUnavailable as error:
             _log.debug("heartbeat not recorded", reason=str(error))
+
+
+class _Pace:
+    """What a worker did between two heartbeats."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._at_s = monotonic_s()
+        self._before = self._counted(journal)
+
+    def since_last(self, journal: Journal) -> dict[str, object]:
+        """Return rates, the means of a write, and how long events took, since this was asked."""
+        now_s, counted = monotonic_s(), self._counted(journal)
+        before, self._before = self._before, counted
+        stored, duplicate, dead, writes, events, write_s = (
+            one - other for one, other in zip(counted, before, strict=True)
+        )
+        elapsed_s = max(now_s - self._at_s, 1e-3)
+        self._at_s = now_s
+        rates = (stored / elapsed_s, duplicate / elapsed_s, dead / elapsed_s)
+        means = (events / writes, 1000 * write_s / writes) if writes else (0.0, 0.0)
+        took = [list(pair) for pair in journal.take_took().items()]
+        return {**dict(zip(_RATES, (*rates, *means), strict=True)), "took": took}
+
+    @staticmethod
+    def _counted(journal: Journal) -> tuple[float, ...]:
+        totals, seconds = journal.totals, journal.counts.batch_seconds
+        writes, events = sum(seconds.counts), journal.counts.batch_events.total
+        return totals.stored, totals.duplicate, totals.dead, writes, events, seconds.total

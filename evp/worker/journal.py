@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 
 import psutil
 from msgspec import Struct
 
+from evp.batch.tally import slot_end_ms
 from evp.clock import monotonic_s, now_ms
 from evp.errors import FrameError
 from evp.logs import get
@@ -59,6 +61,7 @@ class Journal:
     def __init__(self, events_per_line: int) -> None:
         self.totals = Totals()
         self.counts = WorkCounts(REASONS)
+        self._took: Counter[int] = Counter()
         self._events_per_line = events_per_line
         self._events_said = 0
         self._said_at_s = monotonic_s()
@@ -77,9 +80,15 @@ class Journal:
             totals.duplicate += one.outcome.duplicate
             totals.dead += len(one.outcome.dead)
             counts.dead_letters.update(one.reasons)
-            took_s = max(0, at_ms - one.frame.accepted_ms) / 1000
-            counts.end_to_end_seconds.add(took_s, one.outcome.stored)
+            took_ms = max(0, at_ms - one.frame.accepted_ms)
+            counts.end_to_end_seconds.add(took_ms / 1000, one.outcome.stored)
+            self._took[slot_end_ms(took_ms)] += one.outcome.stored
         await self._say_progress()
+
+    def take_took(self) -> Counter[int]:
+        """Return how long events took from log to store since this was asked, by slot."""
+        took, self._took = self._took, Counter()
+        return took
 
     def timed(self, events: int, took_s: float) -> None:
         """Count a batch that was written at once."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import fcntl
 import os
@@ -18,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.support.forks import Ended, forks
 from tests.support.up import EVP, Stopped
 from tests.support.wait import WAIT_S_MAX, until_now
 
@@ -27,6 +29,8 @@ _TAKE_TERMINAL = (
     "fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
     "os.execvp(sys.argv[1], sys.argv[1:])"
 )
+#: These are started as anybody starts them; the others are forked.
+_AFRESH = (("up",), ("serve",), ("work",), ("loadtest",))
 _ESCAPE = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07]*\x07|.)")
 
 
@@ -55,6 +59,19 @@ def evp(
 ) -> Finished:
     """Run `evp` to its end; what it prints must be plain text."""
     started_at_s = time.monotonic()
+    if arguments[:1] in _AFRESH:
+        done = _started(arguments, environ, cwd, stdin, within_s)
+    else:
+        done = forks().run(arguments, environ, cwd, stdin, within_s)
+    seconds = time.monotonic() - started_at_s
+    out, err = done.out.decode(), done.err.decode()
+    assert "\x1b" not in out + err, "escape codes, and no terminal"
+    return Finished(done.code, out, err, seconds)
+
+
+def _started(
+    arguments: Sequence[str], environ: Mapping[str, str], cwd: Path, stdin: bytes, within_s: float
+) -> Ended:
     done = subprocess.run(
         [*EVP, *arguments],
         env=environ,
@@ -64,10 +81,7 @@ def evp(
         timeout=within_s,
         check=False,
     )
-    seconds = time.monotonic() - started_at_s
-    out, err = done.stdout.decode(), done.stderr.decode()
-    assert "\x1b" not in out + err, "escape codes, and no terminal"
-    return Finished(done.returncode, out, err, seconds)
+    return Ended(done.returncode, done.stdout, done.stderr)
 
 
 class Background:
@@ -150,6 +164,8 @@ class Terminal:
         self.process = process
         self.raw = ""
         self._fd = fd
+        # What is read may end in the middle of a character.
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     @property
     def text(self) -> str:
@@ -199,7 +215,7 @@ class Terminal:
             piece = os.read(self._fd, 65536)
         except OSError:  # Linux says so once nobody has the other end.
             return False
-        self.raw += piece.decode(errors="replace")
+        self.raw += self._decoder.decode(piece)
         return bool(piece)
 
 

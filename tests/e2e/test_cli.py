@@ -73,14 +73,39 @@ def test_help_of_all(clean: dict[str, str], tmp_path: Path) -> None:
 
 
 def test_version(clean: dict[str, str], tmp_path: Path) -> None:
-    """--version tells the versions of evp and Python, for a report."""
+    """--version tells what a report of a fault needs: evp, Python, and the engines found here."""
     done = alone(clean, tmp_path, "--version")
-    assert done.code == 0
-    assert re.fullmatch(rf"evp {re.escape(evp.__version__)} \(Python 3\.\d+\.\d+, .+\)\n", done.out)
+    assert (done.code, done.err) == (0, "")
+    first, *_, log, store = done.out.splitlines()
+    assert re.fullmatch(rf"evp {re.escape(evp.__version__)} \(Python 3\.\d+\.\d+, .+\)", first)
+    assert re.fullmatch(r"log +(valkey|redis)-server \d\S* \(.+\)", log)
+    assert re.fullmatch(r"store +(mongod|secantusd)\S*( \d\S*)? \(.+\)", store)
+    told = json.loads(alone(clean, tmp_path, "--json", "--version").out)
+    assert told["evp"] == evp.__version__
+    assert told["log"]["kind"] in log
+
+
+def test_completion_in_bash(clean: dict[str, str], tmp_path: Path) -> None:
+    """The script that evp prints completes a command in a real bash."""
+    program = tmp_path / "evp"
+    program.write_text(f'#!/bin/sh\nexec {" ".join(EVP)} "$@"\n')
+    program.chmod(0o755)
+    script = (
+        'eval "$(_EVP_COMPLETE=source_bash evp)"; COMP_WORDS=(evp ver); COMP_CWORD=1; '
+        '_evp_completion evp; echo "${COMPREPLY[@]}"'
+    )
+    done = subprocess.run(
+        ["bash", "-c", script],
+        env=clean | {"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("verify\n", "")
 
 
 @pytest.mark.parametrize(
-    "arguments", [["nonsense"], ["up", "--nonsense"], ["stats", "--watch", "0"]]
+    "arguments", [["nonsense"], ["--json"], ["up", "--nonsense"], ["stats", "--watch", "0"]]
 )
 def test_wrong_use(clean: dict[str, str], tmp_path: Path, arguments: list[str]) -> None:
     """What is no command or no flag is exit 2, on stderr, without a traceback."""
@@ -113,7 +138,8 @@ def test_stats_watch(up: Up) -> None:
     assert "Traceback" not in watching.text
     for look in looks(watching.text):
         assert {
-            "stream", "group", "log", "rates", "totals", "balance", "store_error",
+            "stream", "group", "log", "rates", "log_state", "store_state", "workers",
+            "latency_ms", "totals", "balance", "store_error",
         } == set(look)  # fmt: skip
 
 

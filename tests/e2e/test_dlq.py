@@ -114,6 +114,17 @@ def test_from_the_finding_to_the_mend(refused: Field) -> None:
     assert refused.dlq("replay", "--yes").out == "0 of 0 delivered\n"
 
 
+def test_a_group_is_taken_by_the_command_that_is_shown(refused: Field) -> None:
+    """What `top` prints for a group can be pasted: it delivers the letters of that group."""
+    lines = [line.strip() for line in refused.dlq("top").out.splitlines()]
+    assert lines[0] == "5 dead letters, 1 group by error"
+    assert lines[1].startswith("5  document_validation ")
+    [command] = [line for line in lines if line.startswith("evp dlq replay ")]
+    refused.refuse_without(None)
+    done = refused.dlq(*command.split()[2:], "--yes")
+    assert (done.code, done.out) == (0, "5 of 5 delivered\n")
+
+
 def test_filters_choose(refused: Field) -> None:
     """What a filter leaves out is not touched."""
     refused.add_plain({"foo": "bar"})

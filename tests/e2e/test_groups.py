@@ -1,4 +1,4 @@
-"""`evp groups`: which groups there are, which one holds the log back, and deleting one."""
+"""`evp groups`: which groups there are, which one holds the log back; made, set and deleted."""
 
 from __future__ import annotations
 
@@ -96,6 +96,31 @@ def test_a_group_in_use_is_not_deleted(shared: dict[str, str], log: Any, tmp_pat
     forced = evp("groups", "delete", GROUP, "--yes", "--force", environ=shared, cwd=tmp_path)
     assert forced.code == 0
     assert GROUP not in rows(shared, tmp_path)
+
+
+def test_a_second_consumer(shared: dict[str, str], log: Any, tmp_path: Path) -> None:
+    """A second group is made, works, is set back, dry and then done, and is described."""
+    shadow = shared | {"EVP_CONSUMER_GROUP": "shadow"}
+
+    def groups(*arguments: str) -> str:
+        done = evp("groups", *arguments, environ=shadow, cwd=tmp_path)
+        assert (done.code, done.err) == (0, "")
+        return done.out
+
+    assert groups("create", "shadow") == "group shadow is made; 30 events of the log wait for it\n"
+    assert evp("work", "--burst", environ=shadow, cwd=tmp_path).code == 0
+    dry = groups("reset", "shadow", "--by-duration", "90m")
+    assert "again     30 events are delivered once more" in dry
+    assert json.loads(groups("reset", "shadow", "--to-earliest", "--execute", "--json"))["executed"]
+    found = json.loads(groups("describe", "shadow", "--json"))
+    assert (found["writes"], found["lag_events"], found["last_delivered"]) == (True, 30, None)
+    refused = evp(
+        *("groups", "reset", "shadow", "--to-latest", "--to-earliest"),
+        environ=shadow,
+        cwd=tmp_path,
+    )
+    assert refused.code == 2
+    assert "say where to: one of" in refused.one_line
 
 
 def test_no_engine(shared: dict[str, str], tmp_path: Path) -> None:

@@ -2,58 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
-import msgspec
 import pytest
 
 from evp import http, sender
 from evp.errors import ServerUnavailable
 from evp.http import HttpConnection
 from evp.sender import Account, Line, Sender
-
-Answer = tuple[int, dict[str, str], bytes] | bytes | None
-"""Status, further headers and body; or bytes as they are; or none, and the connection closes."""
+from tests.support.answers import ACCEPTED, Answer, answering, busy, problem, scripted
 
 LINES = [Line(number, b'{"type": "t", "n": %d}' % number) for number in range(1, 9)]
-ACCEPTED: Answer = (202, {}, b"{}")
 
 
 @pytest.fixture(autouse=True)
 def _no_blocking_calls() -> None:
     """Let it block: its HTTP library imports parts of itself late, and it serves nobody."""
-
-
-def problem(status: int, code: str, **members: object) -> tuple[int, dict[str, str], bytes]:
-    """Return a refusal."""
-    return status, {}, msgspec.json.encode({"code": code, "detail": "no"} | members)
-
-
-@contextlib.asynccontextmanager
-async def serving(answer: Callable[[bytes], Answer]) -> AsyncIterator[str]:
-    """Run a server that answers each body as it is told; gives its address."""
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(asyncio.IncompleteReadError):
-            while True:
-                head = (await reader.readuntil(b"\r\n\r\n")).lower()
-                length = int(head.partition(b"content-length:")[2].split()[0])
-                said = answer(await reader.readexactly(length))
-                if said is None:
-                    break
-                if isinstance(said, tuple):
-                    status, headers, body = said
-                    lines = [f"HTTP/1.1 {status} -", f"content-length: {len(body)}"]
-                    lines += [f"{name}: {value}" for name, value in headers.items()]
-                    said = "\r\n".join([*lines, "", ""]).encode() + body
-                writer.write(said)
-        writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
 async def sent(url: str) -> Account:
@@ -62,12 +26,6 @@ async def sent(url: str) -> Account:
     async with HttpConnection(url) as connection:
         await Sender(connection, "key", account, lambda _account: None).send(iter(LINES))
     return account
-
-
-def scripted(*answers: Answer) -> Callable[[bytes], Answer]:
-    """Answer in this order, and then accept everything."""
-    waiting = list(answers)
-    return lambda _body: waiting.pop(0) if waiting else ACCEPTED
 
 
 def choosy(*, tells_index: bool) -> tuple[Callable[[bytes], Answer], list[int]]:
@@ -88,7 +46,7 @@ def choosy(*, tells_index: bool) -> tuple[Callable[[bytes], Answer], list[int]]:
 async def test_culprit_that_is_named() -> None:
     """A batch is sent again without the event that the refusal names."""
     answer, sizes = choosy(tells_index=True)
-    async with serving(answer) as url:
+    async with answering(answer) as url:
         account = await sent(url)
     assert (account.accepted, account.refused) == (6, {"invalid_event": 2})
     assert [one.line for one in account.examples] == [3, 6]
@@ -98,7 +56,7 @@ async def test_culprit_that_is_named() -> None:
 async def test_culprit_that_is_not_named() -> None:
     """A batch that is refused as a whole is halved, down to the culprits."""
     answer, sizes = choosy(tells_index=False)
-    async with serving(answer) as url:
+    async with answering(answer) as url:
         account = await sent(url)
     assert (account.accepted, account.refused) == (6, {"invalid_event": 2})
     assert [one.line for one in account.examples] == [3, 6]
@@ -114,16 +72,15 @@ async def test_culprit_that_is_not_named() -> None:
 )
 async def test_asked_to_wait(first: Answer) -> None:
     """A server that asks to wait gets the same batch again."""
-    async with serving(scripted(first, first)) as url:
+    async with answering(scripted(first, first)) as url:
         account = await sent(url)
     assert (account.accepted, account.refused) == (8, {})
 
 
 async def test_server_that_always_asks_to_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After so many attempts it gives up, and tells what the server says."""
-    monkeypatch.setattr(sender, "SEND_ATTEMPTS_MAX", 3)
-    busy = (503, {"retry-after": "0"}, b'{"code": "backlog_full", "detail": "too much"}')
-    async with serving(lambda _body: busy) as url:
+    """After a while it gives up, and tells what the server says."""
+    monkeypatch.setattr(sender, "SEND_RETRY_S", 0.3)
+    async with answering(lambda _body: busy()) as url:
         with pytest.raises(ServerUnavailable, match="keeps answering backlog_full: too much"):
             await sent(url)
 
@@ -131,7 +88,7 @@ async def test_server_that_always_asks_to_wait(monkeypatch: pytest.MonkeyPatch) 
 async def test_connection_that_breaks_later(monkeypatch: pytest.MonkeyPatch) -> None:
     """Once a server has accepted something, a lost answer is a reason to send it again."""
     monkeypatch.setattr(sender, "SEND_EVENTS_MAX", 4)
-    async with serving(scripted(ACCEPTED, None)) as url:
+    async with answering(scripted(ACCEPTED, None)) as url:
         account = await sent(url)
     assert account.accepted == 8
 
@@ -149,14 +106,14 @@ async def test_connection_that_breaks_later(monkeypatch: pytest.MonkeyPatch) -> 
 async def test_what_is_no_server_of_evp(answer: Answer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever else listens there is told as no answer from evp, in time, not as a traceback."""
     monkeypatch.setattr(http, "HTTP_ANSWER_S_MAX", 0.3)
-    async with serving(lambda _body: answer) as url:
+    async with answering(lambda _body: answer) as url:
         with pytest.raises(ServerUnavailable, match="no answer from evp at http://"):
             await sent(url)
 
 
 async def test_refusal_without_a_code() -> None:
     """A proxy's own answer is counted by its status."""
-    async with serving(lambda _body: (413, {"connection": "close"}, b"<html>")) as url:
+    async with answering(lambda _body: (413, {"connection": "close"}, b"<html>")) as url:
         account = await sent(url)
     assert account.refused == {"http_413": 8}
     assert account.examples[0].detail == "answered with status 413"
@@ -166,7 +123,7 @@ async def test_answer_in_chunks() -> None:
     """A proxy may send a body piece by piece, and headers after it."""
     head = b"HTTP/1.1 202 -\r\nTransfer-Encoding: chunked\r\n\r\n"
     chunks = head + b'3;x=1\r\n{"a\r\n10\r\n": "0123456789a"\r\n1\r\n}\r\n0\r\nlast: 1\r\n\r\n'
-    async with serving(lambda _body: chunks) as url, HttpConnection(url) as connection:
+    async with answering(lambda _body: chunks) as url, HttpConnection(url) as connection:
         for _ in range(2):
             reply = await connection.request("POST", "/")
             assert (reply.status, reply.body) == (202, b'{"a": "0123456789a"}')

@@ -87,3 +87,23 @@ def test_ctrl_c_in_a_large_demo(light: dict[str, str], tmp_path: Path) -> None:
     assert stopped.code == 0
     assert stopped.seconds < STOP_S_MAX
     assert_left_in_order(screen)
+
+
+def test_colours_can_be_switched_off(clean: dict[str, str], tmp_path: Path) -> None:
+    """Help has colours on a terminal, and none where NO_COLOR is set."""
+    coloured = re.compile(r"\x1b\[(\d+;)*(3[1-6]|9[1-6]|38;.*?)m")
+    for switch, expected in ((["env", "NO_COLOR=1"], False), ([], True)):
+        with terminal([*switch, *EVP, "--help"], environ=clean, cwd=tmp_path, columns=80) as screen:
+            assert screen.wait_ended().code == 0
+        assert bool(coloured.search(screen.raw)) == expected
+        assert max(map(len, screen.lines)) <= 80
+
+
+def test_a_store_that_takes_long(clean: dict[str, str], tmp_path: Path) -> None:
+    """A command that waits for more than a second says for what, and Ctrl-C ends it."""
+    environ = clean | {"EVP_MONGO_URL": "mongodb://127.0.0.1:1"}
+    with terminal([*EVP, "users", "list"], environ=environ, cwd=tmp_path, columns=60) as screen:
+        screen.wait_shows("asking the store")
+        screen.press_ctrl_c()
+        assert screen.wait_ended().code == 130
+    assert_left_in_order(screen)

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from evp.errors import AckUnknown, LogNotDurable
+from evp.errors import AckUnknown, LogNotDurable, LogUnavailable
 from evp.server import logwatch
 from evp.settings import Settings
 from evp.stream import producer as producing
@@ -122,6 +122,31 @@ async def test_every_configuration(
             found = producer.durability
             assert (found.label, found.wait) == ("fsync", expected == "WAITAOF")
             await producer.append(open_frame(event(1)), 1)
+
+
+async def test_file_that_was_just_turned_on(
+    admin: Link, on_log: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until an append-only file holds what the log had before it, nothing is accepted."""
+    monkeypatch.setattr("evp.stream.durability.DURABLE_WAIT_MS_MAX", 100)
+    async with connected(on_log) as producer:
+        await admin.call("MSET", *(word for n in range(10) for word in (f"key-{n}", "value")))
+        # Microseconds for each key.
+        await configure(admin, {"appendonly": "no", "rdb-key-save-delay": "100000"})
+        await configure(admin, {"appendonly": "yes", "rdb-key-save-delay": "0"})
+        with pytest.raises(LogNotDurable, match="the disks of 0 of 1 log"):
+            await producer.connect()
+        with pytest.raises(LogUnavailable):
+            await producer.append(open_frame(event(1)), 1)
+
+        async def accepts() -> bool:
+            try:
+                return (await producer.connect()).label == "fsync"
+            except LogNotDurable:
+                return False
+
+        await until(accepts, what="the file holds everything")
+        await producer.append(open_frame(event(1)), 1)
 
 
 async def test_wrong_setting_is_named_while_running(

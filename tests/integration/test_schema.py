@@ -24,6 +24,7 @@ from evp.storage.client import Database, connect, database, ping
 from evp.storage.metrics import metrics
 from evp.storage.rollups import fold
 from evp.storage.sweep import judge_again, sweep
+from evp.storage.workers import worker_rows
 from evp.storage.writer import Writer
 from tests.support.make import event, frame_of
 from tests.support.servers import Server
@@ -253,7 +254,7 @@ async def test_store_that_is_away_is_told_from_every_call(
         ping(gone),
         schema.ensure(gone),
         account.totals(gone),
-        account.stored_per_s(gone),
+        worker_rows(gone),
         metrics(gone, 0, 60_000, 60_000),
         fold(gone, 0),
         sweep(gone, nothing_in_log),
@@ -327,14 +328,14 @@ async def test_an_id_that_stands_in_two_documents_is_found(db: Database) -> None
 
 
 async def test_only_workers_heard_of_lately_count(db: Database) -> None:
-    """What is stored a second is the sum over workers that still speak."""
-    assert await account.stored_per_s(db) == 0
+    """Workers that have not spoken for a while are not told."""
+    assert await worker_rows(db) == []
     await ledger.record_worker(db, "g", "w-1", {"stored_per_s": 10.5}, within_s=5)
     await ledger.record_worker(db, "g", "w-2", {"stored_per_s": 20.0}, within_s=5)
     await ledger.record_worker(db, "g", "w-3", {"stored_per_s": 40.0}, within_s=5)
     silent = now() - timedelta(seconds=WORKER_SILENT_S + 1)
     await db[schema.WORKERS].update_one({"_id": "g/w-3"}, {"$set": {"seen_at": silent}})
-    assert await account.stored_per_s(db) == 30.5
+    assert [one.stored_per_s for one in await worker_rows(db)] == [10.5, 20.0]
 
 
 async def test_records_of_a_server_only_grow(db: Database) -> None:
@@ -366,7 +367,7 @@ async def test_groups_have_workers_of_one_name(db: Database) -> None:
     """Workers of two groups may have the same name: each has its own record."""
     for group in ("a", "b"):
         await ledger.record_worker(db, group, "w-1", {"stored_per_s": 1.0}, within_s=5)
-    assert await account.stored_per_s(db) == 2
+    assert [one.group for one in await worker_rows(db)] == ["a", "b"]
 
 
 async def test_no_query_names_more_ids_than_the_store_likes(

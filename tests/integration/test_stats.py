@@ -127,6 +127,62 @@ async def test_rates(
         assert found.rates.stored_per_s >= 70.5
 
 
+async def test_what_workers_tell(
+    db: Database, link: Link, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each worker tells the size and time of its writes, and how long events took."""
+    monkeypatch.setattr(heartbeat, "HEARTBEAT_S", 0.3)
+    async with working(settings), collecting(settings) as collector:
+        await append_events(settings, 40, each=10)
+        await append(settings, [event(0), event(0, data="another", id="new")])
+
+        looks: list[Stats] = []
+
+        async def has_written() -> bool:
+            looks.append(await collector.look())
+            return looks[-1].rates.stored_per_s > 0
+
+        await until(has_written, what="the worker tells what it has stored")
+        found = looks[-1]
+        [worker] = found.workers
+        assert worker.group == settings.consumer_group
+        assert 1 <= worker.batch_events <= 42
+        assert 0 < worker.write_ms < 5_000
+        assert worker.rss_bytes > 10_000_000
+        assert worker.seen_s < WORKER_SILENT_S
+        assert found.latency_ms is not None
+        assert 0 <= found.latency_ms.p50 <= found.latency_ms.p99 < 60_000
+
+
+async def test_engines(db: Database, link: Link, collector: Collector) -> None:
+    """A look tells which engines there are, what an acknowledgement is worth, and the memory."""
+    found = await collector.look()
+    assert found.log_state.version.split()[0] in {"valkey", "redis"}
+    assert (found.log_state.durability, found.log_state.detail) == ("fsync", "")
+    assert found.log_state.used_bytes
+    assert found.store_state is not None
+    assert found.store_state.version
+    assert found.store_state.answer_ms is not None
+
+
+async def test_time_to_drain(
+    db: Database, link: Link, settings: Settings, collector: Collector
+) -> None:
+    """It is known where less and less waits, zero where nothing does, and else it is not told."""
+    reader = consumer(settings, "worker-1")
+    await reader.ensure_group()
+    assert the_group(await collector.look()).drain_s == 0
+    await append(settings, *[[event(number)] for number in range(10)])
+    assert the_group(await collector.look()).drain_s is None
+    async with collecting(settings) as other:
+        await other.look()
+        await reader.ack(await reader.read(4))
+        drain_s = the_group(await other.look()).drain_s
+        assert drain_s is not None
+        assert drain_s > 0
+    await reader.close()
+
+
 async def test_looking_again_is_cheap(
     db: Database, link: Link, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

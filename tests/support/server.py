@@ -95,12 +95,17 @@ async def wire_to(port: int) -> AsyncIterator[Wire]:
 class InProcess:
     """A server that runs in this loop, with what it needs to be looked at."""
 
-    def __init__(self, settings: Settings) -> None:
-        listener = bind("127.0.0.1", 0)
+    def __init__(self, settings: Settings, port: int = 0) -> None:
+        listener = bind("127.0.0.1", port)
         self.settings = settings
         self.port: int = listener.getsockname()[1]
         self.signals: Signals = asyncio.Queue()
         self.task = asyncio.create_task(serve(settings, listener, self.signals))
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return f"http://127.0.0.1:{self.port}"
 
     def wire(self) -> AbstractAsyncContextManager[Wire]:
         """Give a connection that is closed at the end."""
@@ -175,9 +180,9 @@ def settings_of(log_url: str, store_url: str, folder: Path, **environ: str) -> S
 
 
 @contextlib.asynccontextmanager
-async def serving(settings: Settings) -> AsyncIterator[InProcess]:
+async def serving(settings: Settings, port: int = 0) -> AsyncIterator[InProcess]:
     """Run a server; at the end it is told to stop, and must."""
-    server = InProcess(settings)
+    server = InProcess(settings, port)
     try:
         yield server
     finally:

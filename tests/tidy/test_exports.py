@@ -7,6 +7,8 @@ import subprocess
 import sys
 from importlib.metadata import entry_points
 
+import pytest
+
 import evp
 from evp.cli.app import main
 from tests.tidy.source import Function, Module, constants, functions, modules
@@ -43,6 +45,18 @@ def test_help_is_quick() -> None:
     loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in told.splitlines()}
     assert "typer" in loaded
     assert loaded & HEAVY == set()
+
+
+def test_clients_are_offered_by_name() -> None:
+    """`from evp import Client` works; `import evp` alone loads neither it nor anything else."""
+    told = run("-X", "importtime", "-c", "import evp").stderr
+    loaded = {line.rpartition("|")[2].strip() for line in told.splitlines()}
+    assert {name for name in loaded if name.startswith("evp")} == {"evp"}
+    assert loaded & (HEAVY | {"typing", "msgspec"}) == set()
+    offered = {name: getattr(evp, name).__module__ for name in evp._OFFERED}
+    assert offered == evp._OFFERED
+    with pytest.raises(AttributeError, match="no attribute 'Clients'"):
+        _ = evp.Clients
 
 
 def test_packages_offer_what_is_there() -> None:

@@ -48,7 +48,7 @@ def text(renderable: RenderableType, width: int = 80) -> str:
 def test_stats_fit_the_terminal(width: int) -> None:
     """All that matters is there, in lines that fit, without escape codes."""
     stats = Stats(
-        "evp:events", "evp-workers-group", LOG, Rates(500.4, 99.6), Totals(9000, 5, 1, 38)
+        "evp:events", "evp-workers-group", LOG, Rates(500.4, 99.6), totals=Totals(9000, 5, 1, 38)
     )
     shown = text(render(stats), width)
     assert max(map(len, shown.splitlines())) <= width
@@ -60,7 +60,7 @@ def test_stats_fit_the_terminal(width: int) -> None:
 
 def test_stats_without_a_store() -> None:
     """What can't be known is said, not shown as zero."""
-    stats = Stats("evp:events", "g", LOG, Rates(0, 0), None, "the store can't be used now")
+    stats = Stats("evp:events", "g", LOG, Rates(0, 0), store_error="the store can't be used now")
     shown = text(render(stats))
     assert "stored: not known" in shown
     assert "the store can't be used now" in shown
@@ -69,7 +69,7 @@ def test_stats_without_a_store() -> None:
 def test_stats_of_an_empty_log() -> None:
     """Before the first event there is something to see, and no error."""
     empty = LogFacts(0, 0, 0, 0, 0, 0, [], 0)
-    assert "0 frames, 0 B" in text(render(Stats("s", "g", empty, Rates(0, 0), Totals())))
+    assert "0 frames, 0 B" in text(render(Stats("s", "g", empty, Rates(0, 0), totals=Totals())))
 
 
 def test_stats_tell_the_balance() -> None:
@@ -88,7 +88,7 @@ def test_stats_tell_the_balance() -> None:
         unaccounted=0,
         unaccounted_max=0,
     )
-    stats = Stats("s", "g", LOG, Rates(0, 0), Totals(), None, balance)
+    stats = Stats("s", "g", LOG, Rates(0, 0), totals=Totals(), balance=balance)
     line = "balance: 10,000 acknowledged, 9,500 settled, 400 in the log"
     assert line + "\n" in text(render(stats))
     balance.acknowledged = 7

@@ -1,0 +1,91 @@
+"""`evp doctor` as a person sees it: the worst first, commands on lines of their own."""
+
+from __future__ import annotations
+
+from textwrap import wrap
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from evp.doctor.findings import Finding, Mended, Report
+from evp.views.untrusted import printable
+
+_STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
+_ADDRESSES = {"log": "EVP_REDIS_URL", "store": "EVP_MONGO_URL"}
+_INDENT = "  "
+
+
+def report_view(report: Report, width: int) -> RenderableType:
+    """Return a report, in lines of at most `width`; commands are never broken.
+
+    To be printed without wrapping (`soft_wrap`).
+    """
+    parts = [_verdict(report, width)]
+    for name, why in report.away.items():
+        text = f"The {name} is away: {why.rstrip('.')}; `evp up` starts one, {_ADDRESSES[name]} "
+        parts.append(_prose(f"{text}names another one.", width))
+    for mended in report.mended:
+        parts += _mended(mended, width)
+    for finding in report.findings:
+        parts += _finding(finding, width)
+    parts += _not_checked(report, width)
+    return Group(*parts)
+
+
+def _verdict(report: Report, width: int) -> Text:
+    made = report.checks - len(report.not_checked)
+    told = [
+        f"{count:,} {severity}{'' if count == 1 else 's'}"
+        for severity in _STYLES
+        if (count := report.count(severity))
+    ]
+    worst = next((one for one in ("error", "warning") if report.count(one)), None)
+    style = _STYLES[worst] if worst else "" if report.away else "green"
+    verdict = ", ".join(told) or ("nothing was found" if report.not_checked else "nothing is wrong")
+    text = f"{report.stream}, {report.database}: {verdict} ({made} of {report.checks} checks made)"
+    return _prose(text, width, style=style)
+
+
+def _finding(finding: Finding, width: int) -> list[Text]:
+    head = Text(f"\n{finding.severity}: ", style=_STYLES[finding.severity])
+    head.append(finding.check, style="bold")
+    lines = [
+        head,
+        _prose(finding.what, width, _INDENT),
+        _prose(finding.meaning, width, _INDENT, "dim"),
+        _prose(f"{finding.mend}{' (--fix does it)' if finding.fixable else ''}", width, _INDENT),
+    ]
+    if finding.command:
+        lines.append(Text(f"{_INDENT * 2}{printable(finding.command)}", style="bold"))
+    return lines
+
+
+def _mended(mended: Mended, width: int) -> list[Text]:
+    lines = [_prose(f"mended {mended.check}: {one}", width, style="green") for one in mended.done]
+    if mended.failed is not None:
+        text = f"{mended.check} could not be mended: {mended.failed}"
+        lines.append(_prose(text, width, style=_STYLES["error"]))
+    return lines
+
+
+def _not_checked(report: Report, width: int) -> list[Text]:
+    """Tell once of checks that could not be made for the same reason."""
+    by_reason: dict[str, list[str]] = {}
+    for one in report.not_checked:
+        by_reason.setdefault(one.why, []).append(one.check)
+    lines = [] if not by_reason else [Text("\nnot checked:", style="bold")]
+    lines += [
+        _prose(f"{', '.join(names)}: {why}", width, _INDENT) for why, names in by_reason.items()
+    ]
+    return lines
+
+
+def _prose(text: str, width: int, indent: str = "", style: str = "") -> Text:
+    lines = wrap(
+        printable(text),
+        max(width, 40),
+        initial_indent=indent,
+        subsequent_indent=indent,
+        break_on_hyphens=False,
+    )
+    return Text("\n".join(lines), style=style)
