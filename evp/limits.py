@@ -335,3 +335,30 @@ PAGE_S_MAX = 1.0
 PAGE_FRAMES_MAX = 500
 #: Dead letters of one event that are told.
 EVENT_LETTERS_MAX = 20
+#: Who reads the log by no group (`evp tap`, `evp trace`) gets so much of it in one reply: entries,
+#: and bytes of frames, of which one may be larger.
+SCAN_ENTRIES_MAX = 500
+SCAN_BYTES_TARGET = 2 * MIB
+#: `evp tap` shows so many events a second unless told otherwise, and so many at most.
+TAP_SHOWN_PER_S_USUAL = 100
+TAP_SHOWN_PER_S_MAX = 10_000
+#: What it may show is given to it by turns of so many seconds, so that it comes evenly.
+TAP_TURN_S = 0.25
+#: It waits so long for an entry before it looks around.
+TAP_BLOCK_MS = 500
+#: With so many events unread it goes on with the newest: about a second of the fastest load.
+TAP_BEHIND_EVENTS_MAX = 50_000
+#: Conditions it takes, and entries that it names because they can't be read.
+TAP_WHERE_MAX = 20
+TAP_BROKEN_TOLD_MAX = 10
+#: It tells so often how many events it passed over, seconds.
+TAP_TELL_S = 5.0
+#: `evp trace` looks for an event in the whole log for so long, seconds, and at most half of it.
+TRACE_SEARCH_S_MAX = 60.0
+#: Frames with one event that it tells of, and consumer groups of each.
+TRACE_FRAMES_MAX = 20
+TRACE_GROUPS_MAX = 20
+#: The store must be found within the first of these, and answer a round of questions within the
+#: second one, seconds.
+TRACE_STORE_REACH_S_MAX = 3.0
+TRACE_STORE_S_MAX = 15.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import sys
 
 import msgspec
@@ -14,7 +15,9 @@ class Output(Console):
 
     @property
     def is_heard(self) -> bool:
-        """Whether anyone may read what is printed."""
+        """Whether anyone may read what is printed; a reader that left is noticed at once."""
+        if not self.quiet and _has_left():
+            self.on_broken_pipe()
         return not self.quiet
 
     def say(self, text: str) -> None:
@@ -34,3 +37,13 @@ class Output(Console):
         self.quiet = True
         # The interpreter flushes at its end, and would complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _has_left() -> bool:
+    """Return whether standard output is a pipe that nobody reads any more."""
+    looks = select.poll()
+    try:
+        looks.register(sys.stdout.fileno(), 0)
+    except OSError:  # It is no file: somebody captures it.
+        return False
+    return any(what & (select.POLLERR | select.POLLHUP) for _, what in looks.poll(0))
