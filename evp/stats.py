@@ -123,11 +123,11 @@ class Collector:
         stats.store_state = await store_state(self._db, self._store_version)
         self._store_version = stats.store_state.version
         stats.workers = await worker_rows(self._db)
-        rates = stats.rates
-        rates.stored_per_s = sum(one.stored_per_s for one in stats.workers)
-        rates.duplicate_per_s = sum(one.duplicate_per_s for one in stats.workers)
-        rates.dead_per_s = sum(one.dead_per_s for one in stats.workers)
-        stats.latency_ms = _latency(stats.workers)
+        rates, heard = stats.rates, [one for one in stats.workers if not one.silent]
+        rates.stored_per_s = sum(one.stored_per_s for one in heard)
+        rates.duplicate_per_s = sum(one.duplicate_per_s for one in heard)
+        rates.dead_per_s = sum(one.dead_per_s for one in heard)
+        stats.latency_ms = _latency(heard)
 
     async def _sum(self, link: Link) -> None:
         """Sum the outcomes, unless that was done a short while ago for what it costs."""
@@ -171,11 +171,12 @@ def _add_drain_times(looks: Sequence[LogFacts]) -> None:
     waited = {group.name: group.waiting_events for group in first.groups}
     for group in last.groups:
         waiting = group.waiting_events
-        fewer = waited.get(group.name, 0) - waiting
+        if group.name in waited and elapsed_s > 0:
+            group.change_per_s = (waiting - waited[group.name]) / elapsed_s
         if not waiting:
             group.drain_s = 0.0
-        elif fewer > 0 and elapsed_s > 0:
-            group.drain_s = waiting / (fewer / elapsed_s)
+        elif group.change_per_s is not None and group.change_per_s < 0:
+            group.drain_s = waiting / -group.change_per_s
 
 
 def _latency(workers: Sequence[WorkerRow]) -> Latency | None:

@@ -30,8 +30,10 @@ class GroupFacts(Struct):
 
     `pending` counts entries delivered and not acked; `pending_events` is what they
     hold at most. `lag_events` were never delivered. `lag_s` is the age of the
-    oldest entry that is not acked, 0 if there is none. `drain_s` is how long it takes
-    until nothing waits, as it goes now; null if it does not get less, or nobody knows yet.
+    oldest entry that is not acked, 0 if there is none. `change_per_s` is by how many events
+    a second more waits than a few looks ago, less where it is negative; null if nobody knows
+    yet. `drain_s` is how long it takes until nothing waits, as it goes now; null if it does
+    not get less, or nobody knows yet.
     """
 
     name: str
@@ -41,6 +43,7 @@ class GroupFacts(Struct):
     lag_s: float
     consumers: list[ConsumerFacts]
     drain_s: float | None = None
+    change_per_s: float | None = None
 
     @property
     def waiting_events(self) -> int:
@@ -155,7 +158,7 @@ async def _group(
         waiting.append(undelivered[0].decode())
     oldest_ms = min((int(entry.partition("-")[0]) for entry in waiting), default=at_ms)
     return GroupFacts(
-        name=name.decode(),
+        name=_text(name),
         pending=pending[0],
         pending_events=pending_events,
         lag_events=max(events - given, row.get(b"lag") or 0),
@@ -170,4 +173,9 @@ def _events_before(position: Reply, otherwise: int) -> int:
 
 
 def _consumer(row: dict[bytes, Any]) -> ConsumerFacts:
-    return ConsumerFacts(row[b"name"].decode(), row[b"pending"], row[b"idle"])
+    return ConsumerFacts(_text(row[b"name"]), row[b"pending"], row[b"idle"])
+
+
+def _text(name: bytes) -> str:
+    """Return a name that any client of the log may have given, in whatever bytes."""
+    return name.decode(errors="backslashreplace")

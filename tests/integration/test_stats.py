@@ -10,13 +10,15 @@ from collections.abc import AsyncIterator
 import pytest
 
 from evp import balance, stats
+from evp.clock import from_ms, now_ms
 from evp.errors import LogUnavailable
-from evp.limits import HEARTBEAT_S, TOTALS_COST_FACTOR, WORKER_SILENT_S
+from evp.limits import HEARTBEAT_S, TOTALS_COST_FACTOR, WORKER_MISSED_S, WORKER_SILENT_S
 from evp.settings import Settings
 from evp.stats import Collector, Stats, look_once
 from evp.storage import ledger
 from evp.storage.account import Totals, totals
 from evp.storage.client import Database
+from evp.storage.schema import WORKERS
 from evp.stream.client import Link
 from evp.stream.info import GroupFacts
 from evp.worker import heartbeat
@@ -152,6 +154,44 @@ async def test_what_workers_tell(
         assert worker.seen_s < WORKER_SILENT_S
         assert found.latency_ms is not None
         assert 0 <= found.latency_ms.p50 <= found.latency_ms.p99 < 60_000
+
+
+async def test_workers_that_are_missed(
+    db: Database, link: Link, settings: Settings, collector: Collector
+) -> None:
+    """One that fell silent is marked, and its rates don't count; one that ended is gone."""
+    facts = {"stored_per_s": 70.0, "duplicate_per_s": 5.0, "dead_per_s": 1.0, "took": [[8, 3]]}
+    for name in ("hangs", "killed-long-ago", "works"):
+        await ledger.record_worker(db, "g", name, facts, within_s=5)
+    ended = {**facts, "ended": True}
+    await ledger.record_worker(db, "g", "ended", ended, within_s=5)
+    for name, silent_s in (("hangs", WORKER_SILENT_S + 1), ("killed-long-ago", WORKER_MISSED_S)):
+        seen_at = from_ms(now_ms() - int(silent_s * 1000))
+        await db[WORKERS].update_one({"_id": f"g/{name}"}, {"$set": {"seen_at": seen_at}})
+    found = await collector.look()
+    assert [(one.name, one.silent) for one in found.workers] == [("hangs", True), ("works", False)]
+    rates = found.rates
+    assert (rates.stored_per_s, rates.duplicate_per_s, rates.dead_per_s) == (70, 5, 1)
+
+
+async def test_a_worker_that_ended_is_not_missed(
+    db: Database,
+    link: Link,
+    settings: Settings,
+    collector: Collector,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who ends as it should says so, and is no longer told of; who comes back is."""
+    monkeypatch.setattr(heartbeat, "HEARTBEAT_S", 0.05)
+    async with working(settings):
+        await until(lambda: _has_workers(collector), what="the worker tells of itself")
+    assert not await _has_workers(collector)
+    async with working(settings):
+        await until(lambda: _has_workers(collector), what="it is back")
+
+
+async def _has_workers(collector: Collector) -> bool:
+    return bool((await collector.look()).workers)
 
 
 async def test_engines(db: Database, link: Link, collector: Collector) -> None:
