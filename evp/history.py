@@ -51,8 +51,7 @@ class History:
 
 
 def _sample(stats: Stats, since_s: float, until_s: float) -> Sample:
-    rates, is_told = stats.rates, stats.store_error is None
-    waiting = [one.waiting_events for one in stats.log.groups if one.name == stats.group]
+    rates, is_told, group = stats.rates, stats.store_error is None, stats.own_group
     return Sample(
         since_s=since_s,
         until_s=until_s,
@@ -60,5 +59,5 @@ def _sample(stats: Stats, since_s: float, until_s: float) -> Sample:
         stored_per_s=rates.stored_per_s if is_told else None,
         duplicate_per_s=rates.duplicate_per_s if is_told else None,
         dead_per_s=rates.dead_per_s if is_told else None,
-        waiting_events=waiting[0] if waiting else None,
+        waiting_events=group.waiting_events if group is not None else None,
     )

@@ -209,6 +209,8 @@ DEMO_STORED_S_MAX = 120.0
 TOTALS_COST_FACTOR = 10
 #: How long a group takes to drain is told by how it went within so many looks.
 DRAIN_WINDOW_LOOKS = 10
+#: Events that a group has not acked are counted exactly up to so many entries.
+PENDING_ENTRIES_COUNTED_MAX = 200
 #: The live view remembers so much of what it saw, in seconds and in looks.
 HISTORY_S = 60.0
 HISTORY_LOOKS_MAX = 300

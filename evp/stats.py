@@ -23,7 +23,7 @@ from evp.storage.account import Totals
 from evp.storage.client import close, connect, database
 from evp.storage.workers import WorkerRow, worker_rows
 from evp.stream.client import KeptLink, Link
-from evp.stream.info import LogFacts, log_facts
+from evp.stream.info import GroupFacts, LogFacts, log_facts
 from evp.stream.keys import Keys
 
 #: A look waits this long for the store, seconds; the log's side is told without it.
@@ -50,6 +50,17 @@ class Latency(Struct):
     p99: int
 
 
+class Summed(Struct):
+    """What the log counted when totals and balance were summed, `age_s` seconds ago.
+
+    So these belong together: `accepted` in all, and `waiting` for the group that is set.
+    """
+
+    age_s: float
+    accepted: int
+    waiting: int
+
+
 class Stats(Struct):
     """One look. `store_error` tells why what the store knows is missing or old."""
 
@@ -64,6 +75,12 @@ class Stats(Struct):
     totals: Totals | None = None
     store_error: str | None = None
     balance: Balance | None = None
+    summed: Summed | None = None
+
+    @property
+    def own_group(self) -> GroupFacts | None:
+        """The group that is set, None if there is none yet."""
+        return next((one for one in self.log.groups if one.name == self.group), None)
 
 
 class Collector:
@@ -81,6 +98,8 @@ class Collector:
         self._store_version = ""
         self._totals: Totals | None = None
         self._balance: Balance | None = None
+        self._summed: Summed | None = None
+        self._summed_at_s = 0.0
         self._sum_again_at_s = 0.0
 
     async def look(self) -> Stats:
@@ -99,12 +118,14 @@ class Collector:
         try:
             async with asyncio.timeout(STORE_LOOK_S_MAX):
                 await self._look_at_store(stats)
-                await self._sum(link)
+                await self._sum(link, stats)
         except StoreUnavailable as error:
             stats.store_error = str(error)
         except TimeoutError:
             stats.store_error = f"the store did not answer within {STORE_LOOK_S_MAX:g} s"
-        stats.totals, stats.balance = self._totals, self._balance
+        stats.totals, stats.balance, stats.summed = self._totals, self._balance, self._summed
+        if stats.summed is not None:
+            stats.summed.age_s = monotonic_s() - self._summed_at_s
         return stats
 
     async def close(self) -> None:
@@ -129,7 +150,7 @@ class Collector:
         rates.dead_per_s = sum(one.dead_per_s for one in heard)
         stats.latency_ms = _latency(heard)
 
-    async def _sum(self, link: Link) -> None:
+    async def _sum(self, link: Link, stats: Stats) -> None:
         """Sum the outcomes, unless that was done a short while ago for what it costs."""
         started_at_s = monotonic_s()
         if started_at_s < self._sum_again_at_s:
@@ -137,6 +158,10 @@ class Collector:
         group = self._settings.consumer_group
         try:
             self._balance, self._totals = await balance.look(link, self._db, self._keys, group)
+            own = stats.own_group
+            waiting = own.waiting_events if own is not None else stats.log.events_accepted
+            self._summed = Summed(0.0, stats.log.events_accepted, waiting)
+            self._summed_at_s = started_at_s
         finally:
             # Also where it was given up: the next look would take as long.
             took_s = monotonic_s() - started_at_s

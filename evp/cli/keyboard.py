@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import contextlib
 import os
 import termios
 import tty
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from evp.limits import KEYS_READ_BYTES_MAX
 
 _ESCAPE = "\x1b"
 #: A key that sends several bytes sends them at once, with one of these after the escape.
 _SEQUENCES = (f"{_ESCAPE}[", f"{_ESCAPE}O")
+
+
+class _Taken(NamedTuple):
+    """A terminal as it is read from, and how it was set."""
+
+    fd: int
+    before: list[Any]
 
 
 class Keyboard:
@@ -28,7 +36,7 @@ class Keyboard:
         self._fd = fd
         self._heard = heard
         self._decoder = codecs.getincrementaldecoder("utf-8")("ignore")
-        self._before: list[Any] | None = None
+        self._taken: _Taken | None = None
 
     @property
     def is_there(self) -> bool:
@@ -37,28 +45,34 @@ class Keyboard:
 
     def take(self) -> None:
         """Let keys be told one by one from now on, if this is a terminal."""
-        if self._before is not None or not self.is_there:
+        if self._taken is not None or not self.is_there:
             return
-        self._before = termios.tcgetattr(self._fd)
-        tty.setcbreak(self._fd, termios.TCSADRAIN)
-        asyncio.get_running_loop().add_reader(self._fd, self._read)
+        fd = _opened(self._fd)
+        self._taken = _Taken(fd, termios.tcgetattr(fd))
+        tty.setcbreak(fd, termios.TCSADRAIN)
+        asyncio.get_running_loop().add_reader(fd, self._read, fd)
 
     def give_back(self) -> None:
         """Leave the terminal as it was found."""
-        if self._before is None:
+        if self._taken is None:
             return
-        asyncio.get_running_loop().remove_reader(self._fd)
-        before, self._before = self._before, None
-        termios.tcsetattr(self._fd, termios.TCSADRAIN, before)
+        (fd, before), self._taken = self._taken, None
+        asyncio.get_running_loop().remove_reader(fd)
+        # If the terminal is gone there is nothing to be left in order.
+        with contextlib.suppress(termios.error):
+            termios.tcsetattr(fd, termios.TCSADRAIN, before)
+        os.close(fd)
 
-    def _read(self) -> None:
+    def _read(self, fd: int) -> None:
         try:
-            read = os.read(self._fd, KEYS_READ_BYTES_MAX)
+            read = os.read(fd, KEYS_READ_BYTES_MAX)
+        except BlockingIOError:
+            return
         except OSError:
             read = b""
         if not read:
             # The terminal is gone; SIGHUP says the rest.
-            asyncio.get_running_loop().remove_reader(self._fd)
+            asyncio.get_running_loop().remove_reader(fd)
         for key in keys_in(self._decoder.decode(read)):
             self._heard(key)
 
@@ -68,3 +82,17 @@ def keys_in(text: str) -> list[str]:
     if text.startswith(_SEQUENCES):
         return []
     return ["esc" if char == _ESCAPE else char for char in text]
+
+
+def _opened(fd: int) -> int:
+    """Open a terminal once more.
+
+    What is waited for is made non-blocking, and standard input shares that with standard
+    output and with the shell, to which a slow terminal would then be an error.
+    """
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    try:
+        return os.open(os.ttyname(fd), flags)
+    except OSError:
+        # A container may have a terminal whose name is known outside only.
+        return os.open("/dev/tty", flags)

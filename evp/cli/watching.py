@@ -25,7 +25,7 @@ _DRAW_S = 1.0
 
 async def watch_live(output: Output, collector: Collector, first: Stats, every_s: float) -> None:
     """Show the live view, from a first look on, until `q` is pressed or a signal comes."""
-    watch = _Watch(first, every_s)
+    watch = Watch(first, every_s)
     screen = Screen(output, watch.press, watch.changed)
     watch.steering.has_keys = screen.has_keys
     looking = asyncio.create_task(watch.look_on(collector))
@@ -50,7 +50,7 @@ class _Look(Struct):
     at_s: float
 
 
-class _Watch:
+class Watch:
     """What was seen, what the keys have chosen, and `changed` where either is new."""
 
     def __init__(self, first: Stats, every_s: float) -> None:

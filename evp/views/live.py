@@ -16,12 +16,20 @@ from rich.text import Text
 from evp.views import units
 from evp.views.members import Order, group_table, groups_of, member_table, members_of
 from evp.views.printable import printable
-from evp.views.stats_parts import Headline, Seen, balance_line, engine_lines, latency_line
+from evp.views.stats_parts import (
+    Headline,
+    Seen,
+    added_rows,
+    balance_line,
+    engine_lines,
+    latency_line,
+)
 
 #: Where there are so many rows, charts have two rows, or three.
 _ROWS_FOR_HIGHER_CHARTS = (34, 44)
 #: Lines that are empty, between the parts, give way to groups and workers, but not to all of many.
 _GAPS = 3
+_CHART_ROWS_MAX = 5
 _ROWS_BEFORE_GAPS = 16
 #: Each table has one.
 _HEADINGS = 2
@@ -38,7 +46,8 @@ _KEYS = (
 )
 _WORDS = (
     ("accepted", "answered with 202, by the log's own counters"),
-    ("in the log", "not acked yet by the group that writes; beside it how fast that grows"),
+    ("in the log", "not acked yet by the group that is set; it has a star"),
+    ("in all", "when that was summed last: the balance tells how long ago"),
     ("balance", "a quick sum; `evp verify` is the proof"),
     ("latency", "from the append to the log until stored, of what was stored just now"),
     ("pending", "of a group: events delivered and not acked; of a worker: entries"),
@@ -105,28 +114,38 @@ class LiveView:
         groups = groups_of(stats, steering.order, steering.filter)
         members = members_of(stats, steering.order, steering.filter)
         alarm = _alarm(self._picture.away)
-        charts = 1 + len([wanted for wanted in _ROWS_FOR_HIGHER_CHARTS if rows >= wanted])
+        facts = Group(balance_line(stats), latency_line(stats), engine_lines(stats))
+        fixed = Group(*alarm, Headline(self._picture.seen), facts)
+        spare = rows - len(console.render_lines(fixed, size, pad=False)) - _HEADINGS
+        wanted = len(groups) + len(members)
+        gaps = min(_GAPS, max(0, spare - min(wanted, _ROWS_BEFORE_GAPS)))
+        spare -= gaps
+        chart_rows = _chart_rows(rows, spare - wanted)
+        spare -= added_rows(chart_rows)
+        least = min(spare, _GROUPS_SHOWN_MIN)
+        for_groups = min(len(groups), max(least, spare // 3, spare - len(members)))
         parts: list[RenderableType] = [
-            Headline(self._picture.seen, charts),
-            Group(balance_line(stats), latency_line(stats), engine_lines(stats)),
-        ]
-        used = sum(len(console.render_lines(one, size, pad=False)) for one in (*alarm, *parts))
-        left = rows - used - _HEADINGS
-        has_gaps = left - _GAPS >= min(len(groups) + len(members), _ROWS_BEFORE_GAPS)
-        left -= _GAPS if has_gaps else 0
-        least = min(left, _GROUPS_SHOWN_MIN)
-        for_groups = min(len(groups), max(least, left // 3, left - len(members)))
-        parts += [
+            Headline(self._picture.seen, chart_rows),
+            facts,
             group_table(stats, groups, for_groups),
-            member_table(stats, members, left - for_groups),
+            member_table(stats, members, spare - for_groups),
         ]
-        shown = Group(*(_spread(parts) if has_gaps else parts))
+        shown = Group(*_spread(parts, gaps))
         return Group(*alarm, Styled(shown, "dim") if alarm else shown)
 
 
-def _spread(parts: Sequence[RenderableType]) -> list[RenderableType]:
-    """Return parts with an empty line between them."""
-    return [one for part in parts for one in (part, Text())][:-1]
+def _chart_rows(rows: int, spare: int) -> int:
+    """Return how high charts are: on a high screen they need not wait for what tables leave."""
+    least = 1 + len([wanted for wanted in _ROWS_FOR_HIGHER_CHARTS if rows >= wanted])
+    fitting = [high for high in range(1, _CHART_ROWS_MAX + 1) if added_rows(high) <= spare]
+    return max(least, *fitting, 1)
+
+
+def _spread(parts: list[RenderableType], gaps: int) -> list[RenderableType]:
+    """Return parts, the last ones with an empty line before them."""
+    for before in range(gaps):
+        parts.insert(len(parts) - 1 - 2 * before, Text())
+    return parts
 
 
 def _title(picture: Picture, columns: int) -> Text:
@@ -146,8 +165,8 @@ def _alarm(away: Away | None) -> list[RenderableType]:
     if away is None:
         return []
     told = (
-        f"the log is away since {away.since:%H:%M:%SZ}, for {units.seconds(away.for_s)}; "
-        f"what is shown was before. {printable(away.reason)}"
+        f"the log is away since {away.since:%H:%M:%SZ}, for {units.seconds(away.for_s)}: "
+        f"{printable(away.reason)}; what you see was before that"
     )
     return [Text(told, style="bold red")]
 

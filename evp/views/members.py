@@ -18,6 +18,9 @@ from evp.views.units import UNKNOWN
 Order = Literal["name", "rate", "lag", "memory"]
 ORDERS: tuple[Order, ...] = ("name", "rate", "lag", "memory")
 
+#: A group that is no further behind is as good as done: what waits is on its way.
+_FRESH_S = 2.0
+
 
 class Member(NamedTuple):
     """A consumer of a group, a worker that told about itself, or both, as it should be."""
@@ -124,6 +127,8 @@ def _change(group: GroupFacts) -> Text:
 def _drains(group: GroupFacts) -> Text:
     if not group.waiting_events:
         return Text(UNKNOWN, style="dim")
+    if group.lag_s < _FRESH_S:
+        return Text("keeps up", style="green")
     if group.drain_s is not None:
         return Text(units.seconds(group.drain_s), style="green")
     if group.change_per_s is None:

@@ -14,8 +14,7 @@ from rich.text import Text
 from evp.balance import Balance
 from evp.history import Sample
 from evp.state import LogState
-from evp.stats import Stats
-from evp.stream.info import GroupFacts
+from evp.stats import Stats, Summed
 from evp.views import sparkline, units
 from evp.views.printable import printable
 from evp.views.units import UNKNOWN
@@ -32,6 +31,8 @@ _COLUMNS_FOR_PEAKS = 100
 #: What is nearly always about zero needs no high chart.
 _ALWAYS_LOW = ("duplicate", "dead")
 _BAR_COLUMNS = 12
+#: What was summed more lately is not told to be old.
+_NEW_S = 2.0
 
 
 class Seen(Struct):
@@ -95,6 +96,14 @@ class Headline:
         return drawn if rows == 1 or is_last else [*drawn, Text()]
 
 
+def added_rows(chart_rows: int) -> int:
+    """Return by how many lines a headline with charts so high is longer.
+
+    There are three high ones, with an empty line below the first two.
+    """
+    return 0 if chart_rows == 1 else 3 * (chart_rows - 1) + 2
+
+
 def balance_line(stats: Stats) -> RenderableType:
     """Return whether everything that was accepted is somewhere, and what to do if not."""
     found = stats.balance
@@ -111,7 +120,7 @@ def balance_line(stats: Stats) -> RenderableType:
         )
         style = "yellow"
     else:
-        text, style = f"adds up: {_equation(found)}", "green"
+        text, style = f"{_when(stats.summed)}: {_equation(found)}", "green"
     return _labelled("balance", Text(text, style=style))
 
 
@@ -141,21 +150,14 @@ def engine_lines(stats: Stats) -> RenderableType:
     return Group(*parts)
 
 
-def own_group(stats: Stats) -> GroupFacts | None:
-    """Return the group that is set, None if there is none yet."""
-    return next((one for one in stats.log.groups if one.name == stats.group), None)
-
-
 def _lines(seen: Seen) -> list[_Line]:
-    stats, found = seen.stats, seen.stats.balance
-    rates, totals = stats.rates, stats.totals
-    stored, duplicate, dead = (
-        (None, None, None) if totals is None else (totals.stored, totals.duplicate, totals.dead)
-    )
-    accepted = stats.log.events_accepted if found is None else found.accepted
-    group = own_group(stats)
-    waiting = group.waiting_events if group is not None else None
-    grows = group.change_per_s if group is not None else None
+    stats, sums = seen.stats, seen.stats.totals
+    rates, summed, group = stats.rates, stats.summed, stats.own_group
+    accepted = stats.log.events_accepted if summed is None else summed.accepted
+    if stats.balance is not None:
+        # What servers have recorded outlives the log, and is a few seconds old.
+        accepted = max(accepted, stats.balance.accepted)
+    stored, duplicate, dead = (sums.stored, sums.duplicate, sums.dead) if sums else (None,) * 3
 
     def now(per_s: float) -> str:
         return UNKNOWN if stats.store_error else units.rate(per_s)
@@ -168,8 +170,8 @@ def _lines(seen: Seen) -> list[_Line]:
         _Line(
             "in the log",
             "yellow",
-            UNKNOWN if grows is None else units.change(grows),
-            waiting if found is None else found.in_log,
+            units.count(group.waiting_events) if group else UNKNOWN,
+            summed.waiting if summed else None,
             _waiting,
         ),
     ]
@@ -213,6 +215,12 @@ def _equation(found: Balance) -> str:
     external = f" + {found.external:,} external" if found.external else ""
     lost = f" + {found.acknowledged:,} known as lost" if found.acknowledged else ""
     return f"accepted{external} = stored + duplicate + dead + in the log{lost}"
+
+
+def _when(summed: Summed | None) -> str:
+    if summed is None or summed.age_s < _NEW_S:
+        return "adds up"
+    return f"added up {summed.age_s:.0f} s ago"
 
 
 def _durability(log: LogState) -> Text:

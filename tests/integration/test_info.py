@@ -43,6 +43,27 @@ async def test_lag_in_events(settings: Settings, link: Link, keys: Keys) -> None
     await reader.close()
 
 
+async def test_one_that_hangs_holds_what_it_holds(
+    settings: Settings, link: Link, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What others have acked behind an entry that is pending is not pending with it."""
+    await append_events(settings, 60, each=10)
+    await link.call("XADD", keys.stream, "*", "type", "plain")
+    reader = consumer(settings)
+    await reader.ensure_group()
+    entries = [*await reader.read(10), *await reader.read(10)]
+    assert len(entries) == 7
+    [group] = (await log_facts(link, keys)).groups
+    assert (group.pending, group.pending_events) == (7, 61)
+    await reader.ack(entries[1:5])
+    [group] = (await log_facts(link, keys)).groups
+    assert (group.pending, group.pending_events) == (3, 21)
+    monkeypatch.setattr("evp.stream.pending.PENDING_ENTRIES_COUNTED_MAX", 2)
+    [group] = (await log_facts(link, keys)).groups
+    assert (group.pending, group.pending_events) == (3, 60)
+    await reader.close()
+
+
 async def test_lag_survives_trimming(settings: Settings, link: Link, keys: Keys) -> None:
     """Entries that were deleted behind the group don't disturb the count."""
     await append_events(settings, 30, each=10)

@@ -9,13 +9,12 @@ import pytest
 from rich.console import Console
 
 from evp.balance import Balance
-from evp.cli.keyboard import keys_in
 from evp.cli.steering import press
 from evp.clock import from_ms
 from evp.history import History, Sample
 from evp.limits import FILTER_CHARS_MAX, HISTORY_LOOKS_MAX, HISTORY_S
 from evp.state import LogState, StoreState
-from evp.stats import Latency, Rates, Stats
+from evp.stats import Latency, Rates, Stats, Summed
 from evp.storage.account import Totals
 from evp.storage.workers import WorkerRow
 from evp.stream.info import ConsumerFacts, GroupFacts, LogFacts
@@ -86,6 +85,7 @@ def stats(workers: int = 3, groups: int = 1) -> Stats:
             unaccounted=0,
             unaccounted_max=0,
         ),
+        summed=Summed(0.1, 12_346_100, 45_597),
     )
 
 
@@ -137,7 +137,8 @@ def test_what_matters_is_there(columns: int, rows: int) -> None:
     shown.log.groups[0].drain_s = 14.0
     found = words(picture(shown), columns, rows)
     for word in (
-        "12.3k/s", "9.80k/s", "0.5/s", "12,345,678", "12,300,000", "45,163", "34,000", "3.2", "14",
+        "12.3k/s", "9.80k/s", "0.5/s", "12,346,100", "12,300,000", "45,597", "34,500",
+        "34,000", "3.2", "14",
         "1.00k/s", "120", "412", "1.2", "9.1.2", "fsync", "400", "33%", "8.0.4", "0.8",
         "MiB", "adds", GROUP, "evp-worker-7c9d5b7c4-x8k2p-2",
     ):  # fmt: skip
@@ -216,13 +217,6 @@ def test_typing_a_filter() -> None:
     assert not press(steering, "q")
 
 
-def test_keys() -> None:
-    """Arrows and the like are no characters; pasted text is."""
-    assert keys_in("\x1b[A") == keys_in("\x1bOP") == []
-    assert keys_in("\x1b") == ["esc"]
-    assert keys_in("äq") == ["ä", "q"]
-
-
 def test_help_fits() -> None:
     """The page of help explains each key and each word, at 80 columns by 24 lines."""
     steering = Steering()
@@ -244,7 +238,7 @@ def test_log_away() -> None:
     """It is said since when and why, what was seen last stays, and is dim."""
     away = Away(from_ms(0), 75.0, "can't reach the log at redis://host:6379/0: refused")
     found = picture(stats(), away=away)
-    assert "the log is away since 00:00:00Z, for 75 s;" in " ".join(words(found))
+    assert "the log is away since 00:00:00Z, for 75 s: can't reach" in " ".join(words(found))
     assert "redis://host:6379/0: refused" in " ".join(words(found))
     assert "12.3k/s" in words(found)
     assert re.search(r"\x1b\[2m[^\x1b]*valkey", coloured(found))
@@ -295,6 +289,29 @@ def test_time_to_drain(
     )
     [line] = [line for line in screen(picture(shown)) if line.startswith(GROUP)]
     assert line.rstrip().endswith(f" {told}")
+
+
+def test_a_group_that_keeps_up() -> None:
+    """What waits for a moment only is no backlog, whether it is more or less than before."""
+    shown = stats()
+    shown.log.groups[0].lag_s, shown.log.groups[0].change_per_s = 0.4, 90.0
+    [line] = [line for line in screen(picture(shown)) if line.startswith(GROUP)]
+    assert line.rstrip().endswith("keeps up")
+
+
+def test_totals_are_of_one_moment() -> None:
+    """What was summed some time ago is told to be, and what belongs to it is of that time."""
+    shown = stats()
+    shown.summed = Summed(8.4, 12_000_000, 7)
+    shown.balance, shown.log.events_accepted = None, 13_000_000
+    lines = [" ".join(line.split()) for line in screen(picture(shown))]
+    assert any(line.startswith("accepted 12.3k/s 12,000,000 ") for line in lines)
+    assert any(line.startswith("in the log 34,500 7 ") for line in lines)
+    shown.balance = stats().balance
+    shown.summed.age_s = 48.4
+    lines = [" ".join(line.split()) for line in screen(picture(shown))]
+    told = "balance added up 48 s ago: accepted = stored + duplicate + dead + in the log"
+    assert told in lines
 
 
 def test_silent_workers_and_other_readers() -> None:
