@@ -26,8 +26,11 @@ from evp.stream.client import KeptLink, Link
 from evp.stream.info import GroupFacts, LogFacts, log_facts
 from evp.stream.keys import Keys
 
-#: A look waits this long for the store, seconds; the log's side is told without it.
+#: A look waits this long for the store, seconds; the log's side is told without it. Once it was
+#: missed, only every so many-th look waits as long.
 STORE_LOOK_S_MAX = 5.0
+STORE_MISSED_LOOK_S_MAX = 0.3
+STORE_MISSED_LOOKS = 10
 
 
 class Rates(Struct):
@@ -96,6 +99,8 @@ class Collector:
         self._log_state = LogState()
         self._log_state_again_at_s = 0.0
         self._store_version = ""
+        self._store_error: str | None = None
+        self._store_missed_looks = 0
         self._totals: Totals | None = None
         self._balance: Balance | None = None
         self._summed: Summed | None = None
@@ -115,14 +120,7 @@ class Collector:
             rates=Rates(_accepted_per_s(self._looks)),
             log_state=await self._look_at_log(link),
         )
-        try:
-            async with asyncio.timeout(STORE_LOOK_S_MAX):
-                await self._look_at_store(stats)
-                await self._sum(link, stats)
-        except StoreUnavailable as error:
-            stats.store_error = str(error)
-        except TimeoutError:
-            stats.store_error = f"the store did not answer within {STORE_LOOK_S_MAX:g} s"
+        await self._ask_store(link, stats)
         stats.totals, stats.balance, stats.summed = self._totals, self._balance, self._summed
         if stats.summed is not None:
             stats.summed.age_s = monotonic_s() - self._summed_at_s
@@ -139,6 +137,24 @@ class Collector:
             self._log_state = await log_state(link, self._settings)
             self._log_state_again_at_s = monotonic_s() + ENGINES_LOOK_S
         return self._log_state
+
+    async def _ask_store(self, link: Link, stats: Stats) -> None:
+        """Add what the store knows, or why it can't be known now."""
+        is_long = self._store_missed_looks % STORE_MISSED_LOOKS == 0
+        try:
+            async with asyncio.timeout(STORE_LOOK_S_MAX if is_long else STORE_MISSED_LOOK_S_MAX):
+                await self._look_at_store(stats)
+                await self._sum(link, stats)
+        except StoreUnavailable as error:
+            self._store_error = str(error)
+        except TimeoutError:
+            if is_long:
+                self._store_error = f"the store did not answer within {STORE_LOOK_S_MAX:g} s"
+        else:
+            self._store_error, self._store_missed_looks = None, 0
+            return
+        stats.store_error = self._store_error
+        self._store_missed_looks += 1
 
     async def _look_at_store(self, stats: Stats) -> None:
         stats.store_state = await store_state(self._db, self._store_version)

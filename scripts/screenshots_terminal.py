@@ -39,8 +39,8 @@ from evp.views.live import LiveView, Picture
 
 IMAGES = Path(__file__).parent.parent / "docs" / "images"
 SMALL, LARGE = (80, 24), (160, 50)
-WORKERS = 6
-LOAD = ("--eps", "3500", "--duration", "150s", "--accept-only")
+WORKERS = 4
+LOAD = ("--eps", "2000", "--duration", "150s", "--accept-only")
 #: What a suspended worker, and a suspended log, need to be missed.
 MISSED_S = 12.0
 READY_S_MAX = 60.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import NamedTuple
 
 from msgspec import Struct
 from rich.cells import cell_len
@@ -110,35 +111,49 @@ class LiveView:
 
     def _body(self, console: Console, size: ConsoleOptions, rows: int) -> RenderableType:
         """Return all between title and footer: tables get the rows that the rest leaves."""
-        stats, steering = self._picture.seen.stats, self._picture.steering
+        seen, steering = self._picture.seen, self._picture.steering
+        stats = seen.stats
         groups = groups_of(stats, steering.order, steering.filter)
         members = members_of(stats, steering.order, steering.filter)
         alarm = _alarm(self._picture.away)
         facts = Group(balance_line(stats), latency_line(stats), engine_lines(stats))
-        fixed = Group(*alarm, Headline(self._picture.seen), facts)
+        fixed = Group(*alarm, Headline(seen), facts)
         spare = rows - len(console.render_lines(fixed, size, pad=False)) - _HEADINGS
-        wanted = len(groups) + len(members)
-        gaps = min(_GAPS, max(0, spare - min(wanted, _ROWS_BEFORE_GAPS)))
-        spare -= gaps
-        chart_rows = _chart_rows(rows, spare - wanted)
-        spare -= added_rows(chart_rows)
-        least = min(spare, _GROUPS_SHOWN_MIN)
-        for_groups = min(len(groups), max(least, spare // 3, spare - len(members)))
+        room = _share(rows, spare, len(groups), len(members))
         parts: list[RenderableType] = [
-            Headline(self._picture.seen, chart_rows),
+            Headline(seen, room.chart_rows),
             facts,
-            group_table(stats, groups, for_groups),
-            member_table(stats, members, spare - for_groups),
+            group_table(stats, groups, room.groups),
+            member_table(stats, members, room.members),
         ]
-        shown = Group(*_spread(parts, gaps))
+        shown = Group(*_spread(parts, room.gaps))
         return Group(*alarm, Styled(shown, "dim") if alarm else shown)
 
 
-def _chart_rows(rows: int, spare: int) -> int:
-    """Return how high charts are: on a high screen they need not wait for what tables leave."""
+class _Room(NamedTuple):
+    """What the rows of a screen are used for."""
+
+    gaps: int
+    chart_rows: int
+    groups: int
+    members: int
+
+
+def _share(rows: int, spare: int, groups: int, members: int) -> _Room:
+    """Share out the `spare` ones of all rows: to groups and workers, then gaps, then charts.
+
+    Only on a high screen charts need not wait for what many workers leave.
+    """
+    gaps = min(_GAPS, max(0, spare - min(groups + members, _ROWS_BEFORE_GAPS)))
+    spare -= gaps
+    left = spare - groups - members
+    fitting = [high for high in range(1, _CHART_ROWS_MAX + 1) if added_rows(high) <= left]
     least = 1 + len([wanted for wanted in _ROWS_FOR_HIGHER_CHARTS if rows >= wanted])
-    fitting = [high for high in range(1, _CHART_ROWS_MAX + 1) if added_rows(high) <= spare]
-    return max(least, *fitting, 1)
+    chart_rows = max([least, *fitting])
+    spare -= added_rows(chart_rows)
+    for_groups = max(min(spare, _GROUPS_SHOWN_MIN), spare // 3, spare - members)
+    for_groups = min(groups, for_groups)
+    return _Room(gaps, chart_rows, for_groups, spare - for_groups)
 
 
 def _spread(parts: list[RenderableType], gaps: int) -> list[RenderableType]:

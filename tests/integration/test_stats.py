@@ -248,7 +248,7 @@ async def test_store_away(
     link: Link, settings: Settings, own_store_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without the store the log's side is told all the same, with the totals of before."""
-    monkeypatch.setattr(stats, "STORE_LOOK_S_MAX", 0.4)
+    monkeypatch.setattr(stats, "STORE_LOOK_S_MAX", 0.6)
     settings = changed(settings, mongo_url=own_store_server.url)
     await append_events(settings, 3)
     await drain(settings)
@@ -258,7 +258,9 @@ async def test_store_away(
         with hanging(own_store_server):
             await told_in_time(collector)
         await asyncio.to_thread(own_store_server.kill)
-        await told_in_time(collector)
+        # Whoever looks on sees the log in time: only now and then a look waits for the store.
+        for _ in range(3):
+            await told_in_time(collector, within_s=0.55)
         await asyncio.to_thread(own_store_server.start)
 
         async def is_back() -> bool:
@@ -267,11 +269,11 @@ async def test_store_away(
         await until(is_back, what="the store is found again")
 
 
-async def told_in_time(collector: Collector) -> None:
+async def told_in_time(collector: Collector, within_s: float = 1.0) -> None:
     """Check a look without a store: it tells of the log, and does not wait for long."""
     started_at_s = time.monotonic()
     found = await collector.look()
-    assert time.monotonic() - started_at_s < 1
+    assert time.monotonic() - started_at_s < within_s
     assert found.store_error
     assert found.totals == Totals(stored=3, frames=3)
     assert (found.log.events_accepted, the_group(found).lag_events) == (5, 2)
