@@ -32,6 +32,11 @@ STORE_LOOK_S_MAX = 5.0
 STORE_MISSED_LOOK_S_MAX = 0.3
 STORE_MISSED_LOOKS = 10
 
+#: A group whose oldest entry is the same for so long is stuck: longer than a usual write takes.
+STUCK_S = 8.0
+#: The log tells times in milliseconds.
+_SAME_S = 0.0015
+
 
 class Rates(Struct):
     """Events a second: accepted since the look before, the others as the workers told last."""
@@ -209,11 +214,13 @@ def _add_drain_times(looks: Sequence[LogFacts]) -> None:
     """Say of each group of the last look when nothing waits for it, as it went in all looks."""
     first, last = looks[0], looks[-1]
     elapsed_s = (last.at_ms - first.at_ms) / 1000
-    waited = {group.name: group.waiting_events for group in first.groups}
+    before = {group.name: group for group in first.groups}
     for group in last.groups:
-        waiting = group.waiting_events
-        if group.name in waited and elapsed_s > 0:
-            group.change_per_s = (waiting - waited[group.name]) / elapsed_s
+        waiting, then = group.waiting_events, before.get(group.name)
+        if then is not None and elapsed_s > 0:
+            group.change_per_s = (waiting - then.waiting_events) / elapsed_s
+            grew_older_s = group.lag_s - then.lag_s
+            group.stuck = elapsed_s >= STUCK_S and abs(grew_older_s - elapsed_s) < _SAME_S
         if not waiting:
             group.drain_s = 0.0
         elif group.change_per_s is not None and group.change_per_s < 0:

@@ -35,7 +35,8 @@ class GroupFacts(Struct):
     oldest entry that is not acked, 0 if there is none. `change_per_s` is by how many events
     a second more waits than a few looks ago, less where it is negative; null if nobody knows
     yet. `drain_s` is how long it takes until nothing waits, as it goes now; null if it does
-    not get less, or nobody knows yet.
+    not get less, or nobody knows yet. It is `stuck` if its oldest entry was the oldest one
+    all the time: it hangs, or whoever works on it does.
     """
 
     name: str
@@ -46,6 +47,7 @@ class GroupFacts(Struct):
     consumers: list[ConsumerFacts]
     drain_s: float | None = None
     change_per_s: float | None = None
+    stuck: bool = False
 
     @property
     def waiting_events(self) -> int:

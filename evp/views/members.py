@@ -127,6 +127,8 @@ def _change(group: GroupFacts) -> Text:
 def _drains(group: GroupFacts) -> Text:
     if not group.waiting_events:
         return Text(UNKNOWN, style="dim")
+    if group.stuck:
+        return Text("stuck", style="bold red")
     if group.lag_s < _FRESH_S:
         return Text("keeps up", style="green")
     if group.drain_s is not None:
@@ -135,7 +137,7 @@ def _drains(group: GroupFacts) -> Text:
         return Text("?", style="dim")
     if group.change_per_s > 0:
         return Text("growing", style="bold yellow")
-    return Text("stuck", style="bold red")
+    return Text("no less")
 
 
 def _of_worker(told: Callable[[WorkerRow], str]) -> Callable[[Member], Text]:

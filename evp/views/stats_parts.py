@@ -80,8 +80,8 @@ class Headline:
         if has_charts:
             table.add_column("60 s ago".ljust(left - 3) + "now", no_wrap=True)
         for line, row in zip(lines, cells, strict=True):
-            drawn = self._drawn(line, left) if has_charts else [Text()]
-            table.add_row(Text(line.what), *row, drawn[0])
+            drawn = self._drawn(line, left) if has_charts else []
+            table.add_row(Text(line.what), *row, *drawn[:1])
             for chart in drawn[1:]:
                 table.add_row(*[""] * (1 + len(headings)), chart)
         yield table
@@ -128,7 +128,8 @@ def latency_line(stats: Stats) -> RenderableType:
     """Return how long it took lately until an event was stored."""
     found = stats.latency_ms
     if found is None:
-        return _labelled("latency", Text("nothing was stored just now", style="dim"))
+        told = "not known" if stats.store_error else "nothing was stored just now"
+        return _labelled("latency", Text(told, style="dim"))
     text = Text()
     for name, value in (("p50", found.p50), ("p90", found.p90), ("p99", found.p99)):
         text.append(f"{name} ", style="dim")

@@ -223,6 +223,29 @@ async def test_time_to_drain(
     await reader.close()
 
 
+async def test_stuck(
+    db: Database,
+    link: Link,
+    settings: Settings,
+    collector: Collector,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A group is stuck while its oldest entry stays the same, whatever others do behind it."""
+    monkeypatch.setattr(stats, "STUCK_S", 0.05)
+    reader = consumer(settings, "worker-1")
+    await reader.ensure_group()
+    await append(settings, *[[event(number)] for number in range(6)])
+    first = await reader.read(1)
+    assert not the_group(await collector.look()).stuck
+    await reader.ack(await reader.read(3))
+    await asyncio.sleep(0.06)
+    found = the_group(await collector.look())
+    assert (found.stuck, found.waiting_events) == (True, 3)
+    await reader.ack(first)
+    assert not the_group(await collector.look()).stuck
+    await reader.close()
+
+
 async def test_looking_again_is_cheap(
     db: Database, link: Link, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

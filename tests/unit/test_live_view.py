@@ -253,6 +253,7 @@ def test_store_away() -> None:
     lines = [" ".join(line.split()) for line in screen(picture(shown))]
     assert any(line.startswith("stored - 12,300,000") for line in lines)
     assert "store away" in lines
+    assert "latency not known" in lines
     assert shown.store_error in lines
 
 
@@ -270,7 +271,7 @@ def test_wrong_durability() -> None:
     [
         (-50.0, 12.0, 10, "12 s"),
         (50.0, None, 10, "growing"),
-        (0.0, None, 10, "stuck"),
+        (0.0, None, 10, "no less"),
         (None, None, 10, "?"),
         (0.0, 0.0, 0, "-"),
     ],
@@ -297,6 +298,14 @@ def test_a_group_that_keeps_up() -> None:
     shown.log.groups[0].lag_s, shown.log.groups[0].change_per_s = 0.4, 90.0
     [line] = [line for line in screen(picture(shown)) if line.startswith(GROUP)]
     assert line.rstrip().endswith("keeps up")
+
+
+def test_a_group_that_is_stuck() -> None:
+    """That its oldest entry does not move matters more than what is behind it."""
+    shown = stats()
+    shown.log.groups[0].stuck, shown.log.groups[0].drain_s = True, 1.2
+    [line] = [line for line in screen(picture(shown)) if line.startswith(GROUP)]
+    assert line.rstrip().endswith("stuck")
 
 
 def test_totals_are_of_one_moment() -> None:
