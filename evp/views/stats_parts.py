@@ -110,8 +110,8 @@ def balance_line(stats: Stats) -> RenderableType:
     if found is None:
         text, style = "not known yet", "dim"
     elif found.unaccounted:
-        verb = "is" if found.unaccounted == 1 else "are"
-        text = f"{found.unaccounted:,} accepted and nowhere: `evp verify` tells which they {verb}"
+        them = "it" if found.unaccounted == 1 else "them"
+        text = f"{found.unaccounted:,} accepted and nowhere: `evp verify` names {them}"
         style = "bold red"
     elif found.unaccounted_max:
         text = (
@@ -159,6 +159,7 @@ def _lines(seen: Seen) -> list[_Line]:
         # What servers have recorded outlives the log, and is a few seconds old.
         accepted = max(accepted, stats.balance.accepted)
     stored, duplicate, dead = (sums.stored, sums.duplicate, sums.dead) if sums else (None,) * 3
+    has_dead = "red" if dead or rates.dead_per_s else "dim"
 
     def now(per_s: float) -> str:
         return UNKNOWN if stats.store_error else units.rate(per_s)
@@ -167,7 +168,7 @@ def _lines(seen: Seen) -> list[_Line]:
         _Line("accepted", "cyan", units.rate(rates.accepted_per_s), accepted, _accepted),
         _Line("stored", "green", now(rates.stored_per_s), stored, _stored),
         _Line("duplicate", "blue", now(rates.duplicate_per_s), duplicate, _duplicate),
-        _Line("dead", "red", now(rates.dead_per_s), dead, _dead),
+        _Line("dead", has_dead, now(rates.dead_per_s), dead, _dead),
         _Line(
             "in the log",
             "yellow",

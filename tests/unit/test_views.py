@@ -101,7 +101,7 @@ def test_stats_tell_the_balance() -> None:
     balance.unknown, balance.unaccounted_max = 20, 15
     assert "20 of unknown outcome, so up to 15 may be nowhere: `evp verify` tells" in told()
     balance.unaccounted = 1_000
-    assert "1,000 accepted and nowhere: `evp verify` tells which they are" in told()
+    assert "1,000 accepted and nowhere: `evp verify` names them" in told()
     assert "adds up" not in told()
 
 
