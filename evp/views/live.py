@@ -16,7 +16,6 @@ from rich.text import Text
 
 from evp.views import units
 from evp.views.members import Order, group_table, groups_of, member_table, members_of
-from evp.views.printable import printable
 from evp.views.stats_parts import (
     Headline,
     Seen,
@@ -25,6 +24,7 @@ from evp.views.stats_parts import (
     engine_lines,
     latency_line,
 )
+from evp.views.untrusted import printable
 
 #: Where there are so many rows, charts have two rows, or three.
 _ROWS_FOR_HIGHER_CHARTS = (34, 44)

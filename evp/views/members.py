@@ -12,8 +12,8 @@ from evp.storage.workers import WorkerRow
 from evp.stream.info import ConsumerFacts, GroupFacts
 from evp.views import units
 from evp.views.columns import Column, FittingTable
-from evp.views.printable import printable
 from evp.views.units import UNKNOWN
+from evp.views.untrusted import printable
 
 Order = Literal["name", "rate", "lag", "memory"]
 ORDERS: tuple[Order, ...] = ("name", "rate", "lag", "memory")

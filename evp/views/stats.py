@@ -8,8 +8,8 @@ from rich.text import Text
 from evp.stats import Stats
 from evp.views import units
 from evp.views.members import group_table, groups_of, member_table, members_of
-from evp.views.printable import printable
 from evp.views.stats_parts import Headline, Seen, balance_line, engine_lines, latency_line
+from evp.views.untrusted import printable
 
 
 def render(stats: Stats) -> RenderableType:

@@ -16,8 +16,8 @@ from evp.history import Sample
 from evp.state import LogState
 from evp.stats import Stats, Summed
 from evp.views import sparkline, units
-from evp.views.printable import printable
 from evp.views.units import UNKNOWN
+from evp.views.untrusted import printable
 
 #: The words on the left of each line have this many columns, the gap included.
 LABEL_COLUMNS = 12
