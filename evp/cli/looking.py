@@ -24,7 +24,9 @@ async def show_stats(settings: Settings, every_s: float | None, *, once: bool, j
     and say so.
     """
     output = Output()
-    is_live = _is_full_terminal(output) and not once and not json
+    if not json:
+        output.replace_unknown()
+    is_live = is_full_terminal(output) and not once and not json
     try:
         if every_s is None and not is_live:
             _print(output, await look_once(settings, _WINDOW_S), json=json)
@@ -37,7 +39,7 @@ async def show_stats(settings: Settings, every_s: float | None, *, once: bool, j
         ) from error
 
 
-def _is_full_terminal(output: Output) -> bool:
+def is_full_terminal(output: Output) -> bool:
     """Return True for a terminal that can be drawn on, block characters and all."""
     return output.is_terminal and not output.is_dumb_terminal and output.encoding.startswith("utf")
 

@@ -206,6 +206,12 @@ class Terminal:
             lambda: text not in self.drawn, what=f"{text!r} is gone", within_s=within_s
         )
 
+    def wait_ends_with(self, codes: str, within_s: float = WAIT_S_MAX) -> None:
+        """Wait until what was sent to the terminal ends with these codes."""
+        self._read_until(
+            lambda: self.raw.endswith(codes), what=f"{codes!r} is sent", within_s=within_s
+        )
+
     def wait_stopped(self, within_s: float = WAIT_S_MAX) -> None:
         """Wait until the program was suspended."""
         one = psutil.Process(self.process.pid)

@@ -98,7 +98,7 @@ def test_stats_is_suspended_and_told_to_end(up: Up) -> None:
         screen.type(b"\x1a")
         screen.wait_stopped()
         assert screen.modes == found
-        assert screen.raw.endswith(FIRST_SCREEN)
+        screen.wait_ends_with(FIRST_SCREEN)
         screen.process.send_signal(signal.SIGCONT)
         screen.raw = ""
         screen.wait_drawn("q quit")

@@ -9,6 +9,8 @@ import pytest
 from rich.console import Console
 
 from evp.balance import Balance
+from evp.cli.looking import is_full_terminal
+from evp.cli.output import Output
 from evp.cli.steering import press
 from evp.clock import from_ms
 from evp.history import History, Sample
@@ -21,6 +23,7 @@ from evp.stream.info import ConsumerFacts, GroupFacts, LogFacts
 from evp.views import units
 from evp.views.live import Away, LiveView, Picture, Steering
 from evp.views.sparkline import bar, last_minute, sparkline
+from evp.views.stats import render
 from evp.views.stats_parts import Seen
 
 GROUP = "evp-workers-group"
@@ -358,6 +361,30 @@ def test_no_colours() -> None:
     colour = re.compile(r"\x1b\[[\d;]*3\d[\d;]*m")
     assert colour.search(coloured(picture(stats())))
     assert not colour.search(coloured(picture(stats()), no_color=True))
+
+
+@pytest.mark.parametrize(
+    ("term", "encoding"), [("dumb", "utf-8"), ("unknown", "utf-8"), ("xterm", "latin-1")]
+)
+def test_terminals_that_are_not_drawn_on(term: str, encoding: str) -> None:
+    """Some know no places or no block characters: they get looks, one after the other."""
+    assert not is_full_terminal(output_to(term, encoding))
+    assert is_full_terminal(output_to("xterm", "utf-8"))
+
+
+def test_other_charsets() -> None:
+    """What a terminal has no character for is a question mark, and no error."""
+    shown, output = stats(), output_to("xterm", "latin-1")
+    shown.workers = [worker(1, name="wörker-☃")]
+    output.replace_unknown()
+    output.print(render(shown))
+    assert "wörker-?" in output.file.buffer.getvalue().decode("latin-1")  # type: ignore[attr-defined]
+
+
+def output_to(term: str, encoding: str) -> Output:
+    """Return standard output as it were on such a terminal."""
+    file = io.TextIOWrapper(io.BytesIO(), encoding=encoding, write_through=True)
+    return Output(file=file, force_terminal=True, _environ={"TERM": term})
 
 
 def test_history_is_bounded() -> None:
