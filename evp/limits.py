@@ -107,6 +107,8 @@ KILLED_CONFIRM_S = 5.0
 HEARTBEAT_S = 2.0
 #: A worker that was silent for longer does not count as working.
 WORKER_SILENT_S = 3 * HEARTBEAT_S
+#: One that fell silent without having ended is shown for so long, that somebody may miss it.
+WORKER_MISSED_S = 60.0
 #: The end of a worker's shutdown time, kept for giving back what is pending.
 GIVE_BACK_S_MAX = 1.0
 #: Frames asked for in one read.
@@ -207,6 +209,14 @@ DEMO_STORED_S_MAX = 120.0
 TOTALS_COST_FACTOR = 10
 #: How long a group takes to drain is told by how it went within so many looks.
 DRAIN_WINDOW_LOOKS = 10
+#: Events that a group has not acked are counted exactly up to so many entries.
+PENDING_ENTRIES_COUNTED_MAX = 200
+#: The live view remembers so much of what it saw, in seconds and in looks.
+HISTORY_S = 60.0
+HISTORY_LOOKS_MAX = 300
+#: What is typed to find groups and workers by, and what is read of a keyboard at once.
+FILTER_CHARS_MAX = 40
+KEYS_READ_BYTES_MAX = 1_024
 #: Whoever looks again and again asks the log about its settings and memory this rarely, seconds.
 ENGINES_LOOK_S = 2.0
 #: A bucket of 10 s is closed this long after its end; its last frames are then settled, mostly.

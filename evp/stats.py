@@ -23,11 +23,19 @@ from evp.storage.account import Totals
 from evp.storage.client import close, connect, database
 from evp.storage.workers import WorkerRow, worker_rows
 from evp.stream.client import KeptLink, Link
-from evp.stream.info import LogFacts, log_facts
+from evp.stream.info import GroupFacts, LogFacts, log_facts
 from evp.stream.keys import Keys
 
-#: A look waits this long for the store, seconds; the log's side is told without it.
+#: A look waits this long for the store, seconds; the log's side is told without it. Once it was
+#: missed, only every so many-th look waits as long.
 STORE_LOOK_S_MAX = 5.0
+STORE_MISSED_LOOK_S_MAX = 0.3
+STORE_MISSED_LOOKS = 10
+
+#: A group whose oldest entry is the same for so long is stuck: longer than a usual write takes.
+STUCK_S = 8.0
+#: The log tells times in milliseconds.
+_SAME_S = 0.0015
 
 
 class Rates(Struct):
@@ -50,6 +58,17 @@ class Latency(Struct):
     p99: int
 
 
+class Summed(Struct):
+    """What the log counted when totals and balance were summed, `age_s` seconds ago.
+
+    So these belong together: `accepted` in all, and `waiting` for the group that is set.
+    """
+
+    age_s: float
+    accepted: int
+    waiting: int
+
+
 class Stats(Struct):
     """One look. `store_error` tells why what the store knows is missing or old."""
 
@@ -64,6 +83,12 @@ class Stats(Struct):
     totals: Totals | None = None
     store_error: str | None = None
     balance: Balance | None = None
+    summed: Summed | None = None
+
+    @property
+    def own_group(self) -> GroupFacts | None:
+        """The group that is set, None if there is none yet."""
+        return next((one for one in self.log.groups if one.name == self.group), None)
 
 
 class Collector:
@@ -79,8 +104,12 @@ class Collector:
         self._log_state = LogState()
         self._log_state_again_at_s = 0.0
         self._store_version = ""
+        self._store_error: str | None = None
+        self._store_missed_looks = 0
         self._totals: Totals | None = None
         self._balance: Balance | None = None
+        self._summed: Summed | None = None
+        self._summed_at_s = 0.0
         self._sum_again_at_s = 0.0
 
     async def look(self) -> Stats:
@@ -96,15 +125,10 @@ class Collector:
             rates=Rates(_accepted_per_s(self._looks)),
             log_state=await self._look_at_log(link),
         )
-        try:
-            async with asyncio.timeout(STORE_LOOK_S_MAX):
-                await self._look_at_store(stats)
-                await self._sum(link)
-        except StoreUnavailable as error:
-            stats.store_error = str(error)
-        except TimeoutError:
-            stats.store_error = f"the store did not answer within {STORE_LOOK_S_MAX:g} s"
-        stats.totals, stats.balance = self._totals, self._balance
+        await self._ask_store(link, stats)
+        stats.totals, stats.balance, stats.summed = self._totals, self._balance, self._summed
+        if stats.summed is not None:
+            stats.summed.age_s = monotonic_s() - self._summed_at_s
         return stats
 
     async def close(self) -> None:
@@ -119,17 +143,35 @@ class Collector:
             self._log_state_again_at_s = monotonic_s() + ENGINES_LOOK_S
         return self._log_state
 
+    async def _ask_store(self, link: Link, stats: Stats) -> None:
+        """Add what the store knows, or why it can't be known now."""
+        is_long = self._store_missed_looks % STORE_MISSED_LOOKS == 0
+        try:
+            async with asyncio.timeout(STORE_LOOK_S_MAX if is_long else STORE_MISSED_LOOK_S_MAX):
+                await self._look_at_store(stats)
+                await self._sum(link, stats)
+        except StoreUnavailable as error:
+            self._store_error = str(error)
+        except TimeoutError:
+            if is_long:
+                self._store_error = f"the store did not answer within {STORE_LOOK_S_MAX:g} s"
+        else:
+            self._store_error, self._store_missed_looks = None, 0
+            return
+        stats.store_error = self._store_error
+        self._store_missed_looks += 1
+
     async def _look_at_store(self, stats: Stats) -> None:
         stats.store_state = await store_state(self._db, self._store_version)
         self._store_version = stats.store_state.version
         stats.workers = await worker_rows(self._db)
-        rates = stats.rates
-        rates.stored_per_s = sum(one.stored_per_s for one in stats.workers)
-        rates.duplicate_per_s = sum(one.duplicate_per_s for one in stats.workers)
-        rates.dead_per_s = sum(one.dead_per_s for one in stats.workers)
-        stats.latency_ms = _latency(stats.workers)
+        rates, heard = stats.rates, [one for one in stats.workers if not one.silent]
+        rates.stored_per_s = sum(one.stored_per_s for one in heard)
+        rates.duplicate_per_s = sum(one.duplicate_per_s for one in heard)
+        rates.dead_per_s = sum(one.dead_per_s for one in heard)
+        stats.latency_ms = _latency(heard)
 
-    async def _sum(self, link: Link) -> None:
+    async def _sum(self, link: Link, stats: Stats) -> None:
         """Sum the outcomes, unless that was done a short while ago for what it costs."""
         started_at_s = monotonic_s()
         if started_at_s < self._sum_again_at_s:
@@ -137,6 +179,10 @@ class Collector:
         group = self._settings.consumer_group
         try:
             self._balance, self._totals = await balance.look(link, self._db, self._keys, group)
+            own = stats.own_group
+            waiting = own.waiting_events if own is not None else stats.log.events_accepted
+            self._summed = Summed(0.0, stats.log.events_accepted, waiting)
+            self._summed_at_s = started_at_s
         finally:
             # Also where it was given up: the next look would take as long.
             took_s = monotonic_s() - started_at_s
@@ -168,14 +214,17 @@ def _add_drain_times(looks: Sequence[LogFacts]) -> None:
     """Say of each group of the last look when nothing waits for it, as it went in all looks."""
     first, last = looks[0], looks[-1]
     elapsed_s = (last.at_ms - first.at_ms) / 1000
-    waited = {group.name: group.waiting_events for group in first.groups}
+    before = {group.name: group for group in first.groups}
     for group in last.groups:
-        waiting = group.waiting_events
-        fewer = waited.get(group.name, 0) - waiting
+        waiting, then = group.waiting_events, before.get(group.name)
+        if then is not None and elapsed_s > 0:
+            group.change_per_s = (waiting - then.waiting_events) / elapsed_s
+            grew_older_s = group.lag_s - then.lag_s
+            group.stuck = elapsed_s >= STUCK_S and abs(grew_older_s - elapsed_s) < _SAME_S
         if not waiting:
             group.drain_s = 0.0
-        elif fewer > 0 and elapsed_s > 0:
-            group.drain_s = waiting / (fewer / elapsed_s)
+        elif group.change_per_s is not None and group.change_per_s < 0:
+            group.drain_s = waiting / -group.change_per_s
 
 
 def _latency(workers: Sequence[WorkerRow]) -> Latency | None:

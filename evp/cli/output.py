@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import select
 import sys
@@ -31,6 +32,11 @@ class Output(Console):
     def say_json_line(self, value: object) -> None:
         """Print a value as JSON on a line of its own: one of several that follow each other."""
         self.say(msgspec.json.encode(value).decode())
+
+    def replace_unknown(self) -> None:
+        """Print a question mark for each character that standard output has no code for."""
+        if isinstance(self.file, io.TextIOWrapper):
+            self.file.reconfigure(errors="replace")
 
     def on_broken_pipe(self) -> None:
         """Go on unheard: the work of a command, and its exit code, don't depend on a reader."""

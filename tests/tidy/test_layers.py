@@ -26,7 +26,8 @@ LAYERS: tuple[tuple[str, str], ...] = (
         "services",
         (
             "balance server worker groups group_describe group_reset keybook state stats verify "
-            "sender demo dlq dlq_top erasure loadtest users delivery client client_sync tap trace"
+            "sender demo dlq dlq_top erasure loadtest users delivery client client_sync tap trace "
+            "history"
         ),
     ),
     ("looks at all of it", "doctor"),
