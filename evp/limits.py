@@ -107,6 +107,8 @@ KILLED_CONFIRM_S = 5.0
 HEARTBEAT_S = 2.0
 #: A worker that was silent for longer does not count as working.
 WORKER_SILENT_S = 3 * HEARTBEAT_S
+#: One that fell silent without having ended is shown for so long, that somebody may miss it.
+WORKER_MISSED_S = 60.0
 #: The end of a worker's shutdown time, kept for giving back what is pending.
 GIVE_BACK_S_MAX = 1.0
 #: Frames asked for in one read.
@@ -207,6 +209,14 @@ DEMO_STORED_S_MAX = 120.0
 TOTALS_COST_FACTOR = 10
 #: How long a group takes to drain is told by how it went within so many looks.
 DRAIN_WINDOW_LOOKS = 10
+#: Events that a group has not acked are counted exactly up to so many entries.
+PENDING_ENTRIES_COUNTED_MAX = 200
+#: The live view remembers so much of what it saw, in seconds and in looks.
+HISTORY_S = 60.0
+HISTORY_LOOKS_MAX = 300
+#: What is typed to find groups and workers by, and what is read of a keyboard at once.
+FILTER_CHARS_MAX = 40
+KEYS_READ_BYTES_MAX = 1_024
 #: Whoever looks again and again asks the log about its settings and memory this rarely, seconds.
 ENGINES_LOOK_S = 2.0
 #: A bucket of 10 s is closed this long after its end; its last frames are then settled, mostly.
@@ -335,3 +345,30 @@ PAGE_S_MAX = 1.0
 PAGE_FRAMES_MAX = 500
 #: Dead letters of one event that are told.
 EVENT_LETTERS_MAX = 20
+#: Who reads the log by no group (`evp tap`, `evp trace`) gets so much of it in one reply: entries,
+#: and bytes of frames, of which one may be larger.
+SCAN_ENTRIES_MAX = 500
+SCAN_BYTES_TARGET = 2 * MIB
+#: `evp tap` shows so many events a second unless told otherwise, and so many at most.
+TAP_SHOWN_PER_S_USUAL = 100
+TAP_SHOWN_PER_S_MAX = 10_000
+#: What it may show is given to it by turns of so many seconds, so that it comes evenly.
+TAP_TURN_S = 0.25
+#: It waits so long for an entry before it looks around.
+TAP_BLOCK_MS = 500
+#: With so many events unread it goes on with the newest: about a second of the fastest load.
+TAP_BEHIND_EVENTS_MAX = 50_000
+#: Conditions it takes, and entries that it names because they can't be read.
+TAP_WHERE_MAX = 20
+TAP_BROKEN_TOLD_MAX = 10
+#: It tells so often how many events it passed over, seconds.
+TAP_TELL_S = 5.0
+#: `evp trace` looks for an event in the whole log for so long, seconds, and at most half of it.
+TRACE_SEARCH_S_MAX = 60.0
+#: Frames with one event that it tells of, and consumer groups of each.
+TRACE_FRAMES_MAX = 20
+TRACE_GROUPS_MAX = 20
+#: The store must be found within the first of these, and answer a round of questions within the
+#: second one, seconds.
+TRACE_STORE_REACH_S_MAX = 3.0
+TRACE_STORE_S_MAX = 15.0

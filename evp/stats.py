@@ -25,15 +25,22 @@ from evp.storage.account import Totals
 from evp.storage.client import close, connect, database, reach
 from evp.storage.workers import WorkerRow, worker_rows
 from evp.stream.client import KeptLink, Link
-from evp.stream.info import LogFacts, log_facts
+from evp.stream.info import GroupFacts, LogFacts, log_facts
 from evp.stream.keys import Keys
 
 #: The store has this long to answer a look, seconds; the log's side is told without it.
 STORE_LOOK_S_MAX = 5.0
 #: It looks for a store that seems to be away for so long, seconds.
 STORE_REACH_S_MAX = 1.0
+#: Who looks on and on waits for it this long, seconds: what it tells late is told by the next look.
+STORE_WAIT_S = 0.5
 #: Summing what became of all events is given up after this, seconds; the sums of before are told.
 SUM_S_MAX = 30.0
+
+#: A group whose oldest entry is the same for so long is stuck: longer than a usual write takes.
+STUCK_S = 8.0
+#: The log tells times in milliseconds.
+_SAME_S = 0.0015
 
 _log = get("evp.stats")
 
@@ -58,6 +65,17 @@ class Latency(Struct):
     p99: int
 
 
+class Summed(Struct):
+    """What the log counted when totals and balance were summed, `age_s` seconds ago.
+
+    So these belong together: `accepted` in all, and `waiting` for the group that is set.
+    """
+
+    age_s: float
+    accepted: int
+    waiting: int
+
+
 class Stats(Struct):
     """One look. `store_error` tells why what the store knows is missing or old.
 
@@ -75,6 +93,12 @@ class Stats(Struct):
     totals: Totals | None = None
     store_error: str | None = None
     balance: Balance | None = None
+    summed: Summed | None = None
+
+    @property
+    def own_group(self) -> GroupFacts | None:
+        """The group that is set, None if there is none yet."""
+        return next((one for one in self.log.groups if one.name == self.group), None)
 
 
 class Collector:
@@ -98,6 +122,8 @@ class Collector:
         self._workers: list[WorkerRow] = []
         self._totals: Totals | None = None
         self._balance: Balance | None = None
+        self._summed: Summed | None = None
+        self._summed_at_s = 0.0
         self._sum_again_at_s = 0.0
 
     async def look(self, store_wait_s: float | None = None) -> Stats:
@@ -106,10 +132,6 @@ class Collector:
         What the store does not tell within `store_wait_s`, STORE_LOOK_S_MAX unless it is given,
         is told as it was before, and the question goes on: a later look has the answer.
         """
-        if self._asking is None or self._asking.done():
-            self._asking = asyncio.create_task(self._look_at_store(), name="look at the store")
-        if self._summing is None or self._summing.done():
-            self._summing = asyncio.create_task(self._sum(), name="sum")
         link = await self._link.get()
         facts = await log_facts(link, self._keys)
         self._looks.append(facts)
@@ -121,11 +143,7 @@ class Collector:
             rates=Rates(_accepted_per_s(self._looks)),
             log_state=await self._look_at_log(link),
         )
-        wait_s = STORE_LOOK_S_MAX if store_wait_s is None else store_wait_s
-        await asyncio.wait({self._asking, self._summing}, timeout=wait_s)
-        if store_wait_s is None:
-            # It ends about now, and says why there is no answer.
-            await asyncio.wait({self._asking})
+        await self._ask_store(stats, store_wait_s)
         self._add_what_the_store_told(stats)
         return stats
 
@@ -143,17 +161,31 @@ class Collector:
             self._log_state_again_at_s = monotonic_s() + ENGINES_LOOK_S
         return self._log_state
 
+    async def _ask_store(self, stats: Stats, wait_s: float | None) -> None:
+        """Begin what is not under way, and wait for it, but not for long."""
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._look_at_store(), name="look at the store")
+        if self._summing is None or self._summing.done():
+            self._summing = asyncio.create_task(self._sum(stats), name="sum")
+        both = {self._asking, self._summing}
+        await asyncio.wait(both, timeout=STORE_LOOK_S_MAX if wait_s is None else wait_s)
+        if wait_s is None:
+            # It ends about now, and says why there is no answer.
+            await asyncio.wait({self._asking})
+
     def _add_what_the_store_told(self, stats: Stats) -> None:
         stats.store_state, stats.store_error = self._store_state, self._store_error
         if stats.store_state is None and stats.store_error is None:
             stats.store_error = "the store has not answered yet"
         stats.workers = self._workers
-        rates = stats.rates
-        rates.stored_per_s = sum(one.stored_per_s for one in stats.workers)
-        rates.duplicate_per_s = sum(one.duplicate_per_s for one in stats.workers)
-        rates.dead_per_s = sum(one.dead_per_s for one in stats.workers)
-        stats.latency_ms = _latency(stats.workers)
-        stats.totals, stats.balance = self._totals, self._balance
+        rates, heard = stats.rates, [one for one in stats.workers if not one.silent]
+        rates.stored_per_s = sum(one.stored_per_s for one in heard)
+        rates.duplicate_per_s = sum(one.duplicate_per_s for one in heard)
+        rates.dead_per_s = sum(one.dead_per_s for one in heard)
+        stats.latency_ms = _latency(heard)
+        stats.totals, stats.balance, stats.summed = self._totals, self._balance, self._summed
+        if stats.summed is not None:
+            stats.summed.age_s = monotonic_s() - self._summed_at_s
 
     async def _look_at_store(self) -> None:
         """Ask the store what it knows, and keep that, or why it can't be known."""
@@ -169,7 +201,7 @@ class Collector:
         except TimeoutError:
             self._store_error = f"the store did not answer within {STORE_LOOK_S_MAX:g} s"
 
-    async def _sum(self) -> None:
+    async def _sum(self, stats: Stats) -> None:
         """Sum the outcomes, unless that was done a short while ago for what it costs."""
         started_at_s = monotonic_s()
         if started_at_s < self._sum_again_at_s:
@@ -179,7 +211,11 @@ class Collector:
             async with asyncio.timeout(SUM_S_MAX):
                 link = await self._sum_link.get()
                 found = await balance.look(link, self._db, self._keys, group)
-                self._balance, self._totals = found
+            self._balance, self._totals = found
+            own = stats.own_group
+            waiting = own.waiting_events if own is not None else stats.log.events_accepted
+            self._summed = Summed(0.0, stats.log.events_accepted, waiting)
+            self._summed_at_s = started_at_s
         except (LogUnavailable, StoreUnavailable, TimeoutError) as error:
             # The look at either engine says what is wrong with it.
             _log.debug("no sums now", reason=str(error))
@@ -214,14 +250,17 @@ def _add_drain_times(looks: Sequence[LogFacts]) -> None:
     """Say of each group of the last look when nothing waits for it, as it went in all looks."""
     first, last = looks[0], looks[-1]
     elapsed_s = (last.at_ms - first.at_ms) / 1000
-    waited = {group.name: group.waiting_events for group in first.groups}
+    before = {group.name: group for group in first.groups}
     for group in last.groups:
-        waiting = group.waiting_events
-        fewer = waited.get(group.name, 0) - waiting
+        waiting, then = group.waiting_events, before.get(group.name)
+        if then is not None and elapsed_s > 0:
+            group.change_per_s = (waiting - then.waiting_events) / elapsed_s
+            grew_older_s = group.lag_s - then.lag_s
+            group.stuck = elapsed_s >= STUCK_S and abs(grew_older_s - elapsed_s) < _SAME_S
         if not waiting:
             group.drain_s = 0.0
-        elif fewer > 0 and elapsed_s > 0:
-            group.drain_s = waiting / (fewer / elapsed_s)
+        elif group.change_per_s is not None and group.change_per_s < 0:
+            group.drain_s = waiting / -group.change_per_s
 
 
 def _latency(workers: Sequence[WorkerRow]) -> Latency | None:

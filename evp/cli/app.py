@@ -20,6 +20,8 @@ from evp.cli.openapi import openapi
 from evp.cli.send import send
 from evp.cli.serve import serve
 from evp.cli.stats import stats
+from evp.cli.tap import tap
+from evp.cli.trace import trace
 from evp.cli.up import up
 from evp.cli.users import users
 from evp.cli.verify import verify
@@ -40,6 +42,8 @@ app.command()(serve)
 app.command()(work)
 app.command()(send)
 app.command()(stats)
+app.command()(tap)
+app.command()(trace)
 app.command()(verify)
 app.command()(loadtest)
 app.command()(health)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import select
 import sys
 
 import msgspec
@@ -14,7 +16,9 @@ class Output(Console):
 
     @property
     def is_heard(self) -> bool:
-        """Whether anyone may read what is printed."""
+        """Whether anyone may read what is printed; a reader that left is noticed at once."""
+        if not self.quiet and _has_left():
+            self.on_broken_pipe()
         return not self.quiet
 
     def say(self, text: str) -> None:
@@ -29,8 +33,23 @@ class Output(Console):
         """Print a value as JSON on a line of its own: one of several that follow each other."""
         self.say(msgspec.json.encode(value).decode())
 
+    def replace_unknown(self) -> None:
+        """Print a question mark for each character that standard output has no code for."""
+        if isinstance(self.file, io.TextIOWrapper):
+            self.file.reconfigure(errors="replace")
+
     def on_broken_pipe(self) -> None:
         """Go on unheard: the work of a command, and its exit code, don't depend on a reader."""
         self.quiet = True
         # The interpreter flushes at its end, and would complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _has_left() -> bool:
+    """Return whether standard output is a pipe that nobody reads any more."""
+    looks = select.poll()
+    try:
+        looks.register(sys.stdout.fileno(), 0)
+    except OSError:  # It is no file: somebody captures it.
+        return False
+    return any(what & (select.POLLERR | select.POLLHUP) for _, what in looks.poll(0))

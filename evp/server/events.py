@@ -9,17 +9,17 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from evp.batch.outcome import ERASED
-from evp.batch.raw import event_as_json, member
+from evp.batch.raw import event_as_json
 from evp.errors import LogUnavailable, Refusal
 from evp.identity import canonical
+from evp.receipt import Receipt
 from evp.server.queries import invalid
 from evp.server.reading import Reading
 from evp.server.receipts import write_cursor
-from evp.server.waiting import LogPlace, Receipt
+from evp.server.waiting import LogPlace
 from evp.storage.dlq import Letter
 from evp.storage.listing import Page
-from evp.storage.whereabouts import Begun, Whereabouts, begun, has_gone, whereabouts
+from evp.storage.whereabouts import Status, begun, has_gone, status_of, whereabouts
 
 _UNASKED = ", and without its receipt the log is not asked"
 
@@ -100,7 +100,7 @@ async def place_of(reading: Reading, event_id: bytes, receipt: Receipt | None) -
     # An expired frame has lost its ids.
     if receipt and frame and frame.ids and event_id not in frame.ids[receipt.first :]:
         raise invalid("receipt is one of other events")
-    status = _status(found, frame, waits)
+    status = status_of(found, frame, waits=waits is not None)
     if status is None and log_error is not None:
         raise Refusal("log_unavailable", "the store does not have it, and the log can't be asked")
     if status is None:
@@ -111,19 +111,8 @@ async def place_of(reading: Reading, event_id: bytes, receipt: Receipt | None) -
         status=status,
         event=None if found.event is None else event_as_json(bytes(found.event.raw)),
         dead_letters=[_told(one) for one in found.letters],
-        log=waits if status == "pending" else None,
+        log=waits if status is Status.PENDING else None,
     )
-
-
-def _status(found: Whereabouts, frame: Begun | None, waits: LogPlace | None) -> str | None:
-    if found.event is not None:
-        return "stored" if member(found.event, ERASED) is None else "erased"
-    if found.letters:
-        return "dead_letter"
-    if frame is not None:
-        gone = "expired" if frame.expired else "missing"
-        return gone if frame.settled else "writing"
-    return None if waits is None else "pending"
 
 
 def _told(letter: Letter) -> DeadLetter:

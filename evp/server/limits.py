@@ -145,8 +145,6 @@ QUERY_VALUE_CHARS_MAX = 2_000
 LIVE_LOOK_S = 1.0
 LIVE_KEPT_S = 30.0
 LIVE_HISTORY_S = 300
-#: A look does not wait longer for the store, seconds: what it tells late is told by the next one.
-LIVE_STORE_WAIT_S = 0.5
 #: Who may watch a server process at a time; one more comes back after the second one, seconds.
 LIVE_VIEWERS_MAX = 50
 LIVE_BUSY_RETRY_S = 10

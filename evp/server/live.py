@@ -24,7 +24,6 @@ from evp.server.limits import (
     LIVE_HISTORY_S,
     LIVE_KEPT_S,
     LIVE_LOOK_S,
-    LIVE_STORE_WAIT_S,
     LIVE_TYPES_MAX,
     LIVE_TYPES_MINUTES,
     LIVE_TYPES_S,
@@ -34,7 +33,7 @@ from evp.server.limits import (
 from evp.server.reading import Reading
 from evp.settings import Settings
 from evp.signals import end
-from evp.stats import Collector, Stats
+from evp.stats import STORE_WAIT_S, Collector, Stats
 
 HEARTBEAT = b": still here\n\n"
 _MINUTE_MS = 60_000
@@ -209,7 +208,7 @@ class Live:
     async def _look_on(self, collector: Collector) -> None:
         """Look once a second for as long as somebody watches, and for a short while after."""
         try:
-            await collector.look(LIVE_STORE_WAIT_S)  # Rates need two.
+            await collector.look(STORE_WAIT_S)  # Rates need two.
         except LogUnavailable as error:
             _log.debug("the log can't be looked at", reason=str(error))
         while self._viewers or monotonic_s() < self._kept_until_s:
@@ -220,7 +219,7 @@ class Live:
     async def _look(self, collector: Collector) -> Snapshot:
         snapshot = Snapshot(now_ms(), types=self._types)
         try:
-            snapshot.stats = await collector.look(LIVE_STORE_WAIT_S)
+            snapshot.stats = await collector.look(STORE_WAIT_S)
         except LogUnavailable as error:
             snapshot.log_error = str(error)
         else:

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 from evp.clock import monotonic_s
 from evp.errors import Refusal, StoreTooSlow, StoreUnavailable
 from evp.logs import get
+from evp.receipt import Receipt
 from evp.server.limits import (
     ANSWER_KEEP_S,
     READ_AT_ONCE,
@@ -28,7 +29,7 @@ from evp.server.limits import (
 )
 from evp.server.shared import Shared
 from evp.server.turns import Turns
-from evp.server.waiting import LogPlace, Receipt, Waiting
+from evp.server.waiting import LogPlace, Waiting
 from evp.settings import Settings
 from evp.signals import end
 from evp.storage.bounded import limited

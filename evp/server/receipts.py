@@ -1,38 +1,32 @@
 """What the server hands out and takes back: receipts of requests, cursors of pages.
 
-A receipt is `<partition>.<entry id>.<index>`: where in the log a request stands, and
-which event of its frame is its first one. A cursor is the place of the last event
-that was told, in base64. Neither holds anything secret; what was changed is refused
-or leads elsewhere in the same list.
+A receipt is what `evp.receipt` says. A cursor is the place of the last event that was
+told, in base64. Neither holds anything secret; what was changed is refused or leads
+elsewhere in the same list.
 """
 
 from __future__ import annotations
 
-import re
 import struct
 from base64 import b64decode, urlsafe_b64encode
 
 from evp.clock import MS_MAX
 from evp.errors import Refusal
+from evp.receipt import Receipt, receipt_of
 from evp.server.queries import invalid
-from evp.server.waiting import Receipt
 from evp.storage.buckets import BUCKET_MS
 from evp.storage.listing import Place
 
-_RECEIPT = re.compile(r"0\.([0-9]{1,20})-([0-9]{1,20})\.([0-9]{1,6})")
-#: What either part of an entry id can hold.
-_PART_MAX = 2**64 - 1
 _CURSOR = struct.Struct(">Bq12sI")
 _CURSOR_VERSION = 1
 
 
 def read_receipt(text: str) -> Receipt:
     """Return a receipt. Raises Refusal `invalid_query`."""
-    found = _RECEIPT.fullmatch(text)
-    if found is None or max(int(found[1]), int(found[2])) > _PART_MAX:
+    receipt = receipt_of(text)
+    if receipt is None:
         raise invalid("receipt is no receipt of this server")
-    # As the log writes it: without leading zeros.
-    return Receipt(f"{int(found[1])}-{int(found[2])}", int(found[3]))
+    return receipt
 
 
 def write_cursor(place: Place) -> str:

@@ -7,25 +7,18 @@ theirs, and all within LOG_LOOK_S_MAX: ingest has other connections.
 from __future__ import annotations
 
 import asyncio
-from typing import NamedTuple
 
 from msgspec import Struct
 
 from evp.errors import LogUnavailable
 from evp.frame import NOT_CARRIERS, split
 from evp.limits import LOG_LOOK_S_MAX, LOG_LOOKS_WAITING_MAX
+from evp.receipt import Receipt
 from evp.server.turns import Turns
 from evp.stream.client import KeptLink
 from evp.stream.headers import carriers_of, header_of
 from evp.stream.info import events_ahead
 from evp.stream.keys import Keys
-
-
-class Receipt(NamedTuple):
-    """Where a request stands in the log: its entry, and its first event in there."""
-
-    entry_id: str
-    first: int
 
 
 class LogPlace(Struct):

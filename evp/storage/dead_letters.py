@@ -72,10 +72,11 @@ _SEQ_DIGITS_MAX = 16
 
 
 class Origin(Struct, frozen=True):
-    """Where a frame was read: stream and consumer group."""
+    """Where a frame was read: stream and consumer group; and by which consumer, if any."""
 
     stream: str
     group: str
+    consumer: str = ""
 
 
 NOWHERE = Origin("", "")

@@ -127,6 +127,17 @@ async def letters_of(db: Database, event_id: bytes, most: int) -> list[Letter]:
         return await _letters(db, sorted(rows, key=_age))
 
 
+async def letters_of_entry(db: Database, entry_id: str, most: int) -> list[Letter]:
+    """Return up to `most` letters of an entry that was no frame; there is no index for them.
+
+    Raises StoreUnavailable.
+    """
+    with told():
+        query = {"entry": {"$eq": entry_id}, "frame_id": {"$exists": False}}
+        rows = await db[DEAD_LETTERS].find(query, _UNREAD).limit(most).to_list()
+        return await _letters(db, sorted(rows, key=_age))
+
+
 def portions_of(letters: Sequence[Letter], most: float | None = None) -> Iterator[list[Letter]]:
     """Give letters in portions whose payloads can be held at once, at most `most` in each."""
     letters_max = max(1, min(LOOKUP_IDS_MAX, int(most or LOOKUP_IDS_MAX)))

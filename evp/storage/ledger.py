@@ -70,9 +70,9 @@ async def record_worker(
         await db[WORKERS].update_one({"_id": f"{group}/{name}"}, {"$set": record}, upsert=True)
 
 
-async def live_workers(db: Database) -> list[Document]:
+async def live_workers(db: Database, within_s: float = WORKER_SILENT_S) -> list[Document]:
     """Return the records of workers that were heard of lately. Raises StoreUnavailable."""
-    since = from_ms(now_ms() - int(WORKER_SILENT_S * 1000))
+    since = from_ms(now_ms() - int(within_s * 1000))
     with told():
         return await db[WORKERS].find({"seen_at": {"$gte": since}}).to_list()
 

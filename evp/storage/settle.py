@@ -40,18 +40,20 @@ _STATE = (
 settle within one millisecond."""
 
 
-async def settle(db: Database, outcomes: Sequence[Outcome]) -> None:
+async def settle(db: Database, outcomes: Sequence[Outcome], worker: str = "") -> None:
     """Write outcomes; where one is there already, the one with fewer dead stays.
 
-    Raises StoreUnavailable and PyMongoError; calling again is safe.
+    `worker` is who wrote the events, for people who look. Raises StoreUnavailable and
+    PyMongoError; calling again is safe.
     """
     if not outcomes:
         return
     try:
-        await db[OUTCOMES].insert_many([document_of(one) for one in outcomes], ordered=False)
+        documents = [document_of(one, worker) for one in outcomes]
+        await db[OUTCOMES].insert_many(documents, ordered=False)
     except BulkWriteError as error:
         for place in failures_of(error):
-            await _settle_anew(db, outcomes[place])
+            await _settle_anew(db, outcomes[place], worker)
 
 
 async def settled_among(db: Database, frame_ids: Sequence[ObjectId]) -> set[ObjectId]:
@@ -81,8 +83,8 @@ def judge_at(since_ms: int) -> datetime | None:
     return from_ms(now_ms() + wait_ms)
 
 
-def document_of(outcome: Outcome) -> Document:
-    """Return an outcome as it stands in the store."""
+def document_of(outcome: Outcome, worker: str = "") -> Document:
+    """Return an outcome as it stands in the store; without a `worker` it does not name one."""
     summary, at = outcome.summary, now()
     document = {
         "_id": outcome.frame_id,
@@ -99,6 +101,8 @@ def document_of(outcome: Outcome) -> Document:
     }
     if summary.source_cells:
         document["source_cells"] = [list(cell) for cell in summary.source_cells]
+    if worker:
+        document["worker"] = worker
     if outcome.external:
         document["external"] = True
     if outcome.provisional:
@@ -108,7 +112,9 @@ def document_of(outcome: Outcome) -> Document:
     return document
 
 
-async def replace(db: Database, there: Mapping[str, Any], outcome: Outcome) -> bool:
+async def replace(
+    db: Database, there: Mapping[str, Any], outcome: Outcome, worker: str = ""
+) -> bool:
     """Put an outcome in the place of the one that was seen; False if that has changed since.
 
     Raises StoreUnavailable and PyMongoError; the old one may then be left open.
@@ -121,14 +127,16 @@ async def replace(db: Database, there: Mapping[str, Any], outcome: Outcome) -> b
         seen["open"] = True
     # Whoever opened it may have died before this; only now is it sure.
     await mark(db, [bucket_of(outcome.accepted_ms)])
-    document = document_of(outcome)
+    document = document_of(outcome, worker)
     if "provisional" not in there:
         # It was stored when it was settled first, not now.
-        document |= {"settled_at": there["settled_at"], "judged_at": now()}
+        document.pop("worker", None)
+        first = {name: there[name] for name in ("settled_at", "worker") if name in there}
+        document |= first | {"judged_at": now()}
     return bool((await db[OUTCOMES].replace_one(seen, document)).matched_count)
 
 
-async def _settle_anew(db: Database, mine: Outcome) -> None:
+async def _settle_anew(db: Database, mine: Outcome, worker: str) -> None:
     """Agree on one outcome with whoever has settled this frame before."""
     for _ in range(_ATTEMPTS_MAX):
         there: dict[str, Any] | None = await db[OUTCOMES].find_one({"_id": mine.frame_id})
@@ -136,6 +144,6 @@ async def _settle_anew(db: Database, mine: Outcome) -> None:
             raise StoreUnavailable("an outcome was there and is gone")
         if is_final(there) and len(there["dead"]) <= len(mine.dead):
             return
-        if await replace(db, there, mine):
+        if await replace(db, there, mine, worker):
             return
     raise StoreUnavailable(f"frame {mine.frame_id}: others keep changing its outcome")

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from enum import StrEnum
+
 from bson import Binary, ObjectId
 from bson.binary import UUID_SUBTYPE
 from bson.raw_bson import RawBSONDocument
 from msgspec import Struct
 
+from evp.batch.outcome import ERASED
+from evp.batch.raw import member
 from evp.frame import entry_ms
 from evp.limits import EVENT_LETTERS_MAX
 from evp.storage.buckets import bucket_of
-from evp.storage.client import Database
+from evp.storage.client import Database, Document
 from evp.storage.dlq import DELIVERED, Letter, letters_of
 from evp.storage.evidence import owners
 from evp.storage.failures import told
@@ -35,16 +40,56 @@ class Whereabouts(Struct):
 class Begun(Struct):
     """A frame that a worker has begun to write; `settled` once it is done.
 
-    It has the ids of its events until it is expired and emptied; `stored` and `duplicate`
-    are those of its outcome, 0 before there is one.
+    It has the ids of its events until it is expired and emptied. `stored`, `duplicate`,
+    `dead` and `missing` are those of its outcome, the last two as indexes; nothing before
+    there is one. `begun_at` is when its header was written, `settled_at` when it was
+    settled first, by `worker`, and `judged_at` when its outcome last changed after that.
     """
 
     frame_id: ObjectId
+    entry_id: str
+    srv: bytes
+    seq: int
+    count: int
     ids: list[bytes]
     settled: bool
     expired: bool
+    external: bool = False
     stored: int = 0
     duplicate: int = 0
+    dead: list[int] = []
+    missing: list[int] = []
+    begun_at: datetime | None = None
+    settled_at: datetime | None = None
+    judged_at: datetime | None = None
+    worker: str | None = None
+
+
+class Status(StrEnum):
+    """Where an event is; `server.events` has the meaning of each."""
+
+    STORED = "stored"
+    ERASED = "erased"
+    DEAD_LETTER = "dead_letter"
+    EXPIRED = "expired"
+    MISSING = "missing"
+    WRITING = "writing"
+    PENDING = "pending"
+
+
+def status_of(found: Whereabouts, frame: Begun | None, *, waits: bool) -> Status | None:
+    """Return where an event is, that was sent with `frame` and may wait in the log.
+
+    None if neither knows it.
+    """
+    if found.event is not None:
+        return Status.STORED if member(found.event, ERASED) is None else Status.ERASED
+    if found.letters:
+        return Status.DEAD_LETTER
+    if frame is not None:
+        gone = Status.EXPIRED if frame.expired else Status.MISSING
+        return gone if frame.settled else Status.WRITING
+    return Status.PENDING if waits else None
 
 
 async def whereabouts(db: Database, event_id: bytes) -> Whereabouts:
@@ -62,19 +107,40 @@ async def begun(db: Database, entry_id: str) -> Begun | None:
 
     Raises StoreUnavailable.
     """
+    return await _begun(db, {"bucket": bucket_of(entry_ms(entry_id)), "entry": {"$eq": entry_id}})
+
+
+async def begun_frame(db: Database, frame_id: ObjectId) -> Begun | None:
+    """Return a frame by its id; as `begun`."""
+    return await _begun(db, {"_id": {"$eq": frame_id}})
+
+
+async def _begun(db: Database, which: Document) -> Begun | None:
     with told():
-        which = {"bucket": bucket_of(entry_ms(entry_id)), "entry": {"$eq": entry_id}}
         header = await db[FRAMES].find_one(which)
         if header is None:
             return None
         outcome = await db[OUTCOMES].find_one({"_id": header["_id"]})
+    settled = outcome is not None and is_final(outcome)
+    outcome = outcome or {}
     return Begun(
-        header["_id"],
-        ids_of(header.get("ids", b"")),
-        settled=outcome is not None and is_final(outcome),
+        frame_id=header["_id"],
+        entry_id=header["entry"],
+        srv=bytes(header["srv"]),
+        seq=header["seq"],
+        count=header["n"],
+        ids=ids_of(header.get("ids", b"")),
+        settled=settled,
         expired=bool(header.get("expired")),
-        stored=(outcome or {}).get("stored", 0),
-        duplicate=(outcome or {}).get("duplicate", 0),
+        external=bool(header.get("external")),
+        stored=outcome.get("stored", 0),
+        duplicate=outcome.get("duplicate", 0),
+        dead=outcome.get("dead", []),
+        missing=outcome.get("missing", []),
+        begun_at=header.get("written_at"),
+        settled_at=outcome.get("settled_at"),
+        judged_at=outcome.get("judged_at"),
+        worker=outcome.get("worker"),
     )
 
 

@@ -69,7 +69,7 @@ class Writer:
         outcomes = [
             await self._judge(frame, failures.get(place, {})) for place, frame in enumerate(fresh)
         ]
-        await self._bounded(settle(self._db, outcomes))
+        await self._bounded(settle(self._db, outcomes, self._origin.consumer))
         settled = {
             outcome.frame_id: (outcome, _reasons(outcome, failures.get(place, {})))
             for place, outcome in enumerate(outcomes)
@@ -84,7 +84,7 @@ class Writer:
         await self._bounded(mark(self._db, [bucket_of(frame.accepted_ms)]))
         failures = await insert_alone(self._db, self._bounded, witness, frame, self._insert)
         outcome = await self._judge(frame, failures)
-        await self._bounded(settle(self._db, [outcome]))
+        await self._bounded(settle(self._db, [outcome], self._origin.consumer))
         await self._bounded(forget_attempts(self._db, frame))
         return Written(frame, outcome, _reasons(outcome, failures))
 

@@ -8,12 +8,14 @@ nil after deletions.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from msgspec import Struct
 
 from evp.stream.client import Link, LogRefused, Reply, pairs
 from evp.stream.keys import Keys
+from evp.stream.pending import pending_events
 from evp.stream.scripts import POSITION, UNSETTLED
 
 
@@ -28,10 +30,13 @@ class ConsumerFacts(Struct):
 class GroupFacts(Struct):
     """One group.
 
-    `pending` counts entries delivered and not acked; `pending_events` is what they
-    hold at most. `lag_events` were never delivered. `lag_s` is the age of the
-    oldest entry that is not acked, 0 if there is none. `drain_s` is how long it takes
-    until nothing waits, as it goes now; null if it does not get less, or nobody knows yet.
+    `pending` counts entries delivered and not acked; `pending_events` is what they hold, at
+    most if they are too many to count. `lag_events` were never delivered. `lag_s` is the age of the
+    oldest entry that is not acked, 0 if there is none. `change_per_s` is by how many events
+    a second more waits than a few looks ago, less where it is negative; null if nobody knows
+    yet. `drain_s` is how long it takes until nothing waits, as it goes now; null if it does
+    not get less, or nobody knows yet. It is `stuck` if its oldest entry was the oldest one
+    all the time: it hangs, or whoever works on it does.
     """
 
     name: str
@@ -41,6 +46,8 @@ class GroupFacts(Struct):
     lag_s: float
     consumers: list[ConsumerFacts]
     drain_s: float | None = None
+    change_per_s: float | None = None
+    stuck: bool = False
 
     @property
     def waiting_events(self) -> int:
@@ -146,22 +153,31 @@ async def _group(
     first_pending = pending[1].decode() if pending[0] else None
     undelivered = await link.script(POSITION, (keys.stream, keys.index), (f"({last}", "+"))
     given = _events_before(undelivered, events)
-    pending_events = 0
-    if first_pending is not None:
-        oldest = await link.script(POSITION, (keys.stream, keys.index), (first_pending, "+"))
-        pending_events = max(pending[0], given - _events_before(oldest, given))
     waiting = [first_pending] if first_pending else []
     if undelivered:
         waiting.append(undelivered[0].decode())
     oldest_ms = min((int(entry.partition("-")[0]) for entry in waiting), default=at_ms)
     return GroupFacts(
-        name=name.decode(),
+        name=_text(name),
         pending=pending[0],
-        pending_events=pending_events,
+        pending_events=await _pending_events(link, keys, name, pending, given),
         lag_events=max(events - given, row.get(b"lag") or 0),
         lag_s=max(0, at_ms - oldest_ms) / 1000,
         consumers=[_consumer(dict(pairs(flat))) for flat in consumers],
     )
+
+
+async def _pending_events(
+    link: Link, keys: Keys, group: bytes, pending: Sequence[Reply], given: int
+) -> int:
+    """Return how many events are pending by XPENDING's summary, of `given` ones: exact if few."""
+    if not pending[0]:
+        return 0
+    counted = await pending_events(link, keys, group)
+    if counted is not None:
+        return counted
+    oldest = await link.script(POSITION, (keys.stream, keys.index), (pending[1], "+"))
+    return max(int(pending[0]), given - _events_before(oldest, given))
 
 
 def _events_before(position: Reply, otherwise: int) -> int:
@@ -170,4 +186,9 @@ def _events_before(position: Reply, otherwise: int) -> int:
 
 
 def _consumer(row: dict[bytes, Any]) -> ConsumerFacts:
-    return ConsumerFacts(row[b"name"].decode(), row[b"pending"], row[b"idle"])
+    return ConsumerFacts(_text(row[b"name"]), row[b"pending"], row[b"idle"])
+
+
+def _text(name: bytes) -> str:
+    """Return a name that any client of the log may have given, in whatever bytes."""
+    return name.decode(errors="backslashreplace")

@@ -35,12 +35,14 @@ class Heartbeat:
         """Record rates and totals until cancelled."""
         while True:
             await asyncio.sleep(HEARTBEAT_S)
-            await self._record(self._pace.since_last(self._journal), HEARTBEAT_S)
+            pace = self._pace.since_last(self._journal)
+            await self._record({**pace, "ended": False}, HEARTBEAT_S)
 
     async def end(self) -> None:
         """Record what was done in the end."""
         # Its record counts for a few seconds more, and it does nothing any longer.
-        await self._record(dict.fromkeys(_RATES, 0.0), GIVE_BACK_S_MAX / 2)
+        nothing = dict.fromkeys(_RATES, 0.0)
+        await self._record({**nothing, "ended": True}, GIVE_BACK_S_MAX / 2)
 
     async def _record(self, pace: Mapping[str, object], within_s: float) -> None:
         facts = {

@@ -49,10 +49,11 @@ def build(
         claim_idle_ms=claim_idle_ms,
         admission=Admission(settings.default_source, settings.time_in_id),
     )
+    origin = Origin(settings.stream, settings.consumer_group, slot.name)
     read_size = ReadSize(settings.worker_batch_size, settings.read_count)
     carrier = Carrier(
         consumer,
-        Writer(db, settings.write_timeout_ms, Origin(settings.stream, settings.consumer_group)),
+        Writer(db, settings.write_timeout_ms, origin),
         Witness(slot.incarnation, slot.killed),
         journal,
         read_size,

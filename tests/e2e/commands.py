@@ -17,7 +17,9 @@ import termios
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import psutil
 
 from tests.support.forks import Ended, forks
 from tests.support.up import EVP, Stopped
@@ -31,6 +33,8 @@ _TAKE_TERMINAL = (
 )
 #: These are started as anybody starts them; the others are forked.
 _AFRESH = (("up",), ("serve",), ("work",), ("loadtest",))
+#: A program that fills the screen begins there.
+_HOME = "\x1b[1;1H"
 _ESCAPE = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07]*\x07|.)")
 
 
@@ -176,6 +180,46 @@ class Terminal:
     def lines(self) -> list[str]:
         """Everything that was ever shown as a line, without escape codes."""
         return [line.rstrip() for line in re.split(r"[\r\n]+", self.text)]
+
+    @property
+    def drawn(self) -> str:
+        """The last screen that was drawn whole, without escape codes, line behind line."""
+        screens = self.raw.split(_HOME)
+        return _ESCAPE.sub("", screens[-2]) if len(screens) > 2 else ""
+
+    @property
+    def modes(self) -> list[Any]:
+        """How the terminal is set: whether it echoes, and so on."""
+        return termios.tcgetattr(self._fd)
+
+    def resize(self, columns: int, rows: int) -> None:
+        """Give the terminal another size, which the program is told."""
+        fcntl.ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def wait_drawn(self, text: str, within_s: float = WAIT_S_MAX) -> None:
+        """Wait until something is on the screen."""
+        self._read_until(lambda: text in self.drawn, what=f"{text!r} is drawn", within_s=within_s)
+
+    def wait_gone(self, text: str, within_s: float = WAIT_S_MAX) -> None:
+        """Wait until something is on the screen no longer."""
+        self._read_until(
+            lambda: text not in self.drawn, what=f"{text!r} is gone", within_s=within_s
+        )
+
+    def wait_ends_with(self, codes: str, within_s: float = WAIT_S_MAX) -> None:
+        """Wait until what was sent to the terminal ends with these codes."""
+        self._read_until(
+            lambda: self.raw.endswith(codes), what=f"{codes!r} is sent", within_s=within_s
+        )
+
+    def wait_stopped(self, within_s: float = WAIT_S_MAX) -> None:
+        """Wait until the program was suspended."""
+        one = psutil.Process(self.process.pid)
+        self._read_until(
+            lambda: one.status() == psutil.STATUS_STOPPED,
+            what="the program is suspended",
+            within_s=within_s,
+        )
 
     def wait_shows(self, text: str, within_s: float = WAIT_S_MAX) -> None:
         """Wait until something was shown."""

@@ -1,8 +1,11 @@
-"""A terminal of 60 columns: what is drawn fits, and Ctrl-C leaves it as it was."""
+"""In a terminal: what is drawn fits, and however a command ends, it leaves it as it was."""
 
 from __future__ import annotations
 
+import contextlib
 import re
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ from tests.e2e.commands import Terminal, terminal
 from tests.support.up import EVP, STOP_S_MAX, Up
 
 COLUMNS = 60
+OTHER_SCREEN, FIRST_SCREEN = "\x1b[?1049h", "\x1b[?1049l"
 SHOW_CURSOR, HIDE_CURSOR = "\x1b[?25h", "\x1b[?25l"
 
 
@@ -38,29 +42,91 @@ def test_up(light: dict[str, str], tmp_path: Path) -> None:
     assert_left_in_order(screen)
 
 
-@pytest.mark.parametrize("command", ["stats --watch 0.2", "config show"])
+@pytest.mark.parametrize("command", ["stats --once", "config show"])
 def test_tables(up: Up, command: str) -> None:
-    """Tables fold what is too long for a column; a look that renews itself ends by Ctrl-C."""
+    """Tables fold what is too long for a column, or leave columns out."""
     words = [*EVP, *command.split()]
     with terminal(words, environ=up.environ, cwd=up.folder, columns=COLUMNS) as screen:
-        if "--watch" in command:
-            screen.wait_shows("evp-workers-group")
-            screen.press_ctrl_c()
-            assert screen.wait_ended().code == 130
-        else:
-            assert screen.wait_ended().code == 0
+        assert screen.wait_ended().code == 0
     assert max(map(len, screen.lines)) <= COLUMNS
     assert_left_in_order(screen)
 
 
-def test_watch_of_more_than_fits(up: Up) -> None:
-    """On a terminal of six lines the look is cut, not scrolled away."""
-    words = [*EVP, "stats", "--watch", "0.2"]
-    with terminal(words, environ=up.environ, cwd=up.folder, columns=COLUMNS, rows=6) as screen:
-        screen.wait_shows(" ... ")
+@contextlib.contextmanager
+def live_stats(up: Up, *command: str) -> Iterator[Terminal]:
+    """Run the live view; at its end the terminal must be as it was found."""
+    words = command or (*EVP, "stats", "--watch", "0.2")
+    with terminal(words, environ=up.environ, cwd=up.folder, columns=80) as screen:
+        before = screen.modes
+        yield screen
+        assert screen.modes == before
+    assert screen.raw.count(OTHER_SCREEN) == screen.raw.count(FIRST_SCREEN)
+    assert screen.raw.rindex(FIRST_SCREEN) > screen.raw.rindex(OTHER_SCREEN)
+    assert_left_in_order(screen)
+
+
+def test_stats_hears_keys_and_follows_the_size(up: Up) -> None:
+    """Keys sort, filter, pause, explain and quit; another size is another picture."""
+    with live_stats(up) as screen:
+        screen.wait_drawn("sort: name")
+        screen.type(b"s")
+        screen.wait_drawn("sort: rate")
+        screen.type(b"/nobody\n")
+        screen.wait_drawn("1 group, 0 shown")
+        screen.type(b"\x1b")
+        screen.wait_drawn("evp-workers-group *")
+        screen.type(b" ")
+        screen.wait_drawn("PAUSED")
+        screen.type(b"?")
+        screen.wait_drawn("`evp verify` is the proof")
+        screen.type(b"x")
+        screen.resize(120, 40)
+        screen.wait_drawn("peak")
+        screen.resize(60, 6)
+        screen.wait_gone("peak")
+        screen.wait_drawn("q quit")
+        screen.type(b"q")
+        assert screen.wait_ended().code == 0
+
+
+def test_stats_is_suspended_and_told_to_end(up: Up) -> None:
+    """Ctrl-Z gives the terminal back until the view goes on; SIGTERM ends it, and is not hidden."""
+    with live_stats(up) as screen:
+        found = screen.modes
+        screen.wait_drawn("q quit")
+        assert screen.modes != found
+        screen.type(b"\x1a")
+        screen.wait_stopped()
+        assert screen.modes == found
+        screen.wait_ends_with(FIRST_SCREEN)
+        screen.process.send_signal(signal.SIGCONT)
+        screen.raw = ""
+        screen.wait_drawn("q quit")
+        assert screen.modes != found
+        screen.process.terminate()
+        assert screen.wait_ended().code == -signal.SIGTERM
+
+
+def test_stats_without_keys(up: Up) -> None:
+    """Where standard input is no terminal there are no keys, and Ctrl-C is 130 all the same."""
+    command = ("sh", "-c", f"exec {EVP[0]} -m evp stats < /dev/null")
+    with live_stats(up, *command) as screen:
+        screen.wait_drawn("no keys")
         screen.press_ctrl_c()
         assert screen.wait_ended().code == 130
-    assert_left_in_order(screen)
+
+
+def test_stats_survives_the_log(up: Up) -> None:
+    """A log that goes away is told, what was seen last stays, and the view heals by itself."""
+    with live_stats(up) as screen:
+        screen.wait_drawn("fsync")
+        pid = up.kill_child("log")
+        screen.wait_drawn("the log is away since")
+        assert "fsync" in screen.drawn
+        up.wait_restarted("log", pid)
+        screen.wait_gone("the log is away since")
+        screen.press_ctrl_c()
+        assert screen.wait_ended().code == 130
 
 
 def test_ctrl_c_while_it_starts(light: dict[str, str], tmp_path: Path) -> None:

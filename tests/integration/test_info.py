@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from evp.settings import Settings
-from evp.stream.client import Link
+from evp.stream.client import Link, pairs
 from evp.stream.headers import all_headers, headers, in_log
 from evp.stream.info import log_facts
 from evp.stream.keys import Keys
@@ -43,6 +43,27 @@ async def test_lag_in_events(settings: Settings, link: Link, keys: Keys) -> None
     await reader.close()
 
 
+async def test_one_that_hangs_holds_what_it_holds(
+    settings: Settings, link: Link, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What others have acked behind an entry that is pending is not pending with it."""
+    await append_events(settings, 60, each=10)
+    await link.call("XADD", keys.stream, "*", "type", "plain")
+    reader = consumer(settings)
+    await reader.ensure_group()
+    entries = [*await reader.read(10), *await reader.read(10)]
+    assert len(entries) == 7
+    [group] = (await log_facts(link, keys)).groups
+    assert (group.pending, group.pending_events) == (7, 61)
+    await reader.ack(entries[1:5])
+    [group] = (await log_facts(link, keys)).groups
+    assert (group.pending, group.pending_events) == (3, 21)
+    monkeypatch.setattr("evp.stream.pending.PENDING_ENTRIES_COUNTED_MAX", 2)
+    [group] = (await log_facts(link, keys)).groups
+    assert (group.pending, group.pending_events) == (3, 60)
+    await reader.close()
+
+
 async def test_lag_survives_trimming(settings: Settings, link: Link, keys: Keys) -> None:
     """Entries that were deleted behind the group don't disturb the count."""
     await append_events(settings, 30, each=10)
@@ -53,6 +74,36 @@ async def test_lag_survives_trimming(settings: Settings, link: Link, keys: Keys)
     [group] = (await log_facts(link, keys)).groups
     assert group.lag_events == 10
     await reader.close()
+
+
+async def test_lag_where_the_log_knows_none(settings: Settings, link: Link, keys: Keys) -> None:
+    """After deletions XINFO's lag is nil; the index still tells how many events wait."""
+    await append_events(settings, 60, each=10)
+    reader = consumer(settings)
+    await reader.ensure_group()
+    await reader.ack(await reader.read(1))
+    entries = await link.call("XRANGE", keys.stream, "-", "+")
+    for number in (2, 4):
+        await link.call("XDEL", keys.stream, entries[number][0])
+        [row] = await link.call("XINFO", "GROUPS", keys.stream)
+        assert dict(pairs(row))[b"lag"] is None
+    [group] = (await log_facts(link, keys)).groups
+    # Deleted entries between others still count: what they held was accepted, and is not stored.
+    assert group.lag_events == 50
+    await link.call("XDEL", keys.stream, entries[1][0])
+    [group] = (await log_facts(link, keys)).groups
+    assert group.lag_events == 30
+    assert group.lag_s >= 0
+    await reader.close()
+
+
+async def test_names_of_any_bytes(settings: Settings, link: Link, keys: Keys) -> None:
+    """Any client names groups and consumers as it likes; a look tells them as text."""
+    await append_events(settings, 1)
+    await link.call("XGROUP", "CREATE", keys.stream, b"g\xff\x1b", "0")
+    await link.call("XGROUP", "CREATECONSUMER", keys.stream, b"g\xff\x1b", b"\xc3")
+    [group] = (await log_facts(link, keys)).groups
+    assert (group.name, group.consumers[0].name) == ("g\\xff\x1b", "\\xc3")
 
 
 async def test_headers_tell_what_entries_hold(settings: Settings, link: Link, keys: Keys) -> None:

@@ -10,13 +10,15 @@ from collections.abc import AsyncIterator
 import pytest
 
 from evp import balance, stats
+from evp.clock import from_ms, now_ms
 from evp.errors import LogUnavailable
-from evp.limits import HEARTBEAT_S, TOTALS_COST_FACTOR, WORKER_SILENT_S
+from evp.limits import HEARTBEAT_S, TOTALS_COST_FACTOR, WORKER_MISSED_S, WORKER_SILENT_S
 from evp.settings import Settings
 from evp.stats import Collector, Stats, look_once
 from evp.storage import ledger
 from evp.storage.account import Totals, totals
 from evp.storage.client import Database
+from evp.storage.schema import WORKERS
 from evp.stream.client import Link
 from evp.stream.info import GroupFacts
 from evp.worker import heartbeat
@@ -154,6 +156,44 @@ async def test_what_workers_tell(
         assert 0 <= found.latency_ms.p50 <= found.latency_ms.p99 < 60_000
 
 
+async def test_workers_that_are_missed(
+    db: Database, link: Link, settings: Settings, collector: Collector
+) -> None:
+    """One that fell silent is marked, and its rates don't count; one that ended is gone."""
+    facts = {"stored_per_s": 70.0, "duplicate_per_s": 5.0, "dead_per_s": 1.0, "took": [[8, 3]]}
+    for name in ("hangs", "killed-long-ago", "works"):
+        await ledger.record_worker(db, "g", name, facts, within_s=5)
+    ended = {**facts, "ended": True}
+    await ledger.record_worker(db, "g", "ended", ended, within_s=5)
+    for name, silent_s in (("hangs", WORKER_SILENT_S + 1), ("killed-long-ago", WORKER_MISSED_S)):
+        seen_at = from_ms(now_ms() - int(silent_s * 1000))
+        await db[WORKERS].update_one({"_id": f"g/{name}"}, {"$set": {"seen_at": seen_at}})
+    found = await collector.look()
+    assert [(one.name, one.silent) for one in found.workers] == [("hangs", True), ("works", False)]
+    rates = found.rates
+    assert (rates.stored_per_s, rates.duplicate_per_s, rates.dead_per_s) == (70, 5, 1)
+
+
+async def test_a_worker_that_ended_is_not_missed(
+    db: Database,
+    link: Link,
+    settings: Settings,
+    collector: Collector,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who ends as it should says so, and is no longer told of; who comes back is."""
+    monkeypatch.setattr(heartbeat, "HEARTBEAT_S", 0.05)
+    async with working(settings):
+        await until(lambda: _has_workers(collector), what="the worker tells of itself")
+    assert not await _has_workers(collector)
+    async with working(settings):
+        await until(lambda: _has_workers(collector), what="it is back")
+
+
+async def _has_workers(collector: Collector) -> bool:
+    return bool((await collector.look()).workers)
+
+
 async def test_engines(db: Database, link: Link, collector: Collector) -> None:
     """A look tells which engines there are, what an acknowledgement is worth, and the memory."""
     found = await collector.look()
@@ -183,6 +223,32 @@ async def test_time_to_drain(
     await reader.close()
 
 
+async def test_stuck(
+    db: Database,
+    link: Link,
+    settings: Settings,
+    collector: Collector,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A group is stuck while its oldest entry stays the same, whatever others do behind it."""
+    monkeypatch.setattr(stats, "STUCK_S", 0.05)
+    reader = consumer(settings, "worker-1")
+    await reader.ensure_group()
+    await append(settings, [event(0)])
+    # The log tells times in milliseconds: the others are younger by some.
+    await asyncio.sleep(0.01)
+    await append(settings, *[[event(number)] for number in range(1, 6)])
+    first = await reader.read(1)
+    assert not the_group(await collector.look()).stuck
+    await reader.ack(await reader.read(3))
+    await asyncio.sleep(0.06)
+    found = the_group(await collector.look())
+    assert (found.stuck, found.waiting_events) == (True, 3)
+    await reader.ack(first)
+    assert not the_group(await collector.look()).stuck
+    await reader.close()
+
+
 async def test_looking_again_is_cheap(
     db: Database, link: Link, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,7 +274,7 @@ async def test_store_away(
     link: Link, settings: Settings, own_store_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without the store the log's side is told all the same, with the totals of before."""
-    monkeypatch.setattr(stats, "STORE_LOOK_S_MAX", 0.4)
+    monkeypatch.setattr(stats, "STORE_LOOK_S_MAX", 0.6)
     settings = changed(settings, mongo_url=own_store_server.url)
     await append_events(settings, 3)
     await drain(settings)
@@ -218,7 +284,9 @@ async def test_store_away(
         with hanging(own_store_server):
             await told_in_time(collector)
         await asyncio.to_thread(own_store_server.kill)
-        await told_in_time(collector)
+        # Whoever looks on sees the log in time, however long the store is waited for.
+        for _ in range(3):
+            await told_in_time(collector, store_wait_s=0.3, within_s=0.55)
         await asyncio.to_thread(own_store_server.start)
 
         async def is_back() -> bool:
@@ -227,11 +295,13 @@ async def test_store_away(
         await until(is_back, what="the store is found again")
 
 
-async def told_in_time(collector: Collector) -> None:
+async def told_in_time(
+    collector: Collector, store_wait_s: float | None = None, within_s: float = 1.0
+) -> None:
     """Check a look without a store: it tells of the log, and does not wait for long."""
     started_at_s = time.monotonic()
-    found = await collector.look()
-    assert time.monotonic() - started_at_s < 1
+    found = await collector.look(store_wait_s)
+    assert time.monotonic() - started_at_s < within_s
     assert found.store_error
     assert found.totals == Totals(stored=3, frames=3)
     assert (found.log.events_accepted, the_group(found).lag_events) == (5, 2)

@@ -16,7 +16,7 @@ LAYERS: tuple[tuple[str, str], ...] = (
         "no I/O of their own",
         (
             "identity logs settings api_keys passwords codec cloudevents diagnosis documents "
-            "sift frame plain fingerprint"
+            "sift frame plain fingerprint receipt"
         ),
     ),
     ("rules of batches, no I/O either", "batch"),
@@ -26,7 +26,8 @@ LAYERS: tuple[tuple[str, str], ...] = (
         "services",
         (
             "balance server worker groups group_describe group_reset keybook state stats verify "
-            "sender demo dlq dlq_top erasure loadtest users delivery client client_sync"
+            "sender demo dlq dlq_top erasure loadtest users delivery client client_sync tap trace "
+            "history"
         ),
     ),
     ("looks at all of it", "doctor"),
@@ -44,7 +45,7 @@ APART = (("stream", "storage"), ("server", "worker"))
 HOMES: dict[str, str] = {
     "argon2": "passwords",
     "backports": "server",
-    "bson": "documents frame plain batch storage verify engines",
+    "bson": "documents frame plain batch storage verify tap trace engines",
     "hdrh": "loadtest",
     "httptools": "server loadtest",
     "httpx2": "http",

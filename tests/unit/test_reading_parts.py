@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from evp.clock import MS_MAX
 from evp.errors import Refusal
+from evp.receipt import Receipt
 from evp.server.analytics import INTERVALS_MS, span_of
 from evp.server.limits import SERIES_POINTS_MAX, SERIES_POINTS_USUAL
 from evp.server.queries import moment_ms
 from evp.server.receipts import read_cursor, read_receipt, write_cursor
 from evp.server.shared import Shared
 from evp.server.turns import Turns
-from evp.server.waiting import Receipt
 from evp.storage.buckets import BUCKET_MS
 from evp.storage.listing import Place
 

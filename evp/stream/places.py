@@ -1,0 +1,60 @@
+"""How far each consumer group is with one entry."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from msgspec import Struct
+
+from evp.limits import TRACE_GROUPS_MAX
+from evp.stream.client import Link, LogRefused, pairs
+from evp.stream.keys import Keys
+from evp.stream.scan import order_of
+
+
+class Progress(StrEnum):
+    """What a group did with an entry."""
+
+    UNDELIVERED = "undelivered"
+    PENDING = "pending"
+    ACKED = "acked"
+
+
+class Place(Struct):
+    """A group and one entry.
+
+    While it is pending, `consumer` has it, who was given it `idle_s` ago, or has said then
+    that it works on it; `deliveries` is how often it was given to anyone.
+    """
+
+    group: str
+    progress: Progress
+    consumer: str | None = None
+    deliveries: int | None = None
+    idle_s: float | None = None
+
+
+async def places_of(link: Link, keys: Keys, entry_id: str, first: str = "") -> list[Place]:
+    """Return how far groups are with an entry that the log has; the group `first` leads.
+
+    Of TRACE_GROUPS_MAX groups at most. Raises LogUnavailable.
+    """
+    try:
+        rows = [dict(pairs(row)) for row in await link.call("XINFO", "GROUPS", keys.stream)]
+    except LogRefused:
+        return []  # No stream any more.
+    given = {row[b"name"].decode(): row[b"last-delivered-id"].decode() for row in rows}
+    names = sorted(given, key=lambda name: (name != first, name))[:TRACE_GROUPS_MAX]
+    asked = [("XPENDING", keys.stream, name, entry_id, entry_id, 1) for name in names]
+    replies = await link.calls(asked) if asked else []
+    places = []
+    for name, pending in zip(names, replies, strict=True):
+        if pending:
+            _, consumer, idle_ms, deliveries = pending[0]
+            place = Place(name, Progress.PENDING, consumer.decode(), deliveries, idle_ms / 1000)
+        elif order_of(entry_id) > order_of(given[name]):
+            place = Place(name, Progress.UNDELIVERED)
+        else:
+            place = Place(name, Progress.ACKED)
+        places.append(place)
+    return places

@@ -1,0 +1,1 @@
+"""The story of one event, as log and store tell it."""
