@@ -7,7 +7,6 @@ import { bytes, clockTime, compact, count, millis, printable, rate, seconds } fr
 const HISTORY_MS = 300_000;
 const POINTS_MAX = 400;
 const GAP_MS = 8000; // A look at a store that is away takes some seconds.
-const SILENT_S = 10;
 const KEEPS_UP_S = 3;
 const OLD_SUM_S = 5;
 const POINT = ["at", "accepted", "stored", "waiting", "oldest", "p50", "p99"];
@@ -112,11 +111,13 @@ function tiles(stats, own, now) {
 const keepsUp = (group) => group.drain_s !== 0 && group.lag_s < KEEPS_UP_S;
 
 function drain(group) {
+  if (group.stuck) return "stuck";
   if (keepsUp(group)) return "workers keep up";
   return group.drain_s == null ? "does not get less" : `done in ${seconds(group.drain_s)}`;
 }
 
 function drainCell(group) {
+  if (group.stuck) return { text: "stuck: evp groups describe", level: "bad" };
   if (keepsUp(group)) return "keeps up";
   return group.drain_s == null ? { text: "does not get less", level: "warn" } : seconds(group.drain_s);
 }
@@ -197,7 +198,7 @@ function showWorkers({ workers, store_error: error }, more) {
     rate(one.batch_events),
     millis(one.write_ms),
     bytes(one.rss_bytes),
-    { text: `${seconds(one.seen_s)} ago`, level: one.seen_s > SILENT_S ? "warn" : "" },
+    { text: `${seconds(one.seen_s)} ago`, level: one.silent ? "warn" : "" },
   ]);
   fillTable($("workers"), rows);
   show($("workers-none"), rows.length === 0);
