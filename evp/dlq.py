@@ -89,13 +89,18 @@ Notify = Callable[[Account], None]
 
 
 async def look(
-    db: Database, filters: Filters, most: int, *, states: Collection[str] = (DEAD,)
+    db: Database,
+    filters: Filters,
+    most: int,
+    *,
+    states: Collection[str] = (DEAD,),
+    counted_max: int = DEAD_LETTERS_COUNTED_MAX,
 ) -> Listing:
     """Return how many letters there are, and the `most` newest. Raises StoreUnavailable."""
     listing = Listing()
     async for letters in dlq.walk(db, filters, states):
         for one in letters:
-            if listing.counted == DEAD_LETTERS_COUNTED_MAX:
+            if listing.counted == counted_max:
                 listing.more = True
                 return listing
             listing.counted += 1
@@ -105,11 +110,16 @@ async def look(
     return listing
 
 
-async def show(db: Database, letter_id: str) -> Shown:
-    """Return one letter with all it holds. Raises NoSuchLetter and StoreUnavailable."""
+async def show(db: Database, letter_id: str, *, payload_bytes_max: int | None = None) -> Shown:
+    """Return one letter with all it holds, unless that is larger than `payload_bytes_max`.
+
+    Raises NoSuchLetter and StoreUnavailable.
+    """
     async for letters in dlq.walk(db, Filters(ids=(letter_id,)), STATES):
         for one in letters:
             shown = Shown(one, REASONS.get(one.reason, ""))
+            if payload_bytes_max is not None and one.payload_bytes > payload_bytes_max:
+                return shown
             body = (await dlq.bodies(db, [one])).get(one.id)
             if body is not None:
                 shown.whole = body.is_whole(one)

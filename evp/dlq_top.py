@@ -65,7 +65,14 @@ class Top(Struct):
 
 
 async def top(
-    db: Database, filters: Filters, by: By, most: int, flags: Sequence[str], notify: Notify
+    db: Database,
+    filters: Filters,
+    by: By,
+    most: int,
+    flags: Sequence[str],
+    notify: Notify,
+    *,
+    counted_max: int = DEAD_LETTERS_GROUPED_MAX,
 ) -> Top:
     """Return the `most` largest groups of letters that count as dead.
 
@@ -74,11 +81,11 @@ async def top(
     found = Top(by)
     groups: dict[str | None, DeadGroup] = {}
     async for letters in dlq.walk(db, filters, (DEAD,)):
-        for one in letters[: DEAD_LETTERS_GROUPED_MAX - found.counted]:
+        for one in letters[: counted_max - found.counted]:
             found.counted += 1
             found.others += not _add(groups, one, by, flags)
         notify(found.counted)
-        if found.counted == DEAD_LETTERS_GROUPED_MAX:
+        if found.counted == counted_max:
             found.more = True
             break
     largest = sorted(groups.values(), key=lambda group: (-group.letters, group.key or ""))

@@ -15,27 +15,34 @@ from evp import balance
 from evp.balance import Balance
 from evp.batch.tally import quantiles_ms
 from evp.clock import monotonic_s
-from evp.errors import StoreUnavailable
+from evp.errors import LogUnavailable, StoreUnavailable
 from evp.limits import DRAIN_WINDOW_LOOKS, ENGINES_LOOK_S, TOTALS_COST_FACTOR
+from evp.logs import get
 from evp.settings import Settings
+from evp.signals import end
 from evp.state import LogState, StoreState, log_state, store_state
 from evp.storage.account import Totals
-from evp.storage.client import close, connect, database
+from evp.storage.client import close, connect, database, reach
 from evp.storage.workers import WorkerRow, worker_rows
 from evp.stream.client import KeptLink, Link
 from evp.stream.info import GroupFacts, LogFacts, log_facts
 from evp.stream.keys import Keys
 
-#: A look waits this long for the store, seconds; the log's side is told without it. Once it was
-#: missed, only every so many-th look waits as long.
+#: The store has this long to answer a look, seconds; the log's side is told without it.
 STORE_LOOK_S_MAX = 5.0
-STORE_MISSED_LOOK_S_MAX = 0.3
-STORE_MISSED_LOOKS = 10
+#: It looks for a store that seems to be away for so long, seconds.
+STORE_REACH_S_MAX = 1.0
+#: Who looks on and on waits for it this long, seconds: what it tells late is told by the next look.
+STORE_WAIT_S = 0.5
+#: Summing what became of all events is given up after this, seconds; the sums of before are told.
+SUM_S_MAX = 30.0
 
 #: A group whose oldest entry is the same for so long is stuck: longer than a usual write takes.
 STUCK_S = 8.0
 #: The log tells times in milliseconds.
 _SAME_S = 0.0015
+
+_log = get("evp.stats")
 
 
 class Rates(Struct):
@@ -70,7 +77,10 @@ class Summed(Struct):
 
 
 class Stats(Struct):
-    """One look. `store_error` tells why what the store knows is missing or old."""
+    """One look. `store_error` tells why what the store knows is missing or old.
+
+    `totals` and `balance` are those of the last sum, which is made now and then.
+    """
 
     stream: str
     group: str
@@ -97,23 +107,31 @@ class Collector:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._keys = Keys(settings.stream)
-        self._client = connect(settings, connections_max=1)
+        # One of them for the sums, which may take long.
+        self._client = connect(settings, connections_max=2)
         self._db = database(self._client, settings.mongo_db)
         self._link = KeptLink(settings.redis_url)
+        self._sum_link = KeptLink(settings.redis_url)
         self._looks: deque[LogFacts] = deque(maxlen=DRAIN_WINDOW_LOOKS)
         self._log_state = LogState()
         self._log_state_again_at_s = 0.0
-        self._store_version = ""
+        self._asking: asyncio.Task[None] | None = None
+        self._summing: asyncio.Task[None] | None = None
+        self._store_state: StoreState | None = None
         self._store_error: str | None = None
-        self._store_missed_looks = 0
+        self._workers: list[WorkerRow] = []
         self._totals: Totals | None = None
         self._balance: Balance | None = None
         self._summed: Summed | None = None
         self._summed_at_s = 0.0
         self._sum_again_at_s = 0.0
 
-    async def look(self) -> Stats:
-        """Return how things stand now. Raises LogUnavailable."""
+    async def look(self, store_wait_s: float | None = None) -> Stats:
+        """Return how things stand now. Raises LogUnavailable.
+
+        What the store does not tell within `store_wait_s`, STORE_LOOK_S_MAX unless it is given,
+        is told as it was before, and the question goes on: a later look has the answer.
+        """
         link = await self._link.get()
         facts = await log_facts(link, self._keys)
         self._looks.append(facts)
@@ -125,15 +143,15 @@ class Collector:
             rates=Rates(_accepted_per_s(self._looks)),
             log_state=await self._look_at_log(link),
         )
-        await self._ask_store(link, stats)
-        stats.totals, stats.balance, stats.summed = self._totals, self._balance, self._summed
-        if stats.summed is not None:
-            stats.summed.age_s = monotonic_s() - self._summed_at_s
+        await self._ask_store(stats, store_wait_s)
+        self._add_what_the_store_told(stats)
         return stats
 
     async def close(self) -> None:
         """Close the connections."""
+        await end(*filter(None, (self._asking, self._summing)))
         await self._link.close()
+        await self._sum_link.close()
         await close(self._client)
 
     async def _look_at_log(self, link: Link) -> LogState:
@@ -143,46 +161,64 @@ class Collector:
             self._log_state_again_at_s = monotonic_s() + ENGINES_LOOK_S
         return self._log_state
 
-    async def _ask_store(self, link: Link, stats: Stats) -> None:
-        """Add what the store knows, or why it can't be known now."""
-        is_long = self._store_missed_looks % STORE_MISSED_LOOKS == 0
-        try:
-            async with asyncio.timeout(STORE_LOOK_S_MAX if is_long else STORE_MISSED_LOOK_S_MAX):
-                await self._look_at_store(stats)
-                await self._sum(link, stats)
-        except StoreUnavailable as error:
-            self._store_error = str(error)
-        except TimeoutError:
-            if is_long:
-                self._store_error = f"the store did not answer within {STORE_LOOK_S_MAX:g} s"
-        else:
-            self._store_error, self._store_missed_looks = None, 0
-            return
-        stats.store_error = self._store_error
-        self._store_missed_looks += 1
+    async def _ask_store(self, stats: Stats, wait_s: float | None) -> None:
+        """Begin what is not under way, and wait for it, but not for long."""
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._look_at_store(), name="look at the store")
+        if self._summing is None or self._summing.done():
+            self._summing = asyncio.create_task(self._sum(stats), name="sum")
+        both = {self._asking, self._summing}
+        await asyncio.wait(both, timeout=STORE_LOOK_S_MAX if wait_s is None else wait_s)
+        if wait_s is None:
+            # It ends about now, and says why there is no answer.
+            await asyncio.wait({self._asking})
 
-    async def _look_at_store(self, stats: Stats) -> None:
-        stats.store_state = await store_state(self._db, self._store_version)
-        self._store_version = stats.store_state.version
-        stats.workers = await worker_rows(self._db)
+    def _add_what_the_store_told(self, stats: Stats) -> None:
+        stats.store_state, stats.store_error = self._store_state, self._store_error
+        if stats.store_state is None and stats.store_error is None:
+            stats.store_error = "the store has not answered yet"
+        stats.workers = self._workers
         rates, heard = stats.rates, [one for one in stats.workers if not one.silent]
         rates.stored_per_s = sum(one.stored_per_s for one in heard)
         rates.duplicate_per_s = sum(one.duplicate_per_s for one in heard)
         rates.dead_per_s = sum(one.dead_per_s for one in heard)
         stats.latency_ms = _latency(heard)
+        stats.totals, stats.balance, stats.summed = self._totals, self._balance, self._summed
+        if stats.summed is not None:
+            stats.summed.age_s = monotonic_s() - self._summed_at_s
 
-    async def _sum(self, link: Link, stats: Stats) -> None:
+    async def _look_at_store(self) -> None:
+        """Ask the store what it knows, and keep that, or why it can't be known."""
+        version = self._store_state.version if self._store_state else ""
+        try:
+            async with asyncio.timeout(STORE_LOOK_S_MAX):
+                await reach(self._db, STORE_REACH_S_MAX)
+                self._store_state = await store_state(self._db, version)
+                self._workers = await worker_rows(self._db)
+            self._store_error = None
+        except StoreUnavailable as error:
+            self._store_error = str(error)
+        except TimeoutError:
+            self._store_error = f"the store did not answer within {STORE_LOOK_S_MAX:g} s"
+
+    async def _sum(self, stats: Stats) -> None:
         """Sum the outcomes, unless that was done a short while ago for what it costs."""
         started_at_s = monotonic_s()
         if started_at_s < self._sum_again_at_s:
             return
         group = self._settings.consumer_group
         try:
-            self._balance, self._totals = await balance.look(link, self._db, self._keys, group)
+            async with asyncio.timeout(SUM_S_MAX):
+                link = await self._sum_link.get()
+                found = await balance.look(link, self._db, self._keys, group)
+            self._balance, self._totals = found
             own = stats.own_group
             waiting = own.waiting_events if own is not None else stats.log.events_accepted
             self._summed = Summed(0.0, stats.log.events_accepted, waiting)
             self._summed_at_s = started_at_s
+        except (LogUnavailable, StoreUnavailable, TimeoutError) as error:
+            # The look at either engine says what is wrong with it.
+            _log.debug("no sums now", reason=str(error))
         finally:
             # Also where it was given up: the next look would take as long.
             took_s = monotonic_s() - started_at_s

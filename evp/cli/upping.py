@@ -91,6 +91,7 @@ def _tell_usage(console: Output, stack: Stack) -> None:
         f"-H {quote(f'x-api-key: {key}')} -d '{event}'"
     )
     console.say(f"\nevp accepts events at {stack.http_url}\nAPI key: {key}\n\n{curl}\n")
+    console.say(f"The dashboard is at {stack.http_url}/")
 
 
 async def _make_first_user(console: Output, stack: Stack) -> None:

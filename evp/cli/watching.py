@@ -15,7 +15,7 @@ from evp.clock import monotonic_s, now
 from evp.errors import LogUnavailable
 from evp.history import History
 from evp.signals import end
-from evp.stats import Collector, Stats
+from evp.stats import STORE_WAIT_S, Collector, Stats
 from evp.views.live import Away, LiveView, Picture, Steering
 from evp.views.stats_parts import Seen
 
@@ -97,7 +97,7 @@ class Watch:
             await asyncio.sleep(wait_s)
             began_at_s = monotonic_s()
             try:
-                self._last = self._remember(await collector.look())
+                self._last = self._remember(await collector.look(STORE_WAIT_S))
                 self._away = None
             except LogUnavailable as error:
                 self._history.interrupt()

@@ -16,7 +16,18 @@ from evp.errors import Refusal, StoreUnavailable
 from evp.logs import get
 from evp.server.parts import AnyRequest, Parts, response
 from evp.server.problem import fault, problem
-from evp.server.routes import analytics, auth, documents, events, ingest, metrics, probes
+from evp.server.routes import (
+    analytics,
+    auth,
+    dashboard,
+    dead_letters,
+    documents,
+    events,
+    ingest,
+    live,
+    metrics,
+    probes,
+)
 
 ROUTES = (
     *ingest.ROUTES,
@@ -26,6 +37,9 @@ ROUTES = (
     *events.ROUTES,
     *analytics.ROUTES,
     *metrics.ROUTES,
+    *live.ROUTES,
+    *dead_letters.ROUTES,
+    *dashboard.ROUTES,
 )
 
 _log = get("evp.server")

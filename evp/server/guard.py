@@ -20,6 +20,7 @@ from evp.server.request import header_twice, target_too_large
 #: Of every answer whose route says nothing else.
 _UNLESS_SET = (*SAFE, (b"cache-control", b"no-store"))
 _ASKS_FIRST = b"access-control-request-method"
+_ENDLESS = b"text/event-stream"
 _ASKED_HEADERS = b"access-control-request-headers"
 
 
@@ -59,8 +60,10 @@ class Guard:
         ):
             await _send(preflight(headers.get(_ASKED_HEADERS)), send_on)
         elif scope.get("method") == "HEAD":
-            # The server sends no body after it.
-            await self._app(cast("Scope", {**scope, "method": "GET"}), receive, send_on)
+            # The server sends no body after it, and what would never end need not begin.
+            headers_left = [pair for pair in scope["headers"] if _ENDLESS not in pair[1]]
+            changed = {**scope, "method": "GET", "headers": headers_left}
+            await self._app(cast("Scope", changed), receive, send_on)
         else:
             await self._app(scope, receive, send_on)
 

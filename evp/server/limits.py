@@ -140,3 +140,37 @@ METRICS_NAMES_MAX = 100
 SERIES_NAMES_MAX = 20
 #: A value in a query, in characters.
 QUERY_VALUE_CHARS_MAX = 2_000
+#: The dashboard: a look this often while somebody watches, and for so long after, seconds; of the
+#: looks those of this time are kept for whoever comes.
+LIVE_LOOK_S = 1.0
+LIVE_KEPT_S = 30.0
+LIVE_HISTORY_S = 300
+#: Who may watch a server process at a time; one more comes back after the second one, seconds.
+LIVE_VIEWERS_MAX = 50
+LIVE_BUSY_RETRY_S = 10
+#: A viewer gets a sign of life where there is nothing else to tell; one that takes nothing for so
+#: long is given up, seconds.
+LIVE_HEARTBEAT_S = 2.0
+LIVE_STALL_S_MAX = 30.0
+#: Whether a viewer still may is asked again so often, seconds.
+LIVE_AGAIN_S = 10.0
+#: How often the types of the last minutes are counted, seconds; of how many minutes; and how many
+#: types have their names.
+LIVE_TYPES_S = 5.0
+LIVE_TYPES_MINUTES = 15
+LIVE_TYPES_MAX = 6
+#: Workers that a snapshot tells of.
+LIVE_WORKERS_MAX = 64
+#: Dead letters that a server counts, newest first, and their largest groups; those of a page, and
+#: as many as it has unasked; how large one may be to be shown, or delivered by a server.
+LETTERS_COUNTED_MAX = 2_000
+LETTER_GROUPS_MAX = 20
+LETTERS_PAGE_MAX = 100
+LETTERS_PAGE_USUAL = 20
+LETTER_HERE_BYTES_MAX = 512 * KIB
+#: One request delivers dead letters for so long, seconds, and so many a second; ids it names.
+REPLAY_S_MAX = 5.0
+REPLAY_LETTERS_PER_S = 200.0
+REPLAY_IDS_MAX = 100
+#: The body of a request for that.
+REPLAY_BODY_BYTES_MAX = 16 * KIB

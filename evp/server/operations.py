@@ -11,11 +11,15 @@ from typing import Annotated, Any, NamedTuple
 
 from msgspec import Meta
 
+from evp.dlq import Listing
+from evp.dlq_top import Top
 from evp.events import Event
 from evp.limits import BATCH_EVENTS_MAX
 from evp.server.analytics import AnalyticsMetrics
 from evp.server.events import EventPlace, EventsPage
 from evp.server.health import Health
+from evp.server.letters import LetterShown, Replay, ReplayAsked
+from evp.server.live import Snapshot
 from evp.server.routes.auth import Credentials, Me, Renewal, Tokens
 from evp.server.routes.probes import Status
 from evp.server.told import BatchAccepted, EventAccepted
@@ -39,6 +43,7 @@ _OPEN: tuple[str, ...] = ()
 TAGS = {
     "events": "Sending events, and reading what is stored.",
     "analytics": "Sums over any range of time.",
+    "dashboard": "What the page at `/` shows, for scripts as well.",
     "people": "Logins, for whoever looks: the dashboard, and scripts of people.",
     "health": "For balancers, and for people.",
     "documentation": "This document.",
@@ -238,6 +243,46 @@ OPERATIONS: dict[str, Operation] = {
         {200: Answered("In all, by type, by source, and by steps.", Said(_JSON, AnalyticsMetrics))},
         (*_OF_A_CALLER, *_OF_A_QUESTION, *_ALWAYS),
         security=_KEY_OR_PERSON,
+    ),
+    "GET /live": Operation(
+        "dashboard",
+        "How everything stands now",
+        {200: Answered("One look at all.", Said(_JSON, Snapshot))},
+        (*_OF_A_CALLER, "invalid_query", *_ALWAYS),
+        security=_KEY_OR_PERSON,
+        description="With `accept: text/event-stream` there is no end: one event `history` comes, "
+        "and an event `snapshot` each second, until the token that it was asked with ends.",
+    ),
+    "GET /dead-letters": Operation(
+        "dashboard",
+        "Count dead letters by reason, and show the newest",
+        {200: Answered("A page.", Said(_JSON, Listing))},
+        (*_OF_A_CALLER, *_OF_A_QUESTION, *_ALWAYS),
+        security=_KEY_OR_PERSON,
+    ),
+    "GET /dead-letters/top": Operation(
+        "dashboard",
+        "Group dead letters by what they have in common",
+        {200: Answered("The largest groups.", Said(_JSON, Top))},
+        (*_OF_A_CALLER, *_OF_A_QUESTION, *_ALWAYS),
+        security=_KEY_OR_PERSON,
+    ),
+    "GET /dead-letters/{letter_id}": Operation(
+        "dashboard",
+        "Show one dead letter with what it holds",
+        {200: Answered("The letter.", Said(_JSON, LetterShown))},
+        (*_OF_A_CALLER, "not_found", *_OF_A_QUESTION, *_ALWAYS),
+        security=_KEY_OR_PERSON,
+    ),
+    "POST /dead-letters/replay": Operation(
+        "dashboard",
+        "Count dead letters, or deliver them once more",
+        {200: Answered("What was counted, or what became of them.", Said(_JSON, Replay))},
+        (*_OF_A_CALLER, *_OF_A_JSON_BODY, *_OF_A_QUESTION, *_ALWAYS),
+        security=_KEY_OR_PERSON,
+        description="It takes some seconds at most; unless the account is `finished`, the same "
+        "request with the `until` of the answer goes on. Asking again is safe.",
+        body=(Said(_JSON, ReplayAsked, {"reason": "document_validation", "dry_run": True}),),
     ),
     "POST /auth/login": Operation(
         "people",

@@ -14,6 +14,8 @@ from evp.server.accept import Acceptor
 from evp.server.answer import Answer
 from evp.server.health import HealthCheck
 from evp.server.keys import Keys
+from evp.server.letters import Letters
+from evp.server.live import Live
 from evp.server.people import People
 from evp.server.problem import note
 from evp.server.reading import Reading
@@ -34,6 +36,8 @@ class Parts(Struct, frozen=True):
     people: People
     reading: Reading
     exporter: Exporter
+    live: Live
+    letters: Letters
     draining: asyncio.Event
     """Set when the server is about to stop."""
 

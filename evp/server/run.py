@@ -32,7 +32,9 @@ from evp.server.health import HealthCheck
 from evp.server.keys import Keys
 from evp.server.keywatch import KeyWatch
 from evp.server.ledger import Ledger
+from evp.server.letters import Letters
 from evp.server.limits import KEEP_ALIVE_S, SERVER_STORE_CONNECTIONS_MAX
+from evp.server.live import Live
 from evp.server.parts import Parts
 from evp.server.people import People
 from evp.server.problem import PROBLEMS
@@ -80,7 +82,11 @@ async def serve(
     check = HealthCheck(acceptor, lambda: ping(db), lambda: look_once(settings, db))
     gauges = LogGauges(settings.redis_url, LogKeys(settings.stream))
     exporter = Exporter("serve-1", partial(_counted, acceptor), gauges.look, place)
-    parts = Parts(settings, acceptor, keys, bodies, check, people, reading, exporter, draining)
+    live = Live(settings, reading, draining)
+    letters = Letters(settings, reading)
+    parts = Parts(
+        settings, acceptor, keys, bodies, check, people, reading, exporter, live, letters, draining
+    )
     server = Server(
         uvicorn.Config(
             Guard(build_app(parts), Cors(settings.cors_origins)),
@@ -117,6 +123,8 @@ async def serve(
         await key_watch.stop()
         await check.close()
         people.close()
+        await live.close()
+        await letters.close()
         await reading.close()
         await gauges.close()
         for task in (ending, stopping, *helpers):

@@ -15,7 +15,7 @@ from evp.server.app import ROUTES
 from evp.server.openapi import TITLE, document
 from evp.server.operations import OPERATIONS
 
-PAGES = {"GET /docs", "GET /docs/{name}"}
+PAGES = {"GET /", "GET /dashboard/{name}", "GET /docs", "GET /docs/{name}"}
 """For browsers: they have no place in the document of the API."""
 
 DOCUMENT = document(ROUTES)
