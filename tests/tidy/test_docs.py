@@ -18,6 +18,7 @@ from evp import errors, limits
 from evp.batch.outcome import ID_CONFLICT
 from evp.cli.app import app
 from evp.cli.context import EXIT_INTERRUPTED
+from evp.doctor.checks import CHECKS
 from evp.limits import KIB, MIB
 from evp.server import limits as server_limits
 from evp.settings import ROWS, Row
@@ -136,6 +137,16 @@ def test_every_error_code_is_documented() -> None:
     assert all(means and mend for _, _, means, mend in rows)
     means_by_code = {code.strip("`"): means for code, _, means, _ in rows}
     assert {code for code, bound in BOUNDS.items() if bound not in means_by_code[code]} == set()
+
+
+def test_every_check_of_the_doctor_is_documented() -> None:
+    """docs/OPERATIONS.md has each check, with `--fix` where it mends, and no other."""
+    section = read(DOCS / "OPERATIONS.md").partition("### All checks\n")[2].partition("\n## ")[0]
+    rows = {cells[0].strip("`"): cells for cells in table(section) if cells[0].startswith("`")}
+    assert {name: bool(fix) for name, (_, _, fix, _) in rows.items()} == {
+        check.name: check.fix is not None for check in CHECKS
+    }
+    assert all(severity and finds for _, severity, _, finds in rows.values())
 
 
 def test_every_exit_code_is_documented() -> None:
