@@ -328,14 +328,15 @@ async def test_an_id_that_stands_in_two_documents_is_found(db: Database) -> None
 
 
 async def test_only_workers_heard_of_lately_count(db: Database) -> None:
-    """Workers that have not spoken for a while are not told."""
+    """A worker that has not spoken for a while is told as silent, and not as working."""
     assert await worker_rows(db) == []
     await ledger.record_worker(db, "g", "w-1", {"stored_per_s": 10.5}, within_s=5)
     await ledger.record_worker(db, "g", "w-2", {"stored_per_s": 20.0}, within_s=5)
     await ledger.record_worker(db, "g", "w-3", {"stored_per_s": 40.0}, within_s=5)
     silent = now() - timedelta(seconds=WORKER_SILENT_S + 1)
     await db[schema.WORKERS].update_one({"_id": "g/w-3"}, {"$set": {"seen_at": silent}})
-    assert [one.stored_per_s for one in await worker_rows(db)] == [10.5, 20.0]
+    assert [one.silent for one in await worker_rows(db)] == [False, False, True]
+    assert [one["name"] for one in await ledger.live_workers(db)] == ["w-1", "w-2"]
 
 
 async def test_records_of_a_server_only_grow(db: Database) -> None:
