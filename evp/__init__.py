@@ -4,10 +4,10 @@ __version__ = "0.1.0"
 
 TYPE_CHECKING = False  # As type checkers have it; `typing` would take longer to load than evp.
 if TYPE_CHECKING:
-    from evp.client import AsyncClient as AsyncClient
-    from evp.client_sync import Client as Client
+    from evp.client.async_client import AsyncClient as AsyncClient
+    from evp.client.sync_client import Client as Client
 
-_OFFERED = {"AsyncClient": "evp.client", "Client": "evp.client_sync"}
+_OFFERED = {"AsyncClient": "evp.client.async_client", "Client": "evp.client.sync_client"}
 
 
 def __getattr__(name: str) -> object:

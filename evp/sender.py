@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 from msgspec import Struct, field
 
-from evp.delivery import post_lines
+from evp.client.delivery import post_lines
 from evp.http import HttpConnection
 from evp.limits import EVENT_BYTES_MAX, SEND_BYTES_MAX, SEND_EVENTS_MAX, SEND_RETRY_S
 

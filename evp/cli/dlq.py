@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 if TYPE_CHECKING:
-    from evp.dlq import Account, Notify
+    from evp.dlq.actions import Account, Notify
     from evp.storage.client import Database
 
 dlq = typer.Typer(name="dlq", help="Look at dead letters, and mend them.", no_args_is_help=True)
@@ -55,7 +55,7 @@ def list_(
     from evp.cli.output import Output
     from evp.cli.replaying import filters_of
     from evp.cli.storing import with_store
-    from evp.dlq import look
+    from evp.dlq.actions import look
     from evp.storage.dead_letters import REASONS
     from evp.storage.dlq import DEAD, STATES
     from evp.views.dlq import listing_view
@@ -108,10 +108,10 @@ def show(
     json: Json = False,
 ) -> None:
     """Show all about one dead letter: the event, why it is dead, what to do about it."""
-    from evp import dlq as service
     from evp.cli.context import start
     from evp.cli.replaying import checked_id, print_shown
     from evp.cli.storing import with_store
+    from evp.dlq import actions as service
 
     letter_id = checked_id(letter)
     print_shown(with_store(start(), lambda db: service.show(db, letter_id)), raw=raw, json=json)
@@ -139,9 +139,9 @@ def replay(
     An event is stored under its own id, so that doing it twice does no harm;
     what is refused again stays, and is exit 1.
     """
-    from evp import dlq as service
     from evp.cli.context import start
     from evp.cli.replaying import Options, change, filters_of
+    from evp.dlq import actions as service
     from evp.documents import Admission
     from evp.storage.replay import Replayer
 
@@ -176,9 +176,9 @@ def purge(
     That an event was dead stays on record, so that nothing looks lost. A letter
     that is not known to count as dead, and may hold the last copy, stays, and is exit 1.
     """
-    from evp import dlq as service
     from evp.cli.context import start
     from evp.cli.replaying import Options, change, filters_of
+    from evp.dlq import actions as service
 
     filters = filters_of(reason, type_, source, since, until, frame, ids, error=error)
 

@@ -13,7 +13,7 @@ from evp.cli.moments import moment_of, span_s_of
 from evp.cli.output import Output
 from evp.clock import now, to_ms
 from evp.errors import UsageError
-from evp.group_reset import Notify, Reset, Resetter
+from evp.groups.reset import Notify, Reset, Resetter
 from evp.settings import Settings
 from evp.stream.positions import EARLIEST, LATEST, moment
 from evp.views.groups import reset_view

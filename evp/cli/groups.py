@@ -24,7 +24,7 @@ def list_groups(
     """
     from evp.cli.context import run, start
     from evp.cli.output import Output
-    from evp.groups import GroupBook, GroupRow
+    from evp.groups.book import GroupBook, GroupRow
     from evp.views.groups import group_table
 
     async def rows() -> list[GroupRow]:
@@ -44,9 +44,9 @@ def describe(name: Name, json: Json = False) -> None:
 
     Example: evp groups describe evp-workers-group
     """
-    from evp import group_describe as service
     from evp.cli.context import run, start
     from evp.cli.output import Output
+    from evp.groups import describe as service
     from evp.views.groups import description_view
 
     found = run(service.describe(start(), name))
@@ -75,7 +75,7 @@ def create(
     from evp.cli.context import run, start
     from evp.cli.grouping import named_target_of
     from evp.cli.output import Output
-    from evp.groups import Created, GroupBook
+    from evp.groups.book import Created, GroupBook
 
     target, settings = named_target_of("--from", begin), start()
 
@@ -151,7 +151,7 @@ def delete_group(
     from evp.cli.context import run, start
     from evp.cli.output import Output
     from evp.errors import UsageError
-    from evp.groups import GroupBook, GroupRow
+    from evp.groups.book import GroupBook, GroupRow
 
     settings = start()
 

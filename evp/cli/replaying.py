@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from evp.cli.moments import moment_of
 from evp.cli.output import Output
 from evp.cli.storing import with_store
-from evp.dlq import Account, Notify, Shown, select
+from evp.dlq.actions import Account, Notify, Shown, select
 from evp.errors import EXIT_FINDING, EXIT_OK, UsageError
 from evp.limits import DEAD_LETTER_SHOWN_BYTES_MAX
 from evp.settings import Settings

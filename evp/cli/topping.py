@@ -10,7 +10,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from evp.cli.output import Output
 from evp.cli.replaying import filters_of
 from evp.cli.storing import with_store
-from evp.dlq_top import By, Top, top
+from evp.dlq.top import By, Top, top
 from evp.errors import UsageError
 from evp.settings import Settings
 from evp.views.dlq_top import top_view

@@ -101,7 +101,7 @@ def _work_alone(
 
 
 async def _take_over(settings: Settings) -> None:
-    from evp.groups import GroupBook
+    from evp.groups.book import GroupBook
 
     async with GroupBook.opened(settings) as book:
         await book.take_over(settings.consumer_group)

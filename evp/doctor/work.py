@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from evp import dlq
 from evp.clock import now
+from evp.dlq import actions
 from evp.doctor.deployment import Deployment
 from evp.doctor.findings import ERROR, NOTE, WARNING, Finding, listed
 from evp.doctor.limits import AGAIN_S, WAITING_S_MAX
@@ -151,7 +151,7 @@ async def carry_ledger(at: Deployment, _found: Sequence[Finding]) -> list[str]:
 
 async def dead_letters(at: Deployment) -> list[Finding]:
     """Look whether accepted events are not stored, and wait for somebody to mend them."""
-    listing = await dlq.look(at.db, Filters(), 0)
+    listing = await actions.look(at.db, Filters(), 0)
     if not listing.counted:
         return []
     more = "more than " if listing.more else ""

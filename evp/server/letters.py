@@ -14,10 +14,10 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
-from evp import dlq
 from evp.clock import now
-from evp.dlq import TO_REPLAY, Account, Listing
-from evp.dlq_top import By, Top, top
+from evp.dlq import actions
+from evp.dlq.actions import TO_REPLAY, Account, Listing
+from evp.dlq.top import By, Top, top
 from evp.documents import Admission
 from evp.errors import NoSuchLetter, Refusal
 from evp.limits import DEAD_LETTER_SHOWN_BYTES_MAX
@@ -105,7 +105,7 @@ class Letters:
 
         async def look() -> Listing:
             async with self._reading.asking() as db:
-                return await dlq.look(db, filters, most, counted_max=LETTERS_COUNTED_MAX)
+                return await actions.look(db, filters, most, counted_max=LETTERS_COUNTED_MAX)
 
         return await self._listings.get((self._changes, filters, most), look)
 
@@ -132,7 +132,7 @@ class Letters:
             raise _unknown()
         try:
             async with self._reading.asking() as db:
-                shown = await dlq.show(db, letter_id, payload_bytes_max=LETTER_HERE_BYTES_MAX)
+                shown = await actions.show(db, letter_id, payload_bytes_max=LETTER_HERE_BYTES_MAX)
         except NoSuchLetter:
             raise _unknown() from None
         payload = shown.payload
@@ -171,10 +171,10 @@ class Letters:
     async def _count(self, filters: Filters, until: datetime) -> Replay:
         async with self._reading.asking() as db:
             if filters.ids:
-                account = await dlq.select(db, filters, TO_REPLAY, dry_run=True)
+                account = await actions.select(db, filters, TO_REPLAY, dry_run=True)
                 more = False
             else:
-                found = await dlq.look(
+                found = await actions.look(
                     db, filters, 0, states=TO_REPLAY, counted_max=LETTERS_COUNTED_MAX
                 )
                 account = Account(found.counted, found.by_reason, dry_run=True)
@@ -191,7 +191,7 @@ class Letters:
             replayer = CarefulReplayer(db, admission, settings.write_timeout_ms)
             try:
                 async with asyncio.timeout(REPLAY_S_MAX):
-                    await dlq.replay(
+                    await actions.replay(
                         db,
                         filters,
                         replayer,

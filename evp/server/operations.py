@@ -11,8 +11,8 @@ from typing import Annotated, Any, NamedTuple
 
 from msgspec import Meta
 
-from evp.dlq import Listing
-from evp.dlq_top import Top
+from evp.dlq.actions import Listing
+from evp.dlq.top import Top
 from evp.events import Event
 from evp.limits import BATCH_EVENTS_MAX
 from evp.server.analytics import AnalyticsMetrics

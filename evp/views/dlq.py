@@ -10,7 +10,7 @@ import msgspec
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from evp.dlq import Account, Listing, Shown
+from evp.dlq.actions import Account, Listing, Shown
 from evp.storage.dlq import Letter
 from evp.views.tables import plain_table
 from evp.views.untrusted import printable

@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from evp.dlq_top import DeadGroup, Top
+from evp.dlq.top import DeadGroup, Top
 from evp.views.untrusted import printable
 
 _INDENT = 4

@@ -8,9 +8,9 @@ from datetime import datetime
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from evp.group_describe import Described, Member
-from evp.group_reset import LogSpan, Mark, Position, Reset
-from evp.groups import GroupRow
+from evp.groups.book import GroupRow
+from evp.groups.describe import Described, Member
+from evp.groups.reset import LogSpan, Mark, Position, Reset
 from evp.limits import MIB
 from evp.views.tables import plain_table
 from evp.views.untrusted import printable

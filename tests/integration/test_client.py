@@ -18,7 +18,7 @@ import msgspec
 import pytest
 
 from evp import AsyncClient, Client
-from evp.client import encode
+from evp.client.async_client import encode
 from evp.clock import monotonic_s
 from evp.errors import (
     BufferFull,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from evp import AsyncClient
-from evp.client_sync import Options
+from evp.client.sync_client import Options
 from tests.support.examples import ANY
 from tests.support.server import API_KEY, InProcess
 

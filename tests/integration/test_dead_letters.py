@@ -13,9 +13,9 @@ import pytest
 from bson import Binary, ObjectId
 from pymongo import AsyncMongoClient
 
-from evp import dlq
 from evp.clock import monotonic_s, now
-from evp.dlq import Account, Listing
+from evp.dlq import actions
+from evp.dlq.actions import Account, Listing
 from evp.errors import CorruptFrame, InvalidEntry, NoSuchLetter, StoreUnavailable
 from evp.frame import Frame, read_frame
 from evp.limits import DEAD_LETTER_PART_BYTES, DEAD_LETTERS_PAGE_MAX, EVENT_BYTES_MAX
@@ -80,21 +80,21 @@ async def account_of(db: Database, frame: Frame) -> tuple[int, int, list[int]]:
 
 async def listed(db: Database, *states: str, **filters: Any) -> Listing:
     """Return all letters in these states, by default those that count."""
-    return await dlq.look(db, Filters(**filters), 1_000, states=states or (DEAD,))
+    return await actions.look(db, Filters(**filters), 1_000, states=states or (DEAD,))
 
 
 async def replayed(db: Database, replayer: Replayer, **filters: Any) -> Account:
     """Replay letters to the end."""
-    account = await dlq.select(db, Filters(**filters), dlq.TO_REPLAY, dry_run=False)
-    await dlq.replay(db, Filters(**filters), replayer, account, lambda _: None)
+    account = await actions.select(db, Filters(**filters), actions.TO_REPLAY, dry_run=False)
+    await actions.replay(db, Filters(**filters), replayer, account, lambda _: None)
     assert account.finished
     return account
 
 
 async def purged(db: Database, **filters: Any) -> Account:
     """Purge letters to the end."""
-    account = await dlq.select(db, Filters(**filters), dlq.TO_PURGE, dry_run=False)
-    await dlq.purge(db, Filters(**filters), account, lambda _: None)
+    account = await actions.select(db, Filters(**filters), actions.TO_PURGE, dry_run=False)
+    await actions.purge(db, Filters(**filters), account, lambda _: None)
     return account
 
 
@@ -262,7 +262,7 @@ async def test_letter_tells_all(db: Database, writer: Writer) -> None:
     """A letter names what it is about, where it was read, why it is dead and what to do."""
     frame = await conflict(writer)
     letter_id = f"{frame.frame_id}:1"
-    shown = await dlq.show(db, letter_id)
+    shown = await actions.show(db, letter_id)
     one = shown.letter
     assert (one.id, one.state, one.reason) == (letter_id, DEAD, "id_conflict")
     assert (one.type, one.source, one.stream, one.group) == ("page_view", "test", "s", "g")
@@ -275,18 +275,18 @@ async def test_letter_tells_all(db: Database, writer: Writer) -> None:
     assert shown.event["time"] == "2026-01-02T03:04:05.678Z"
     assert shown.mend
     with pytest.raises(NoSuchLetter, match="no dead letter"):
-        await dlq.show(db, f"{frame.frame_id}:0")
+        await actions.show(db, f"{frame.frame_id}:0")
 
 
 async def test_unknown_letters_are_counted_by_reason(db: Database, writer: Writer) -> None:
     """Letters are counted by reason and listed newest first, as many as are wanted."""
     frames = [await conflict(writer, number) for number in (0, 10, 20)]
     await writer.bury("s", [("7-0", b"3:foo3:bar", InvalidEntry("no type"))])
-    listing = await dlq.look(db, Filters(), 2)
+    listing = await actions.look(db, Filters(), 2)
     assert (listing.counted, listing.more) == (4, False)
     assert listing.by_reason == {"id_conflict": 3, "invalid_entry": 1}
     assert [one.frame_id for one in listing.letters] == [None, str(frames[-1].frame_id)]
-    assert (await dlq.look(db, Filters(), 0)).letters == []
+    assert (await actions.look(db, Filters(), 0)).letters == []
 
 
 async def test_filters(db: Database, writer: Writer) -> None:
@@ -335,7 +335,7 @@ async def test_many_letters_are_all_seen_once(db: Database) -> None:
         for number, age_ms in enumerate(ages_ms)
     ]
     await db[schema.DEAD_LETTERS].insert_many(rows)
-    found = (await dlq.look(db, Filters(), len(rows))).letters
+    found = (await actions.look(db, Filters(), len(rows))).letters
     assert len({one.id for one in found}) == len(found) == len(rows)
     assert [one.last_at for one in found] == sorted((one.last_at for one in found), reverse=True)
 
@@ -596,10 +596,10 @@ async def test_rate_is_kept(db: Database, writer: Writer, replayer: Replayer) ->
     await refuse_all(db)
     await writer.write([frame_of(*(event(number) for number in range(6)))])
     await take_all(db)
-    account = await dlq.select(db, Filters(), dlq.TO_REPLAY, dry_run=False)
+    account = await actions.select(db, Filters(), actions.TO_REPLAY, dry_run=False)
     started_at_s = monotonic_s()
     rates = {"letters_per_s": 20.0}
-    await dlq.replay(db, Filters(), replayer, account, lambda _: None, **rates)
+    await actions.replay(db, Filters(), replayer, account, lambda _: None, **rates)
     assert account.done == 6
     assert monotonic_s() - started_at_s >= 6 / 20.0
 
@@ -653,7 +653,7 @@ async def test_purged_letter_stays_without_what_it_held(db: Database, writer: Wr
     assert not any(one.keys() & {"event", "payload", "parts", "payload_sha256"} for one in raw)
     assert await documents(db, schema.DEAD_LETTER_PARTS) == []
     assert await account_of(db, frame) == (1, 0, [1])
-    shown = await dlq.show(db, f"{frame.frame_id}:1")
+    shown = await actions.show(db, f"{frame.frame_id}:1")
     assert (shown.event, shown.payload, shown.letter.reason) == (None, None, "id_conflict")
     assert (await purged(db)).selected == 0
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from bson import Binary, ObjectId
 
-from evp import dlq as service
 from evp.cli.replaying import filters_of
 from evp.cli.topping import print_top
-from evp.dlq_top import By, Top, top
+from evp.dlq import actions as service
+from evp.dlq.top import By, Top, top
 from evp.storage.client import Database
 from evp.storage.dlq import Filters
 from evp.views.dlq_top import top_view
@@ -100,14 +100,14 @@ async def test_it_is_bounded(db: Database, monkeypatch: pytest.MonkeyPatch) -> N
     """There are so many groups, so many letters are looked at, and what is left out is told."""
     words = ["alpha", "beta", "gamma", "delta"]
     await put(db, 8, detail=lambda number: words[number % 4])
-    monkeypatch.setattr("evp.dlq_top.DEAD_LETTER_GROUPS_MAX", 3)
+    monkeypatch.setattr("evp.dlq.top.DEAD_LETTER_GROUPS_MAX", 3)
     found = await grouped(db, most=2)
     assert (found.groups_total, len(found.groups), found.others) == (3, 2, 2)
     shown = text(top_view(found))
     assert "8 dead letters, 3 groups by error" in shown
     assert "and 1 smaller group: --limit shows more" in shown
     assert "and 2 letters of groups that were too many" in shown
-    monkeypatch.setattr("evp.dlq_top.DEAD_LETTERS_GROUPED_MAX", 5)
+    monkeypatch.setattr("evp.dlq.top.DEAD_LETTERS_GROUPED_MAX", 5)
     found = await grouped(db)
     assert (found.counted, found.more) == (5, True)
     assert text(top_view(found)).startswith("more than 5 dead letters")

@@ -11,7 +11,7 @@ import pytest
 from evp.clock import from_ms, now
 from evp.errors import LogUnavailable, StoreUnavailable, UsageError
 from evp.frame import entry_ms
-from evp.group_describe import Described, State, describe
+from evp.groups.describe import Described, State, describe
 from evp.settings import Settings
 from evp.storage import groups as store_groups
 from evp.storage.client import Database
@@ -89,8 +89,8 @@ async def test_position_and_consumers(
         ("worker-1", State.WORKS, 0, "box"),
     ]
     assert found.consumers[1].heard_at is not None
-    monkeypatch.setattr("evp.group_describe.GROUP_READ_MS", 0)
-    monkeypatch.setattr("evp.group_describe.GROUP_CONSUMERS_NAMED_MAX", 1)
+    monkeypatch.setattr("evp.groups.describe.GROUP_READ_MS", 0)
+    monkeypatch.setattr("evp.groups.describe.GROUP_CONSUMERS_NAMED_MAX", 1)
     found = await described(settings)
     assert (told(found), found.consumers_total) == ([("dead", State.GONE, 2, None)], 2)
     assert "and 1 more" in text(description_view(found))
@@ -137,7 +137,7 @@ async def test_store_away(
     settings: Settings, keys: Keys, link: Link, db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without the store all that the log knows is told, and what it does not know is null."""
-    monkeypatch.setattr("evp.group_describe.GROUP_STORE_S_MAX", 0.2)
+    monkeypatch.setattr("evp.groups.describe.GROUP_STORE_S_MAX", 0.2)
     away = changed(settings, mongo_url=AWAY)
     await append_events(settings, 3)
     await ensure_group(link, keys, settings.consumer_group)

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from evp.errors import UsageError
-from evp.group_reset import Reset, Resetter
-from evp.groups import GroupBook
+from evp.groups.book import GroupBook
+from evp.groups.reset import Reset, Resetter
 from evp.limits import GROUP_RESET_TRIES_MAX
 from evp.settings import Settings
 from evp.storage import groups as store_groups
@@ -197,7 +197,7 @@ async def test_trimmed_meanwhile(
         looks.append(seen)
         return seen
 
-    monkeypatch.setattr("evp.group_reset.standing", trimmed_after)
+    monkeypatch.setattr("evp.groups.reset.standing", trimmed_after)
     done = await execute(settings, EARLIEST)
     assert (len(looks), done.again_events, done.log.trimmed_events) == (2, 2, 3)
 
@@ -215,7 +215,7 @@ async def test_read_by_meanwhile(
         await link.call(*head, "STREAMS", keys.stream, ">")
         return seen
 
-    monkeypatch.setattr("evp.group_reset.standing", read_after)
+    monkeypatch.setattr("evp.groups.reset.standing", read_after)
     with pytest.raises(UsageError, match="all the time"):
         await execute(settings, LATEST, GROUP)
     assert (await group_facts(link, keys))["pending"] == GROUP_RESET_TRIES_MAX
@@ -287,8 +287,8 @@ async def test_too_many_to_look_up_count_as_missing(
     async def two(link: Link, keys: Keys, after: str) -> list[Header]:
         return await headers(link, keys, after, 2)
 
-    monkeypatch.setattr("evp.group_reset.headers", two)
-    monkeypatch.setattr("evp.group_reset.GROUP_SKIPPED_FRAMES_MAX", 2)
+    monkeypatch.setattr("evp.groups.reset.headers", two)
+    monkeypatch.setattr("evp.groups.reset.GROUP_SKIPPED_FRAMES_MAX", 2)
     assert (await plan(settings, LATEST)).missing_events == 4
 
 

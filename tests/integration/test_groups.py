@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from evp.errors import UsageError
-from evp.groups import GroupBook
+from evp.groups.book import GroupBook
 from evp.settings import Settings
 from evp.storage import groups as store_groups
 from evp.storage.client import Database

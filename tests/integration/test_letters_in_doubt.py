@@ -9,8 +9,8 @@ import pytest
 from bson import Binary, ObjectId
 from bson.raw_bson import RawBSONDocument
 
-from evp import dlq
-from evp.dlq import Account
+from evp.dlq import actions
+from evp.dlq.actions import Account
 from evp.documents import Admission
 from evp.errors import CorruptFrame, InvalidEntry, StoreUnavailable
 from evp.frame import Frame
@@ -156,7 +156,7 @@ async def test_letter_that_changes_while_it_is_purged(db: Database, writer: Writ
     frame = await lost_frame(db, event(0, data="another"))
     await hang_and_bury(db, frame, 0)
     done = Account()
-    letters = walk(db, Filters(), dlq.TO_PURGE)
+    letters = walk(db, Filters(), actions.TO_PURGE)
     page = await anext(letters)
     assert [one.state for one in page] == [DELIVERED]
     await judge_again(db, [frame.frame_id])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from evp.errors import EntryDeleted, WritingGroupTaken
-from evp.groups import GroupBook
+from evp.groups.book import GroupBook
 from evp.settings import Settings
 from evp.storage import groups as store_groups
 from evp.storage import schema

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from bson import Binary, ObjectId
 
-from evp import dlq
 from evp.clock import from_ms, now
+from evp.dlq import actions
 from evp.errors import LogUnavailable, StoreUnavailable
 from evp.frame import entry_ms
 from evp.identity import canonical, event_id
@@ -100,7 +100,7 @@ async def test_duplicates_and_dead_letters(
     await drain(settings)
     counts = (await clean(settings)).counts
     assert (counts.events, counts.stored, counts.duplicate, counts.dead) == (6, 3, 2, 1)
-    await dlq.purge(db, Filters(), dlq.Account(), lambda _: None)
+    await actions.purge(db, Filters(), actions.Account(), lambda _: None)
     assert "event" not in await the_one(db, "dead_letters")
     assert (await clean(settings)).counts == counts
 
@@ -424,7 +424,7 @@ async def test_damaged_entry(
     assert (finding.kind, finding.first_seq, finding.events) == (Kind.DAMAGED, 2, 1)
     assert (finding.dead_letter, finding.entry_id) == (letter["_id"], letter["entry"])
     # That its bytes were given up changes nothing about what is known.
-    await dlq.purge(db, Filters(), dlq.Account(), lambda _: None)
+    await actions.purge(db, Filters(), actions.Account(), lambda _: None)
     assert "payload" not in await the_one(db, "dead_letters")
     assert await the_finding(settings) == finding
 

@@ -25,9 +25,8 @@ LAYERS: tuple[tuple[str, str], ...] = (
     (
         "services",
         (
-            "balance server worker groups group_describe group_reset keybook state stats verify "
-            "sender demo dlq dlq_top erasure loadtest users delivery client client_sync tap trace "
-            "history"
+            "balance server worker groups keybook state stats history verify sender demo dlq "
+            "erasure loadtest users client tap trace"
         ),
     ),
     ("looks at all of it", "doctor"),
@@ -77,7 +76,7 @@ LATE_ALTHOUGH = {
 }
 """Modules that are no command and import in functions."""
 
-OFFERED = ["evp.client", "evp.client_sync", "importlib"]
+OFFERED = ["evp.client", "evp.client.sync_client", "importlib"]
 """What `evp` itself imports: the first two for type checkers alone, and by name when asked for."""
 
 LAYER = {part: number for number, (_, parts) in enumerate(LAYERS) for part in parts.split()}

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evp.client import AsyncClient, encode
+from evp.client.async_client import AsyncClient, encode
 from evp.errors import Failed, ServerUnavailable
 from evp.http import Reply
 
@@ -108,7 +108,7 @@ def test_no_event_is_dropped(
 
     with (
         patch("evp.client.SEND_EVENTS_MAX", batch_events),
-        patch("evp.delivery.asyncio.sleep", lambda _s: sleep(0)),
+        patch("evp.client.delivery.asyncio.sleep", lambda _s: sleep(0)),
     ):
         asyncio.run(send())
     ids = {f"e{number}" for number in range(count)}

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from evp.dlq import Account, Listing, Shown
+from evp.dlq.actions import Account, Listing, Shown
 from evp.storage.dlq import Letter
 from evp.storage.replay import Refused
 from evp.views.dlq import account_view, listing_view, selection_view, shown_view

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from evp.clock import from_ms
-from evp.group_reset import LogSpan, Mark, Position, Reset
+from evp.groups.reset import LogSpan, Mark, Position, Reset
 from evp.limits import MIB
 from evp.views.groups import reset_view
 from tests.unit.test_views import text

@@ -8,8 +8,8 @@ from litestar import get, post
 from litestar.params import FromPath, QueryParameter
 from litestar.status_codes import HTTP_200_OK
 
-from evp.dlq import Listing
-from evp.dlq_top import By, Top
+from evp.dlq.actions import Listing
+from evp.dlq.top import By, Top
 from evp.errors import Refusal
 from evp.logs import get as log_of
 from evp.scopes import ADMIN

@@ -18,8 +18,17 @@ from uuid import uuid4
 
 import msgspec
 
+from evp.client.delivery import (
+    ACCEPTED,
+    JSON,
+    NDJSON,
+    BatchReceipt,
+    Receipt,
+    post,
+    post_lines,
+    read,
+)
 from evp.clock import monotonic_s, now
-from evp.delivery import ACCEPTED, JSON, NDJSON, BatchReceipt, Receipt, post, post_lines, read
 from evp.errors import (
     BufferFull,
     Failed,

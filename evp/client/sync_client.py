@@ -15,8 +15,8 @@ from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import CancelledError
 from typing import Any, Literal, ParamSpec, Self, TypedDict, TypeVar, Unpack
 
-from evp.client import AsyncClient, Event, OnFailed, encode
-from evp.delivery import BatchReceipt, Receipt
+from evp.client.async_client import AsyncClient, Event, OnFailed, encode
+from evp.client.delivery import BatchReceipt, Receipt
 from evp.errors import UsageError
 from evp.limits import CLIENT_CLOSE_S
 

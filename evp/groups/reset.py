@@ -17,7 +17,7 @@ from msgspec import Struct, field
 from evp.clock import from_ms
 from evp.errors import UsageError
 from evp.frame import entry_ms
-from evp.groups import GroupBook, active_reader
+from evp.groups.book import GroupBook, active_reader
 from evp.limits import GROUP_RESET_TRIES_MAX, GROUP_SKIPPED_FRAMES_MAX
 from evp.settings import Settings
 from evp.storage.client import Database, opened

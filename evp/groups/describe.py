@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from evp.clock import from_ms
 from evp.errors import StoreUnavailable, UsageError
-from evp.group_reset import Mark, mark_of
+from evp.groups.reset import Mark, mark_of
 from evp.limits import GROUP_CONSUMERS_NAMED_MAX, GROUP_READ_MS, GROUP_STORE_S_MAX
 from evp.settings import Settings
 from evp.storage import groups as store_groups

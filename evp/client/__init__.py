@@ -1,0 +1,1 @@
+"""Sending events from Python; `from evp import AsyncClient, Client`."""

@@ -1,0 +1,1 @@
+"""Dead letters: looked at, grouped, delivered once more, given up."""

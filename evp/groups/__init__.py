@@ -1,0 +1,1 @@
+"""Consumer groups: listed, described, made, set elsewhere, deleted."""
