@@ -16,7 +16,7 @@ $(READY): requirements/dev.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-.PHONY: help up test lint type format cov docs lock faults faults-slice faults-suite
+.PHONY: help up test test-slow lint type format cov docs lock faults faults-slice faults-suite
 .PHONY: bench bench-quick bench-growth bench-queries bench-slow bench-store api-cases fuzz clean
 
 help: ## list the targets
@@ -28,8 +28,13 @@ up: $(READY) ## run everything on this machine and send 10,000 events through it
 # Tests wait for engines and processes most of their time: more of them than cores is right.
 TEST_PROCESSES ?= 4
 
+TEST = $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal
+
 test: $(READY) ## run the tests (engines come from PATH or from wheels; no Docker needed)
-	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal
+	@$(TEST) -m "not slow"
+
+test-slow: $(READY) ## run those that take many seconds each: crashes at every point, outages, fuzzed routes
+	@$(TEST) -m slow
 
 lint: $(READY) ## check style and formatting
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -126,6 +126,7 @@ def test_no_engine(
     assert "127.0.0.1:1" in done.one_line
 
 
+@pytest.mark.slow
 def test_told_to_stop_it_gives_back(
     shared: dict[str, str], settings: Settings, stored: Any, tmp_path: Path
 ) -> None:

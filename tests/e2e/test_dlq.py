@@ -84,6 +84,7 @@ def refused(field: Field) -> Field:
     return field
 
 
+@pytest.mark.slow
 def test_from_the_finding_to_the_mend(refused: Field) -> None:
     """Counted with the reason and the mend, shown, counted dry, replayed: all is stored."""
     listed = refused.dlq("list")
@@ -125,6 +126,7 @@ def test_a_group_is_taken_by_the_command_that_is_shown(refused: Field) -> None:
     assert (done.code, done.out) == (0, "5 of 5 delivered\n")
 
 
+@pytest.mark.slow
 def test_filters_choose(refused: Field) -> None:
     """What a filter leaves out is not touched."""
     refused.add_plain({"foo": "bar"})
@@ -141,6 +143,7 @@ def test_filters_choose(refused: Field) -> None:
     assert refused.json("list")["by_reason"] == {"invalid_entry": 1}
 
 
+@pytest.mark.slow
 def test_purge(refused: Field) -> None:
     """Purged letters are no longer listed, only on demand; what they held is gone."""
     ids = [one["id"] for one in refused.json("list")["letters"]]
@@ -158,6 +161,7 @@ def test_purge(refused: Field) -> None:
     assert (gone.code, f"{ids[0]}  no such letter" in gone.out) == (1, True)
 
 
+@pytest.mark.slow
 def test_entry_of_another_program(field: Field) -> None:
     """The bytes of an entry that is no event are shown, no more than fits unless all is wanted."""
     field.add_plain({"foo": "é\x00" + "x" * 10_000})
@@ -175,6 +179,7 @@ def test_entry_of_another_program(field: Field) -> None:
     assert field.json("list")["letters"][0]["reason"] == "invalid_entry"
 
 
+@pytest.mark.slow
 def test_entry_that_dies_again(refused: Field) -> None:
     """An entry that is a frame by now, and whose event the store refuses, was not delivered."""
     refused.add_plain({"foo": "bar"})
@@ -232,6 +237,7 @@ def test_no_store(clean: dict[str, str], tmp_path: Path) -> None:
     assert "hunter2" not in done.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [40, 80])
 @pytest.mark.parametrize("answer", [b"y\n", b"n\n"])
 def test_question_on_a_terminal(refused: Field, columns: int, answer: bytes) -> None:
@@ -252,6 +258,7 @@ def test_question_on_a_terminal(refused: Field, columns: int, answer: bytes) -> 
         assert refused.db.events.count_documents({}) == 1
 
 
+@pytest.mark.slow
 def test_ctrl_c(refused: Field) -> None:
     """Ended in the middle it says how far it got; the same command does the rest."""
     refused.refuse_without(None)

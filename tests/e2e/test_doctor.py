@@ -6,12 +6,14 @@ import json
 import signal
 from pathlib import Path
 
+import pytest
 from redis import Redis
 
 from tests.e2e.commands import evp, terminal
 from tests.support.up import EVP, running_up
 
 
+@pytest.mark.slow
 def test_from_healthy_to_mended(tmp_path: Path, light: dict[str, str]) -> None:
     """A new `evp up` is clean; a fault is exit 1 until --fix, which asks first, has mended it."""
     with running_up(tmp_path, environ=light) as up:

@@ -106,6 +106,7 @@ def rows(shared: dict[str, str], cwd: Path, *flags: str) -> dict[str, Any]:
     return {row["id"]: row for row in json.loads(done.out)}
 
 
+@pytest.mark.slow
 def test_life_of_a_key(servers: Servers) -> None:
     """It works within seconds, is listed without its secret, and stops to work once revoked."""
     url, shared, tmp_path, serving = servers
@@ -164,6 +165,7 @@ def test_scopes(servers: Servers) -> None:
     assert "400 forbidden" in done.out
 
 
+@pytest.mark.slow
 def test_rotation(servers: Servers) -> None:
     """Two keys of a name work beside each other for the time of grace, then the old one ends."""
     url, shared, tmp_path, _ = servers
@@ -184,6 +186,7 @@ def test_rotation(servers: Servers) -> None:
     assert answer(url, new) == "202"
 
 
+@pytest.mark.slow
 def test_revoked_under_load(servers: Servers) -> None:
     """On connections that send without a pause it ends within five seconds, in every process."""
     url, shared, tmp_path, _ = servers
@@ -242,6 +245,7 @@ class Lane(threading.Thread):
                 self.accepted.append(event_id)
 
 
+@pytest.mark.slow
 def test_pace(servers: Servers) -> None:
     """`evp send` and `evp loadtest` wait as they are told, and everything is accepted."""
     url, shared, tmp_path, _ = servers

@@ -99,6 +99,7 @@ def test_thresholds(up: Up) -> None:
     assert verdicts == [("p99<3600s", True), ("p50<1us", False), ("asked==300", True)]
 
 
+@pytest.mark.slow
 def test_lost_events(up: Up) -> None:
     """Events that are not in the store are lost, by name; exit 1, and what may be the reason."""
     done = load(up, *SHORT, "--verify", EVP_MONGO_DB="elsewhere")
@@ -221,6 +222,7 @@ def test_a_stall_shows(up: Up) -> None:
     assert report["check"]["found"] == 1_000
 
 
+@pytest.mark.slow
 def test_server_that_is_killed(up: Up) -> None:
     """A server that dies and is started again costs connections, and no event counts twice."""
     flags = ("--eps", "500", "--batch", "5", "--duration", "1500ms", "--connections", "4")

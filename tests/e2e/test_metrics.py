@@ -8,6 +8,7 @@ import urllib.request
 from pathlib import Path
 
 import psutil
+import pytest
 
 from evp.engines.engine import free_port
 from evp.settings import Settings
@@ -34,6 +35,7 @@ def total(url: str, name: str, *labels: str) -> float:
     return sum(value for key, value in found.items() if key[0] == name and {*labels} <= {*key})
 
 
+@pytest.mark.slow
 def test_two_servers(shared: dict[str, str], tmp_path: Path) -> None:
     """What either accepted is told by both; one that starts again begins at 0 by itself."""
     environ = shared | {"EVP_PORT": str(free_port())}

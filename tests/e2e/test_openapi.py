@@ -56,6 +56,7 @@ def ways() -> list[Any]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("route", "mode"), ways())
 def test_server_and_document_agree(route: str, mode: GenerationMode, api: Any, up: Up) -> None:
     """No 5xx, no undocumented status or media type, no body that its schema forbids."""

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from evp.settings import Settings
 from evp.storage import schema
 from evp.storage.client import Database
@@ -22,6 +24,7 @@ LIVES_MAX = 20
 WORK_S_MAX = 20
 
 
+@pytest.mark.slow
 async def test_a_deadly_event_is_set_aside(
     db: Database, link: Link, settings: Settings, environ: dict[str, str], tmp_path: Path
 ) -> None:

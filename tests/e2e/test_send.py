@@ -28,6 +28,7 @@ def send(up: Up, *arguments: str, stdin: bytes = b"") -> Finished:
     return evp("send", *arguments, environ=up.environ, cwd=up.folder, stdin=stdin)
 
 
+@pytest.mark.slow
 def test_a_file_twice(up: Up, tmp_path: Path) -> None:
     """All lines are accepted and stored once; sent again they are accepted and add nothing."""
     file = tmp_path / "events.ndjson"

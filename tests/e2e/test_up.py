@@ -155,6 +155,7 @@ def test_kill_9_of_a_child_in_the_middle_of_a_stream(up: Up, name: str) -> None:
     assert all(psutil.pid_exists(pid) for pid in others.values())
 
 
+@pytest.mark.slow
 def test_ctrl_c_and_a_second_start(up: Up) -> None:
     """Ctrl-C ends all within 8 s with exit 0; the next start soon has the same data and key."""
     key, count = up.api_key, up.count()

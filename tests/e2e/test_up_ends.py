@@ -65,6 +65,7 @@ def test_second_ctrl_c_forces(lighter: Up) -> None:
     assert not (lighter.data_dir / "up.json").exists()
 
 
+@pytest.mark.slow
 def test_kill_9(lighter: Up) -> None:
     """Nothing outlives it for long, not even an engine that hangs; the data is there again."""
     lighter.run("--demo", "500")
@@ -173,6 +174,7 @@ def test_ipv6_and_a_key_with_a_quote(lighter: Up) -> None:
     assert (done.code, done.out) == (0, "1 accepted, 0 refused\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "url", "told"),
     [

@@ -112,6 +112,7 @@ def test_wrong_use(clean: dict[str, str], tmp_path: Path, flags: list[str], told
     assert "Traceback" not in done.err
 
 
+@pytest.mark.slow
 def test_without_engines(clean: dict[str, str], tmp_path: Path) -> None:
     """Without a store it is one line and exit 3."""
     done = commands.evp("verify", environ=clean | NOBODY, cwd=tmp_path)

@@ -97,6 +97,7 @@ def test_other_group_and_name(
     assert names_in_log(shared, "others") == set()
 
 
+@pytest.mark.slow
 def test_two_processes_are_taken_over(
     shared: dict[str, str], settings: Settings, tmp_path: Path
 ) -> None:

@@ -337,6 +337,7 @@ async def test_revoked_on_a_connection_that_stays(own_settings: Settings) -> Non
     await remove_traces(own_settings)
 
 
+@pytest.mark.slow
 @MAY_LEAVE_SOCKETS
 async def test_store_is_away(
     quick: None, log: Server, own_store_server: Server, tmp_path: Path

@@ -223,6 +223,7 @@ async def test_servers_share_what_is_free(
         assert (await used(link)).used_bytes < before.mark_bytes
 
 
+@pytest.mark.slow
 async def test_retry_after_is_honest(small: tuple[Settings, Link]) -> None:
     """At a steady drain, accepting begins again within a factor of two of what was told."""
     settings, _ = small

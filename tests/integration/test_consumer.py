@@ -291,6 +291,7 @@ async def test_entries_of_other_programs_are_read_a_few_at_a_time(
     assert sizes == [many, few, few, few, few, few, many]
 
 
+@pytest.mark.slow
 async def test_hanging_log_is_given_up(opened: Opener, own_log_server: Server) -> None:
     """A log that accepts connections and never answers ends a read within its bound."""
     reader = opened(url=own_log_server.url, block_ms=100)

@@ -226,6 +226,7 @@ async def test_odd_frames_of_other_programs_are_settled(db: Database, writer: Wr
     assert sum(cell[2] for cell in outcome["cells"]) == 2
 
 
+@pytest.mark.slow
 async def test_killed_at_any_command_no_event_is_gone(db: Database, settings: Settings) -> None:
     """Whenever writers die: a settled frame has its letters; written again, all is accounted."""
     await Writer(db, WRITE_MS).write([frame_of(event(0))])

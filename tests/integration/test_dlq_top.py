@@ -48,10 +48,16 @@ async def put(db: Database, count: int, **fields: Any) -> None:
 
 
 async def grouped(
-    db: Database, by: By = By.ERROR, most: int = 10, flags: Sequence[str] = (), **filters: Any
+    db: Database,
+    by: By = By.ERROR,
+    most: int = 10,
+    flags: Sequence[str] = (),
+    counted_max: int = 100,
+    **filters: Any,
 ) -> Top:
     """Group what is there."""
-    return await top(db, Filters(**filters), by, most, flags, lambda _counted: None)
+    seen = Filters(**filters)
+    return await top(db, seen, by, most, flags, lambda _counted: None, counted_max=counted_max)
 
 
 async def test_letters_that_died_alike_are_one_group(db: Database) -> None:
@@ -107,8 +113,7 @@ async def test_it_is_bounded(db: Database, monkeypatch: pytest.MonkeyPatch) -> N
     assert "8 dead letters, 3 groups by error" in shown
     assert "and 1 smaller group: --limit shows more" in shown
     assert "and 2 letters of groups that were too many" in shown
-    monkeypatch.setattr("evp.dlq.top.DEAD_LETTERS_GROUPED_MAX", 5)
-    found = await grouped(db)
+    found = await grouped(db, counted_max=5)
     assert (found.counted, found.more) == (5, True)
     assert text(top_view(found)).startswith("more than 5 dead letters")
 

@@ -243,6 +243,7 @@ async def until_in_step(admin: Link) -> None:
     await until(in_step, what="the replica is in step")
 
 
+@pytest.mark.slow
 async def test_replica_must_have_it_on_disk_too(
     log: Server,
     admin: Link,

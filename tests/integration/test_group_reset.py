@@ -362,6 +362,7 @@ async def test_the_writing_group_is_made_at_the_beginning(
     assert (await book.create(settings.consumer_group, EARLIEST)).lag_events == 2
 
 
+@pytest.mark.slow
 @hypothesis.settings(
     max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
 )

@@ -98,6 +98,7 @@ async def test_scripts_are_loaded_again_after_a_flush(
     await link.close()
 
 
+@pytest.mark.slow
 async def test_lost_reply_is_unknown_and_closes_the_epoch(
     opened: Opener, settings: Settings, log: Server
 ) -> None:

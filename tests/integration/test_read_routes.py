@@ -455,6 +455,7 @@ async def test_ids_that_are_none(reader: InProcess, id_: str) -> None:
     assert (reply.status, reply.code) == (404, "not_found")
 
 
+@pytest.mark.slow
 async def test_store_that_is_away(
     own_store_server: Server,
     log_url: str,

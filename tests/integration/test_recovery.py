@@ -190,6 +190,7 @@ async def test_deleted_entries_of_a_claim_are_no_frames(
     ]
 
 
+@pytest.mark.slow
 async def test_a_slow_write_keeps_its_claim(
     settings: Settings, failing: Server, opened: Opener
 ) -> None:

@@ -391,6 +391,7 @@ async def test_loss_that_was_sent_again(
     assert (await look_once(settings, db)).unaccounted == 0
 
 
+@pytest.mark.slow
 async def test_loss_when_cut_off_anywhere(
     server: Accepting,
     db: Database,
@@ -476,6 +477,7 @@ async def expire_cut_off(heard: tuple[Database, Listener], after: int) -> bool:
     return expiring.cancelled()
 
 
+@pytest.mark.slow
 async def test_cut_off_anywhere(
     db: Database,
     link: Link,

@@ -192,6 +192,7 @@ async def test_change_while_a_bucket_is_summed_keeps_it_due(db: Database, writer
     assert (await check_sums(db)).stored == 2
 
 
+@pytest.mark.slow
 async def test_coarse_sums_stand_for_fine_ones(db: Database, writer: Writer) -> None:
     """Whole days and hours are read from their own sums, the rest of a span from finer ones."""
     numbers = iter(range(1000))

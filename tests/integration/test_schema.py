@@ -242,6 +242,7 @@ async def test_options_that_are_unknown_are_told(settings: Settings) -> None:
     assert "maxpoolsize" in str(caught[0].message)
 
 
+@pytest.mark.slow
 async def test_store_that_is_away_is_told_from_every_call(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -254,6 +254,7 @@ async def test_slow_store_is_given_up_in_time(faulty: Database, skip: int) -> No
     await exactly_once(faulty, frame)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("moment", "step"), [("at_start", "insert events"), ("at_end", "insert events")]
 )

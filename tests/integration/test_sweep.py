@@ -492,6 +492,7 @@ async def test_sweeps_and_workers_at_once(db: Database, writer: Writer) -> None:
     await check_sums(db)
 
 
+@pytest.mark.slow
 async def test_sweep_cut_anywhere(db: Database, settings: Settings, writer: Writer) -> None:
     """A sweep or a fold may end at any command: the next ones complete what it began."""
     listener = Listener()

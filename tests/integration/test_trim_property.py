@@ -239,6 +239,7 @@ class Trimming(RuleBasedStateMachine):
         self.stream.end()
 
 
+@pytest.mark.slow
 def test_only_what_is_done_is_trimmed(log_url: str) -> None:
     """No entry that a registered or existing group has not acked goes; all others do."""
     machine = type("OnServer", (Trimming,), {"url": log_url})

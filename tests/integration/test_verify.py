@@ -534,6 +534,7 @@ async def test_a_frame_that_never_holds_still(
     assert report.findings == []
 
 
+@pytest.mark.slow
 async def test_store_away(link: Link, settings: Settings) -> None:
     """Without the store there is nothing to prove."""
     away = "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=100"

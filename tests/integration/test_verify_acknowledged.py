@@ -205,6 +205,7 @@ async def test_an_outcome_that_counts_too_much_is_no_loss(
     assert (balance.acknowledged, balance.unaccounted) == (0, 0)
 
 
+@pytest.mark.slow
 async def test_all_that_is_acknowledged_is_read(
     server: Accepting, db: Database, link: Link, settings: Settings
 ) -> None:

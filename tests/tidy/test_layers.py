@@ -22,11 +22,12 @@ LAYERS: tuple[tuple[str, str], ...] = (
     ("rules of batches, no I/O either", "batch"),
     ("this machine: files, signals, memory", "running configuration signals machine metrics"),
     ("adapters: one for each other side", "stream storage http"),
+    ("what several services use", "groups dlq client"),
     (
         "services",
         (
-            "balance server worker groups keybook state stats history verify sender demo dlq "
-            "erasure loadtest users client tap trace"
+            "balance server worker keybook state stats history verify sender demo erasure "
+            "loadtest users tap trace"
         ),
     ),
     ("looks at all of it", "doctor"),
@@ -76,7 +77,7 @@ LATE_ALTHOUGH = {
 }
 """Modules that are no command and import in functions."""
 
-OFFERED = ["evp.client", "evp.client.sync_client", "importlib"]
+OFFERED = ["evp.client.async_client", "evp.client.sync_client", "importlib"]
 """What `evp` itself imports: the first two for type checkers alone, and by name when asked for."""
 
 LAYER = {part: number for number, (_, parts) in enumerate(LAYERS) for part in parts.split()}

@@ -107,7 +107,7 @@ def test_no_event_is_dropped(
         assert client.held == 0
 
     with (
-        patch("evp.client.SEND_EVENTS_MAX", batch_events),
+        patch("evp.client.async_client.SEND_EVENTS_MAX", batch_events),
         patch("evp.client.delivery.asyncio.sleep", lambda _s: sleep(0)),
     ):
         asyncio.run(send())
