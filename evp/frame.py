@@ -257,6 +257,12 @@ def split(docs: bytes) -> tuple[list[bytes], list[RawBSONDocument]]:
     return ids, documents
 
 
+def entry_order(entry_id: str) -> tuple[int, int]:
+    """Return what entry ids are ordered by; one without its second part is the first of then."""
+    moment, _, number = entry_id.partition("-")
+    return int(moment), int(number or 0)
+
+
 def entry_ms(entry_id: str) -> int:
     """Return the time part of an entry id, milliseconds since 1970 by the log's clock.
 

@@ -23,12 +23,13 @@ from evp.batch.retry import Backoff
 from evp.clock import monotonic_s
 from evp.documents import Admission
 from evp.errors import FrameError, LogUnavailable
+from evp.frame import entry_order
 from evp.limits import TAP_BEHIND_EVENTS_MAX, TAP_BLOCK_MS, TAP_TURN_S
 from evp.plain import read_entry
 from evp.stream.client import KeptLink, Link
 from evp.stream.headers import clock_ms
 from evp.stream.keys import Keys
-from evp.stream.scan import BEGINNING, Entry, before_ms, edges, order_of, page
+from evp.stream.scan import BEGINNING, Entry, before_ms, edges, page
 
 
 class Start(Struct, frozen=True):
@@ -205,7 +206,7 @@ class Tap:
     @property
     def _is_live(self) -> bool:
         """Whether all that was there at the start has been read."""
-        return order_of(self._after) >= order_of(self._history_end)
+        return entry_order(self._after) >= entry_order(self._history_end)
 
     async def _next(self, link: Link) -> Portion:
         if self._held:
@@ -235,7 +236,7 @@ class Tap:
                 portion.broken.append(str(error))
                 continue
             self._held.extend(islice(self._chosen(frame.documents), self._left))
-            if order_of(entry_id) > order_of(self._history_end):
+            if entry_order(entry_id) > entry_order(self._history_end):
                 portion.events += self._allowed()
                 self.counts.dropped += len(self._held)
                 self._held.clear()
@@ -259,11 +260,11 @@ class Tap:
     async def _go_to_newest(self, link: Link) -> None:
         """Go on after the last entry there is; what lies between is passed over."""
         end = await edges(link, self._keys, self._after)
-        self._after = max(self._after, end.last, key=order_of)
+        self._after = max(self._after, end.last, key=entry_order)
         self.counts.unread += end.events_behind
 
     async def _find_again(self, link: Link) -> None:
         """Go back to the end of a log that has lost its newest entries, or all of them."""
         end = (await edges(link, self._keys)).last
-        self._after = min(self._after, end, key=order_of)
-        self._history_end = min(self._history_end, end, key=order_of)
+        self._after = min(self._after, end, key=entry_order)
+        self._history_end = min(self._history_end, end, key=entry_order)

@@ -117,8 +117,8 @@ def reset(
 ) -> None:
     """Set a group to another place of the log: what it is delivered next begins there.
 
-    Going back does no harm: what is stored already is recognised. Going forward skips
-    events. Nobody may read by the group meanwhile.
+    Going back does no harm where evp's workers read: what is stored already is recognised.
+    Going forward skips events. Nobody may read by the group meanwhile.
 
     Examples: evp groups reset evp-workers-group --by-duration 90m;
     evp groups reset analytics --to-latest --execute

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from evp.limits import KEYS_READ_BYTES_MAX
 
 _ESCAPE = "\x1b"
+_NONE = -1
 #: A key that sends several bytes sends them at once, with one of these after the escape.
 _SEQUENCES = (f"{_ESCAPE}[", f"{_ESCAPE}O")
 
@@ -48,6 +49,9 @@ class Keyboard:
         if self._taken is not None or not self.is_there:
             return
         fd = _opened(self._fd)
+        if fd is None:
+            self._fd = _NONE
+            return
         self._taken = _Taken(fd, termios.tcgetattr(fd))
         tty.setcbreak(fd, termios.TCSADRAIN)
         asyncio.get_running_loop().add_reader(fd, self._read, fd)
@@ -84,15 +88,16 @@ def keys_in(text: str) -> list[str]:
     return ["esc" if char == _ESCAPE else char for char in text]
 
 
-def _opened(fd: int) -> int:
-    """Open a terminal once more.
+def _opened(fd: int) -> int | None:
+    """Open a terminal once more; None where it has no name here: then there are no keys.
 
     What is waited for is made non-blocking, and standard input shares that with standard
     output and with the shell, to which a slow terminal would then be an error.
     """
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-    try:
+    with contextlib.suppress(OSError):
         return os.open(os.ttyname(fd), flags)
-    except OSError:
-        # A container may have a terminal whose name is known outside only.
+    # A container may have a terminal whose name is known outside only.
+    with contextlib.suppress(OSError):
         return os.open("/dev/tty", flags)
+    return None

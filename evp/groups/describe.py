@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from evp.clock import from_ms
 from evp.errors import StoreUnavailable, UsageError
+from evp.frame import entry_order
 from evp.groups.reset import Mark, mark_of
 from evp.limits import GROUP_CONSUMERS_NAMED_MAX, GROUP_READ_MS, GROUP_STORE_S_MAX
 from evp.settings import Settings
@@ -22,7 +23,7 @@ from evp.stream.client import Link
 from evp.stream.groups import registered_groups
 from evp.stream.info import ConsumerFacts, GroupFacts, log_facts, unsettled
 from evp.stream.keys import Keys
-from evp.stream.positions import in_order, standing
+from evp.stream.positions import standing
 from evp.stream.slots import held
 
 
@@ -149,7 +150,7 @@ async def _add_position(link: Link, keys: Keys, group: GroupFacts, described: De
         return
     described.last_delivered = mark_of(seen.here.last_id)
     waiting = [one for one in (seen.first_pending, seen.here.next_id) if one is not None]
-    described.first_unacked = mark_of(min(waiting, key=in_order, default=None))
+    described.first_unacked = mark_of(min(waiting, key=entry_order, default=None))
 
 
 async def _told(

@@ -2,7 +2,8 @@
 
 Going back delivers events once more, which is harmless: the store recognises them. Going
 forward passes events over. The group that writes to the database must not pass over what
-the store does not have, so that is counted, frame by frame.
+the store does not have, so that is counted, frame by frame; what others have nobody here
+can tell.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from msgspec import Struct, field
 
 from evp.clock import from_ms
 from evp.errors import UsageError
-from evp.frame import entry_ms
+from evp.frame import entry_ms, entry_order
 from evp.groups.book import GroupBook, active_reader
 from evp.limits import GROUP_RESET_TRIES_MAX, GROUP_SKIPPED_FRAMES_MAX
 from evp.settings import Settings
@@ -25,7 +26,7 @@ from evp.storage.evidence import settled_frames
 from evp.stream.client import Link
 from evp.stream.headers import clock_ms, headers
 from evp.stream.keys import Keys
-from evp.stream.positions import Place, Standing, in_order, moment, set_position, standing
+from evp.stream.positions import Place, Standing, moment, set_position, standing
 
 Notify = Callable[[int, int], None]
 """Told how many events were looked up in the store, of how many."""
@@ -123,9 +124,9 @@ class Resetter:
     async def execute(self, target: str, notify: Notify, *, force: bool = False) -> Reset:
         """Set the group to a target; return what that meant.
 
-        Raises UsageError if there is no such group, if somebody reads by it, or if it would
-        pass over events that the store lacks, unless `force`; LogUnavailable and
-        StoreUnavailable.
+        Raises UsageError if there is no such group, if somebody reads by it, or, unless
+        `force`, if it would pass over events that the store lacks, or any if it writes
+        elsewhere; LogUnavailable and StoreUnavailable.
         """
         for _ in range(GROUP_RESET_TRIES_MAX):
             seen = await self._look(target)
@@ -176,6 +177,8 @@ class Resetter:
             reset.refused = reader
         elif missing and not force:
             reset.refused = _would_lose(reset)
+        elif reset.skipped_events and not writes and not force:
+            reset.refused = _would_skip_unseen(reset)
         return reset
 
     async def _missing(self, seen: Standing, notify: Notify) -> int:
@@ -183,14 +186,14 @@ class Resetter:
 
         A plain entry counts as one event. One that is pending for all that is counted as well.
         """
-        after, last = seen.here.last_id, in_order(seen.there.last_id)
+        after, last = seen.here.last_id, entry_order(seen.there.last_id)
         total = seen.there.events_before - seen.here.events_before
         frames = events = missing = 0
-        while in_order(after) < last:
+        while entry_order(after) < last:
             if frames >= GROUP_SKIPPED_FRAMES_MAX:
                 return missing + max(0, total - events)
             page = await headers(self._link, self._keys, after)
-            skipped = [one for one in page if in_order(one.entry_id) <= last]
+            skipped = [one for one in page if entry_order(one.entry_id) <= last]
             if not skipped:
                 break
             after = skipped[-1].entry_id
@@ -221,4 +224,12 @@ def _would_lose(reset: Reset) -> str:
         "the events it would pass over: `evp verify` would tell them as acked_not_stored, and its "
         "--repair bring them back, while the log holds them; later as a hole, lost for good. "
         "Let `evp work --burst` finish first, or use --force"
+    )
+
+
+def _would_skip_unseen(reset: Reset) -> str:
+    return (
+        f"group {reset.group} does not write to {reset.database}, so nobody here can tell whether "
+        f"its readers need the {reset.skipped_events:,} events it would pass over. With the "
+        "settings of its workers (EVP_MONGO_URL, EVP_MONGO_DB) that is looked up; or use --force"
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from evp.frame import entry_order
 from evp.limits import SERVER_ALIVE_MS
 from evp.stream.client import Link, Reply, pairs
 from evp.stream.keys import Keys
@@ -79,17 +80,11 @@ async def done_in_log(link: Link, keys: Keys) -> Done | None:
     oldest = await link.script(POSITION, (keys.stream, keys.index), ("-", "+"))
     marks = await link.call("XRANGE", keys.index, "-", "+", "COUNT", 1)
     needed = told[2]
-    if not oldest or (needed and not _before(oldest[0], needed)):
+    if not oldest or (needed and entry_order(oldest[0].decode()) >= entry_order(needed.decode())):
         return None
     since_ms = int(oldest[0].partition(b"-")[0])
     trimmed_bytes = int(dict(pairs(marks[0][1]))[b"bytes"]) if marks else int(told[8])
     return Done(max(0, at_ms - since_ms) / 1000, max(0, int(told[8]) - trimmed_bytes))
-
-
-def _before(one: bytes, other: bytes) -> bool:
-    """Return True if an entry id comes before another one."""
-    first, second = (tuple(map(int, id_.split(b"-"))) for id_ in (one, other))
-    return first < second
 
 
 async def leave(link: Link, keys: Keys, server: str) -> None:

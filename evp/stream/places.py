@@ -6,10 +6,10 @@ from enum import StrEnum
 
 from msgspec import Struct
 
+from evp.frame import entry_order
 from evp.limits import TRACE_GROUPS_MAX
 from evp.stream.client import Link, LogRefused, pairs
 from evp.stream.keys import Keys
-from evp.stream.scan import order_of
 
 
 class Progress(StrEnum):
@@ -52,7 +52,7 @@ async def places_of(link: Link, keys: Keys, entry_id: str, first: str = "") -> l
         if pending:
             _, consumer, idle_ms, deliveries = pending[0]
             place = Place(name, Progress.PENDING, consumer.decode(), deliveries, idle_ms / 1000)
-        elif order_of(entry_id) > order_of(given[name]):
+        elif entry_order(entry_id) > entry_order(given[name]):
             place = Place(name, Progress.UNDELIVERED)
         else:
             place = Place(name, Progress.ACKED)

@@ -93,12 +93,6 @@ async def create_group(link: Link, keys: Keys, group: str, target: str) -> bool:
     return bool(await link.script(CREATE_AT, names, arguments))
 
 
-def in_order(entry_id: str) -> tuple[int, int]:
-    """Return an entry id as numbers: to compare."""
-    at_ms, _, number = entry_id.partition("-")
-    return int(at_ms), int(number or 0)
-
-
 def _place(told: Sequence[Reply]) -> Place:
     last_id, next_id, events = told
     return Place(last_id.decode(), next_id.decode() or None, int(events))

@@ -134,12 +134,6 @@ def before_ms(ms: int) -> str:
     return BEGINNING if ms <= 0 else f"{ms - 1}-{_PART_MAX}"
 
 
-def order_of(entry_id: str) -> tuple[int, int]:
-    """Return what entry ids are ordered by."""
-    ms, _, number = entry_id.partition("-")
-    return int(ms), int(number)
-
-
 def _names(keys: Keys) -> tuple[str, str, str]:
     return keys.stream, keys.index, keys.counters
 

@@ -10,7 +10,7 @@ from msgspec import Struct
 from evp.clock import monotonic_s
 from evp.documents import Admission
 from evp.errors import FrameError
-from evp.frame import Frame
+from evp.frame import Frame, entry_order
 from evp.limits import TRACE_FRAMES_MAX, TRACE_SEARCH_S_MAX
 from evp.plain import read_entry
 from evp.settings import Settings
@@ -18,7 +18,7 @@ from evp.stream.client import KeptLink
 from evp.stream.info import events_ahead
 from evp.stream.keys import Keys
 from evp.stream.places import Place, Progress, places_of
-from evp.stream.scan import BEGINNING, Edges, Entry, edges, entry_of, order_of, page
+from evp.stream.scan import BEGINNING, Edges, Entry, edges, entry_of, page
 from evp.trace.story import Searched
 
 Notify = Callable[[int, int], None]
@@ -71,7 +71,7 @@ class LogReader:
         done, after = 0, BEGINNING
         end = await edges(link, self._keys)
         ends_at_s = monotonic_s() + TRACE_SEARCH_S_MAX
-        while order_of(after) < order_of(end.last) and len(found) < TRACE_FRAMES_MAX:
+        while entry_order(after) < entry_order(end.last) and len(found) < TRACE_FRAMES_MAX:
             began_at_s = monotonic_s()
             if began_at_s > ends_at_s:
                 return found, Searched(done, whole=False)

@@ -9,14 +9,13 @@ from msgspec import Struct
 from evp.batch.outcome import ERASED
 from evp.batch.raw import event_as_json, member
 from evp.clock import from_ms, to_ms
-from evp.frame import entry_ms
+from evp.frame import entry_ms, entry_order
 from evp.identity import canonical
 from evp.receipt import Receipt
 from evp.storage.dead_letters import REASONS
 from evp.storage.dlq import Letter
 from evp.storage.whereabouts import Begun, Whereabouts
 from evp.stream.places import Progress
-from evp.stream.scan import order_of
 from evp.trace.log import Sight
 from evp.trace.story import Arrival, DeadLetter, Fate, Story
 
@@ -82,7 +81,7 @@ class Evidence(Struct):
 def complete(story: Story, evidence: Evidence) -> None:
     """Put into a story, which has errors and edges already, what the evidence says."""
     found = evidence.found
-    frames = sorted(evidence.frames.values(), key=lambda one: order_of(one.entry_id))
+    frames = sorted(evidence.frames.values(), key=lambda one: entry_order(one.entry_id))
     letters = [*(found.letters if found else ()), *evidence.letters]
     is_store_there = story.store_error is None
     story.group = evidence.group

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from enum import Enum
 
 from evp.errors import LogUnavailable
+from evp.frame import entry_order
 from evp.settings import Settings
 from evp.storage.evidence import FrameHeader
 from evp.stream.client import KeptLink
@@ -62,15 +63,15 @@ class LogView:
             self.looked_at_ms = await clock_ms(link)
         async for page in all_headers(link, self._keys, self.group):
             if counted:
-                self._oldest = self._oldest or _place(page[0].entry_id)
-                self._newest = _place(page[-1].entry_id)
+                self._oldest = self._oldest or entry_order(page[0].entry_id)
+                self._newest = entry_order(page[-1].entry_id)
                 self.frames += len(page)
                 self.events += sum(one.count or 1 for one in page)
             yield page
 
     def settled(self, frame: FrameHeader) -> None:
         """Take a frame that is settled off what was counted, if it was."""
-        place = _place(frame.entry_id)
+        place = entry_order(frame.entry_id)
         if self._oldest is not None and self._oldest <= place <= self._newest:
             self.frames -= 1
             self.events -= frame.count
@@ -102,9 +103,3 @@ class LogView:
 
     async def _header_of(self, frame: FrameHeader) -> Header | None:
         return await header_of(await self._link.get(), self._keys, frame.entry_id, self.group)
-
-
-def _place(entry_id: str) -> Place:
-    """Return an entry id as numbers, to compare."""
-    moment, _, number = entry_id.partition("-")
-    return int(moment), int(number or 0)

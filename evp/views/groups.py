@@ -11,8 +11,8 @@ from rich.text import Text
 from evp.groups.book import GroupRow
 from evp.groups.describe import Described, Member
 from evp.groups.reset import LogSpan, Mark, Position, Reset
-from evp.limits import MIB
 from evp.views.tables import plain_table
+from evp.views.units import seconds, size
 from evp.views.untrusted import printable
 
 _BEGINNING = "the beginning"
@@ -75,7 +75,7 @@ def _cells(row: GroupRow) -> dict[str, str]:
         "role": _role(row),
         "pending": f"{row.pending_events:,}",
         "lag": f"{row.lag_events:,}",
-        "oldest": f"{row.oldest_s:,.1f} s",
+        "oldest": seconds(row.oldest_s),
         "consumers": str(row.consumers),
         "holds log": "yes" if row.pins else "",
     }
@@ -100,7 +100,7 @@ def _standing(found: Described) -> list[str]:
         f"  first unacked   {_marked(found.first_unacked, 'none, all is done')}",
         f"  pending         {found.pending_events:,} events in {found.pending_entries:,} entries",
         f"  lag             {found.lag_events:,} events not delivered yet",
-        f"  behind          {found.lag_s:,.1f} s",
+        f"  behind          {seconds(found.lag_s)}",
     ]
 
 
@@ -110,16 +110,12 @@ def _member(one: Member, at: datetime) -> dict[str, str]:
         "consumer": printable(one.name),
         "state": one.state.value,
         "pending": f"{one.pending:,}",
-        "idle": _seconds(one.idle_s),
+        "idle": "" if one.idle_s is None else seconds(one.idle_s),
         "host": printable(one.host or ""),
         "pid": "" if one.pid is None else str(one.pid),
         "stored/s": f"{one.stored_per_s or 0:,.0f}" if one.works else "",
-        "heartbeat": "" if ago_s is None else f"{_seconds(ago_s)} ago",
+        "heartbeat": "" if ago_s is None else f"{seconds(ago_s)} ago",
     }
-
-
-def _seconds(span_s: float | None) -> str:
-    return "" if span_s is None else f"{span_s:,.0f} s"
 
 
 def _marked(mark: Mark | None, otherwise: str) -> str:
@@ -163,7 +159,7 @@ def _held(log: LogSpan) -> list[str]:
     since = f" since {_marked(log.first, '')}" if log.first is not None else ""
     lines = [f"  log has   {log.events:,} events{since}"]
     if log.trimmed_events:
-        kept = f"{log.retention_s:,} s or {log.retention_bytes / MIB:,.0f} MiB"
+        kept = f"{seconds(log.retention_s)} or {size(log.retention_bytes)}"
         lines.append(
             f"  trimmed   {log.trimmed_events:,} events for good; of what is done it keeps"
         )

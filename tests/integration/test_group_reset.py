@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from evp.errors import UsageError
+from evp.frame import entry_ms
 from evp.groups.book import GroupBook
 from evp.groups.reset import Reset, Resetter
 from evp.limits import GROUP_RESET_TRIES_MAX
@@ -21,7 +22,7 @@ from evp.stream.client import Link, pairs
 from evp.stream.groups import existing_groups, registered_groups
 from evp.stream.headers import Header, headers
 from evp.stream.keys import Keys
-from evp.stream.positions import EARLIEST, LATEST, Standing, in_order, moment, standing
+from evp.stream.positions import EARLIEST, LATEST, Standing, moment, standing
 from evp.stream.slots import Slot
 from evp.stream.trim import Retention, trim
 from evp.verify.report import Kind, Scope
@@ -40,7 +41,7 @@ NOW = Retention(0, 0)
 @pytest.fixture(autouse=True)
 def _readers_leave_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who has read counts as gone at once: tests don't wait ten seconds."""
-    monkeypatch.setattr("evp.groups.GROUP_READ_MS", 0)
+    monkeypatch.setattr("evp.groups.book.GROUP_READ_MS", 0)
 
 
 @pytest.fixture
@@ -137,7 +138,7 @@ async def test_the_future_is_the_end(
     """A moment that the log's clock has not reached skips nothing that is still to come."""
     await append_events(settings, 2)
     await link.call("XGROUP", "CREATE", keys.stream, GROUP, "0")
-    await execute(settings, moment(10**14), GROUP)
+    await execute(settings, moment(10**14), GROUP, force=True)
     await append_events(settings, 1, first=2)
     assert (await plan(settings, EARLIEST, GROUP)).before.next is not None
 
@@ -148,7 +149,7 @@ async def test_lag_in_entries_stays_known(
     """Wherever a group is set XINFO can tell its lag, or says nothing; never a wrong number."""
 
     async def lag_at(target: str) -> int | None:
-        await execute(settings, target, GROUP)
+        await execute(settings, target, GROUP, force=True)
         lag: int | None = (await group_facts(link, keys))["lag"]
         return lag
 
@@ -217,7 +218,7 @@ async def test_read_by_meanwhile(
 
     monkeypatch.setattr("evp.groups.reset.standing", read_after)
     with pytest.raises(UsageError, match="all the time"):
-        await execute(settings, LATEST, GROUP)
+        await execute(settings, LATEST, GROUP, force=True)
     assert (await group_facts(link, keys))["pending"] == GROUP_RESET_TRIES_MAX
 
 
@@ -235,7 +236,7 @@ async def test_a_group_that_is_read_by_is_not_set(
         await execute(settings, EARLIEST, GROUP, force=True)
     assert "worker-1" in str((await plan(settings, EARLIEST, GROUP)).refused)
     await slot.release()
-    monkeypatch.setattr("evp.groups.GROUP_READ_MS", 60_000)
+    monkeypatch.setattr("evp.groups.book.GROUP_READ_MS", 60_000)
     with pytest.raises(UsageError, match=r"worker-1 read by group analytics \d+\.\d s ago"):
         await execute(settings, EARLIEST, GROUP)
 
@@ -292,13 +293,16 @@ async def test_too_many_to_look_up_count_as_missing(
     assert (await plan(settings, LATEST)).missing_events == 4
 
 
-async def test_another_group_skips_as_it_likes(
+async def test_what_writes_elsewhere_skips_only_by_force(
     settings: Settings, keys: Keys, link: Link, db: Database
 ) -> None:
-    """A group that writes elsewhere is set forward at once; one that is not there is refused."""
+    """What a group that writes elsewhere has nobody can tell; one that is not there is refused."""
     await append_events(settings, 3)
     await link.call("XGROUP", "CREATE", keys.stream, GROUP, "0")
-    done = await execute(settings, LATEST, GROUP)
+    with pytest.raises(UsageError, match="the 3 events it would pass over"):
+        await execute(settings, LATEST, GROUP)
+    assert (await plan(settings, EARLIEST, GROUP)).refused is None
+    done = await execute(settings, LATEST, GROUP, force=True)
     assert (done.writes, done.skipped_events, done.executed) == (False, 3, True)
     with pytest.raises(UsageError, match="the log has no group nobody"):
         await plan(settings, LATEST, "nobody")
@@ -328,7 +332,7 @@ async def test_a_group_is_made_where_it_is_wanted(
     assert (await book.create("all", EARLIEST)).lag_events == 4
     made = await book.create("new", LATEST)
     assert (made.last_id, made.lag_events) == (ids[-1], 0)
-    made = await book.create("old", moment(in_order(ids[0])[0] - 1))
+    made = await book.create("old", moment(entry_ms(ids[0]) - 1))
     assert (made.last_id, made.lag_events) == ("0-0", 4)
     names = {"all", "new", "old"}
     assert await existing_groups(link, keys) == names
@@ -415,4 +419,4 @@ async def target_at(link: Link, keys: Keys, at: str, shift_ms: int) -> str:
     places = {"first": 0, "middle": len(ids) // 2, "last": -1}
     if at not in places:
         return at
-    return moment(in_order(ids[places[at]])[0] + shift_ms) if ids else EARLIEST
+    return moment(entry_ms(ids[places[at]]) + shift_ms) if ids else EARLIEST

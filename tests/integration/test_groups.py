@@ -69,7 +69,7 @@ async def test_a_reader_that_left_holds_nothing_up(
     with pytest.raises(UsageError, match=r"indexer read by group analytics \d+\.\d s ago; stop it"):
         await book.delete(GROUP)
     assert await existing_groups(link, keys) == {GROUP}
-    monkeypatch.setattr("evp.groups.GROUP_READ_MS", 1)
+    monkeypatch.setattr("evp.groups.book.GROUP_READ_MS", 1)
     await asyncio.sleep(0.01)
     await book.delete(GROUP)
     assert await existing_groups(link, keys) == set()

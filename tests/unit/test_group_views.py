@@ -48,7 +48,7 @@ def test_a_plan() -> None:
         "  waiting   12,000 events have not been delivered then",
         "  log has   12,000 events since 1767323045678-0  2026-01-02 03:04:05.678Z",
         "  trimmed   500 events for good; of what is done it keeps",
-        "            600 s or 256 MiB (EVP_LOG_RETENTION_S, EVP_LOG_RETENTION_BYTES)",
+        "            10 min or 256 MiB (EVP_LOG_RETENTION_S, EVP_LOG_RETENTION_BYTES)",
         "nothing was changed; --execute does it",
     ]
 

@@ -56,6 +56,26 @@ def _are_there(heard: list[str], wanted: int) -> bool:
     return len(heard) == wanted
 
 
+def test_a_terminal_that_can_not_be_opened_again(
+    ends: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it has no name, as in some containers, there are no keys, and no error."""
+    monkeypatch.setattr(os, "open", _refuse)
+
+    async def take() -> None:
+        keyboard = Keyboard(ends[1], lambda _key: None)
+        assert keyboard.is_there
+        keyboard.take()
+        assert not keyboard.is_there
+        keyboard.give_back()
+
+    uvloop.run(take())
+
+
+def _refuse(*_arguments: object) -> int:
+    raise OSError("no such device")
+
+
 def test_a_terminal_that_goes_away() -> None:
     """Nobody is heard any more, and giving back what is gone is no error."""
     ours, theirs = pty.openpty()
