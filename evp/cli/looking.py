@@ -6,6 +6,7 @@ import asyncio
 
 from rich.text import Text
 
+from evp.cli.away import hint_if_away
 from evp.cli.output import Output
 from evp.cli.watching import watch_live
 from evp.errors import LogUnavailable
@@ -27,16 +28,11 @@ async def show_stats(settings: Settings, every_s: float | None, *, once: bool, j
     if not json:
         output.replace_unknown()
     is_live = is_full_terminal(output) and not once and not json
-    try:
+    with hint_if_away():
         if every_s is None and not is_live:
             _print(output, await look_once(settings, _WINDOW_S), json=json)
         else:
             await _look_again(output, settings, every_s or _LIVE_EVERY_S, json=json, live=is_live)
-    except LogUnavailable as error:
-        what = str(error).rstrip(".")
-        raise LogUnavailable(
-            f"{what}; `evp up` starts one, EVP_REDIS_URL names another one"
-        ) from error
 
 
 def is_full_terminal(output: Output) -> bool:

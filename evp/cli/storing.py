@@ -6,8 +6,8 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, TypeVar
 
+from evp.cli.away import hint_if_away
 from evp.cli.context import run
-from evp.errors import StoreUnavailable
 from evp.settings import Settings
 from evp.storage.client import Database, opened
 
@@ -19,14 +19,9 @@ _CONNECTIONS_MAX = 2
 @contextlib.asynccontextmanager
 async def store_of(settings: Settings) -> AsyncIterator[Database]:
     """Give the store. Raises StoreUnavailable, with what to do about it."""
-    try:
+    with hint_if_away():
         async with opened(settings, connections_max=_CONNECTIONS_MAX) as db:
             yield db
-    except StoreUnavailable as error:
-        what = str(error).rstrip(".")
-        raise StoreUnavailable(
-            f"{what}; `evp up` starts one, EVP_MONGO_URL names another one"
-        ) from error
 
 
 def with_store(

@@ -8,11 +8,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from evp.cli.away import hint_if_away
 from evp.cli.moments import moment_of, span_s_of
 from evp.cli.output import Output
 from evp.clock import monotonic_s, to_ms
 from evp.documents import Admission
-from evp.errors import LogUnavailable, UsageError
+from evp.errors import UsageError
 from evp.limits import TAP_BROKEN_TOLD_MAX, TAP_TELL_S, TAP_WHERE_MAX
 from evp.settings import Settings
 from evp.stream.keys import Keys
@@ -155,7 +156,8 @@ async def follow(
     )
     notes = Notes(tap)
     try:
-        await _begin(tap, start)
+        with hint_if_away():
+            await tap.begin(start)
         try:
             # Nothing within raises a time-out of its own.
             with contextlib.suppress(TimeoutError):
@@ -169,16 +171,6 @@ async def follow(
             notes.summarize()
     finally:
         await tap.close()
-
-
-async def _begin(tap: Tap, start: Start) -> None:
-    try:
-        await tap.begin(start)
-    except LogUnavailable as error:
-        what = str(error).rstrip(".")
-        raise LogUnavailable(
-            f"{what}; `evp up` starts one, EVP_REDIS_URL names another one"
-        ) from error
 
 
 def _note(text: str) -> None:
