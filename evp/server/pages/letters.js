@@ -196,11 +196,15 @@ export class Letters {
     show($("replay-go"), false);
     say($("replay-outcome"), "Delivering");
     try {
+      let next = { after: null, ...asked };
       for (let finished = false; !finished && this.asked === asked; ) {
-        const { account } = await postJson("/dead-letters/replay", { ...asked, dry_run: false });
+        const { account, until, after } = await postJson("/dead-letters/replay", { ...next, dry_run: false });
         add(sum, account);
         finished = account.finished;
         this.#tellOutcome(sum, finished);
+        const moved = account.done > 0 || until !== next.until || after !== next.after;
+        if (!finished && !moved) throw new Error("The store is too slow now: a request ended before the first letter.");
+        next = { ...next, until, after };
       }
     } catch (error) {
       say($("replay-error"), `${error.message} What was delivered so far stays delivered; ask again for the rest.`);
