@@ -251,7 +251,8 @@ OPERATIONS: dict[str, Operation] = {
         (*_OF_A_CALLER, "invalid_query", *_ALWAYS),
         security=_KEY_OR_PERSON,
         description="With `accept: text/event-stream` there is no end: one event `history` comes, "
-        "and an event `snapshot` each second, until the token that it was asked with ends.",
+        "and an event `snapshot` each second, until the token that it was asked with ends; some "
+        "hours longer while the store is away, which alone could renew it.",
     ),
     "GET /dead-letters": Operation(
         "dashboard",
