@@ -19,7 +19,16 @@ from evp.limits import DEAD_LETTERS_COUNTED_MAX, DEAD_LETTERS_NAMED_MAX
 from evp.storage import dlq
 from evp.storage.client import Database
 from evp.storage.dead_letters import REASONS
-from evp.storage.dlq import DEAD, DELIVERED, PROVISIONAL, REOPENED, STATES, Filters, Letter
+from evp.storage.dlq import (
+    DEAD,
+    DELIVERED,
+    PROVISIONAL,
+    REOPENED,
+    STATES,
+    Filters,
+    Letter,
+    Reached,
+)
 from evp.storage.purge import give_up
 from evp.storage.replay import Refused, Replayer
 
@@ -156,11 +165,13 @@ async def replay(
     notify: Notify,
     *,
     letters_per_s: float | None = None,
+    reached: Reached | None = None,
 ) -> None:
     """Deliver the events of letters once more; those that are stored then are letters no more.
 
     What is refused again stays, with one attempt more; so does, as letters of its own,
-    what dies of an entry that is a frame now. Raises StoreUnavailable.
+    what dies of an entry that is a frame now. Whoever ends it early learns from `reached` where
+    to go on. Raises StoreUnavailable.
     """
 
     async def deliver(letters: list[Letter]) -> None:
@@ -170,8 +181,10 @@ async def replay(
         account.duplicate += delivered.duplicate
         account.dead += delivered.dead
         account.refuse(delivered.refused)
+        if reached is not None:
+            reached.note(letters[-1].last_at, letters[-1].id)
 
-    letters = dlq.walk(db, filters, TO_REPLAY)
+    letters = dlq.walk(db, filters, TO_REPLAY, reached)
     await _each_portion(letters, account, notify, deliver, letters_per_s)
 
 

@@ -18,12 +18,13 @@ class Caller(Struct, frozen=True):
     scopes: frozenset[str]
 
 
-async def require(request: AnyRequest, scope: str) -> Caller:
+async def require(request: AnyRequest, scope: str, overdue_s: int = 0) -> Caller:
     """Return who asks, if they may do what `scope` stands for; of a key, it counts as one event.
 
-    Raises Refusal as `require_key` does, and `invalid_token`.
+    A token is good `overdue_s` longer while the store is away, which alone could renew it. Raises
+    Refusal as `require_key` does, and `invalid_token`.
     """
-    person = await person_of(request)
+    person = await person_of(request, overdue_s)
     if person is not None:
         if scope not in person.scopes:
             raise Refusal("forbidden", f"this needs a user with the scope {scope}")

@@ -13,9 +13,8 @@ from litestar.exceptions import (
 from litestar.status_codes import HTTP_500_INTERNAL_SERVER_ERROR
 
 from evp.errors import Refusal, StoreUnavailable
-from evp.logs import get
 from evp.server.parts import AnyRequest, Parts, response
-from evp.server.problem import fault, problem
+from evp.server.problem import fault, problem, store_away
 from evp.server.routes import (
     analytics,
     auth,
@@ -42,8 +41,6 @@ ROUTES = (
     *dashboard.ROUTES,
 )
 
-_log = get("evp.server")
-
 
 def build_app(parts: Parts) -> Litestar:
     """Return the ASGI app."""
@@ -68,8 +65,7 @@ def _refused(_request: AnyRequest, error: Refusal) -> Response[bytes]:
 
 
 def _store_away(_request: AnyRequest, error: StoreUnavailable) -> Response[bytes]:
-    _log.warning("a request needs the store", reason=str(error))
-    return response(problem(Refusal("store_unavailable", "the store can't be reached now")))
+    return response(problem(store_away(error)))
 
 
 def _http_error(_request: AnyRequest, error: HTTPException) -> Response[bytes]:

@@ -160,6 +160,8 @@ class Connection(HttpToolsProtocol):
         self._begin_for_app()
         given = next((value for name, value in self.headers if name == REQUEST_ID), None)
         self.scope["state"]["request_id"] = sane_id(given) or new_id()
+        # For who waits for a client that takes nothing: closing would wait as well.
+        self.scope["state"]["abort"] = self.transport.abort
         super().on_headers_complete()
         self.cycle.transport = _Closing(self)
         self._in_head = False

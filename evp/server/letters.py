@@ -35,8 +35,9 @@ from evp.server.reading import Reading
 from evp.server.shared import Shared
 from evp.server.turns import Turns
 from evp.settings import Settings
+from evp.signals import end
 from evp.storage.client import opened, reach
-from evp.storage.dlq import Filters, Letter
+from evp.storage.dlq import Filters, Letter, Reached
 from evp.storage.isolation import POISON
 from evp.storage.replay import Delivered, Refused, Replayer
 
@@ -62,7 +63,7 @@ class LetterShown(Struct):
 class ReplayAsked(Struct, frozen=True, kw_only=True):
     """Which letters to deliver once more; without `"dry_run": false` they are only counted.
 
-    `until` of the answer, given again, keeps those out that were refused again meanwhile.
+    `until` and `after` of an answer, given again, go on where that one ended.
     """
 
     reason: str | None = None
@@ -71,27 +72,31 @@ class ReplayAsked(Struct, frozen=True, kw_only=True):
     source: str | None = None
     since: Annotated[datetime, Meta(tz=True)] | None = None
     until: Annotated[datetime, Meta(tz=True)] | None = None
+    after: Id | None = None
     ids: Annotated[list[Id], Meta(max_length=REPLAY_IDS_MAX)] = []
     dry_run: bool = True
 
 
 class Replay(Struct):
-    """What became of letters last refused before `until`; `more` if not all were counted.
+    """What became of letters; `more` if not all were counted.
 
-    Unless the account is `finished`, the same request with this `until` goes on.
+    Unless the account is `finished`, the same request with this `until` and `after` goes on, with
+    those that were last refused before: what stayed is not tried again.
     """
 
     until: datetime
     more: bool
     account: Account
+    after: str | None = None
 
 
 class Letters:
     """The dead letters as one server process shows and delivers them."""
 
-    def __init__(self, settings: Settings, reading: Reading) -> None:
+    def __init__(self, settings: Settings, reading: Reading, draining: asyncio.Event) -> None:
         self._settings = settings
         self._reading = reading
+        self._draining = draining
         self._listings: Shared[Listing] = Shared(ANSWER_KEEP_S)
         self._tops: Shared[Top] = Shared(ANSWER_KEEP_S)
         self._replays = Turns(1, 0)
@@ -140,9 +145,10 @@ class Letters:
         return LetterShown(shown.letter, shown.mend, shown.whole, shown.event, part)
 
     async def replay(self, asked: ReplayAsked) -> Replay:
-        """Count letters, or deliver them for REPLAY_S_MAX.
+        """Count letters, or deliver them for REPLAY_S_MAX, and not once the server is to stop.
 
-        Raises Refusal `server_busy` while somebody else's are delivered, and StoreUnavailable.
+        Raises Refusal `server_busy` while somebody else's are delivered, `shutting_down`, and
+        StoreUnavailable.
         """
         until = asked.until or now()
         filters = Filters(
@@ -152,13 +158,20 @@ class Letters:
             source=asked.source,
             since=asked.since,
             until=until,
+            after=asked.after,
             ids=tuple(asked.ids),
         )
         if asked.dry_run:
             return await self._count(filters, until)
         async with self._replays.one():
+            if self._draining.is_set():
+                raise Refusal("shutting_down", "this server is stopping")
+            reached = Reached(until, asked.after)
             try:
-                return Replay(until, more=False, account=await self._deliver(filters))
+                account = await self._deliver(filters, reached)
+                if filters.ids:  # These come in no order that one could go on in.
+                    return Replay(until, more=False, account=account)
+                return Replay(reached.until, more=False, account=account, after=reached.after)
             finally:
                 # What was listed before is not what there is.
                 self._changes += 1
@@ -182,25 +195,36 @@ class Letters:
         account.finished = True
         return Replay(until, more, account)
 
-    async def _deliver(self, filters: Filters) -> Account:
+    async def _deliver(self, filters: Filters, reached: Reached) -> Account:
         settings = self._settings
         admission = Admission(settings.default_source, settings.time_in_id)
         account = Account()
         async with opened(settings, connections_max=1) as db:
-            await reach(db, READ_REACH_S_MAX)
             replayer = CarefulReplayer(db, admission, settings.write_timeout_ms)
+
+            async def deliver() -> None:
+                await reach(db, READ_REACH_S_MAX)
+                await actions.replay(
+                    db,
+                    filters,
+                    replayer,
+                    account,
+                    _nobody,
+                    letters_per_s=REPLAY_LETTERS_PER_S,
+                    reached=reached,
+                )
+
+            work = asyncio.create_task(deliver())
+            stopping = asyncio.create_task(self._draining.wait())
             try:
-                async with asyncio.timeout(REPLAY_S_MAX):
-                    await actions.replay(
-                        db,
-                        filters,
-                        replayer,
-                        account,
-                        _nobody,
-                        letters_per_s=REPLAY_LETTERS_PER_S,
-                    )
-            except TimeoutError:
-                account.finished = False
+                await asyncio.wait(
+                    {work, stopping}, timeout=REPLAY_S_MAX, return_when=asyncio.FIRST_COMPLETED
+                )
+            finally:
+                # What is being written is written.
+                await end(work, stopping, again_s=settings.write_timeout_ms / 1000)
+            if not work.cancelled():
+                work.result()
         account.selected = account.done + account.refused_count
         return account
 

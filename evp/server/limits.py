@@ -152,15 +152,20 @@ LIVE_BUSY_RETRY_S = 10
 #: long is given up, seconds.
 LIVE_HEARTBEAT_S = 2.0
 LIVE_STALL_S_MAX = 30.0
-#: Whether a viewer still may is asked again so often, seconds.
+#: The last piece of a stream is taken within this, seconds, or the connection is cut.
+LIVE_END_S_MAX = 0.5
+#: Whether a viewer still may is asked again so often, seconds; and how long one whose token has
+#: ended is told on while the store, which renews sessions, is away.
 LIVE_AGAIN_S = 10.0
+LIVE_OVERDUE_S_MAX = 4 * 3600
 #: How often the types of the last minutes are counted, seconds; of how many minutes; and how many
 #: types have their names.
 LIVE_TYPES_S = 5.0
 LIVE_TYPES_MINUTES = 15
 LIVE_TYPES_MAX = 6
-#: Workers that a snapshot tells of.
+#: Workers and consumer groups that a snapshot tells of.
 LIVE_WORKERS_MAX = 64
+LIVE_GROUPS_MAX = 64
 #: Dead letters that a server counts, newest first, and their largest groups; those of a page, and
 #: as many as it has unasked; how large one may be to be shown, or delivered by a server.
 LETTERS_COUNTED_MAX = 2_000

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from evp.clock import monotonic_s, now_ms
 from evp.errors import LogUnavailable, Refusal
@@ -20,6 +21,7 @@ from evp.frame import SOURCE_OTHER as TYPE_OTHER
 from evp.logs import get
 from evp.server.limits import (
     LIVE_BUSY_RETRY_S,
+    LIVE_GROUPS_MAX,
     LIVE_HEARTBEAT_S,
     LIVE_HISTORY_S,
     LIVE_KEPT_S,
@@ -43,14 +45,15 @@ _log = get("evp.server")
 class Point(Struct, array_like=True, frozen=True):
     """One second of the history: rates in events a second, what waits, times in ms.
 
-    Unknown times are null. On the wire it is an array, in this order.
+    Null is what nobody knows, as what waits for a group that does not exist. On the wire it is an
+    array, in this order.
     """
 
     at_ms: int
     accepted_per_s: float
     stored_per_s: float
-    waiting_events: int
-    oldest_s: float
+    waiting_events: int | None
+    oldest_s: float | None
     p50_ms: int | None
     p99_ms: int | None
 
@@ -69,7 +72,8 @@ class Snapshot(Struct):
     """How everything stands at `at_ms`.
 
     Without a log there are no `stats`, and `log_error` says why. `types` is null until it is known;
-    `workers_more` counts workers beyond those that `stats` tells of.
+    `workers_more` and `groups_more` count those beyond what `stats` tells of. Consumers are only
+    counted, by group: there may be any number.
     """
 
     at_ms: int
@@ -77,20 +81,25 @@ class Snapshot(Struct):
     log_error: str | None = None
     types: TypeCounts | None = None
     workers_more: int = 0
+    groups_more: int = 0
+    consumers: dict[str, int] = {}
 
 
 class Viewer:
-    """One who watches. `next` gives what is new; what was missed meanwhile is gone."""
+    """One who watches. `next` gives what is new; what was missed meanwhile is gone.
+
+    `over` is set once there is nothing more to come.
+    """
 
     def __init__(self, live: Live) -> None:
         self._live = live
         self._seen = 0
         self._woken = asyncio.Event()
-        self._over = False
+        self.over = asyncio.Event()
 
     async def next(self) -> bytes | None:
         """Return a piece of an event stream: the newest snapshot, or a sign of life; None: over."""
-        while not self._over:
+        while not self.over.is_set():
             if self._seen != self._live.number:
                 self._seen = self._live.number
                 return self._live.newest
@@ -108,7 +117,7 @@ class Viewer:
 
     def end(self) -> None:
         """Tell that it is over."""
-        self._over = True
+        self.over.set()
         self._woken.set()
 
 
@@ -208,7 +217,8 @@ class Live:
     async def _look_on(self, collector: Collector) -> None:
         """Look once a second for as long as somebody watches, and for a short while after."""
         try:
-            await collector.look(STORE_WAIT_S)  # Rates need two.
+            await collector.look(STORE_WAIT_S)  # Rates need two, and some time between them.
+            await asyncio.sleep(LIVE_LOOK_S)
         except LogUnavailable as error:
             _log.debug("the log can't be looked at", reason=str(error))
         while self._viewers or monotonic_s() < self._kept_until_s:
@@ -223,10 +233,7 @@ class Live:
         except LogUnavailable as error:
             snapshot.log_error = str(error)
         else:
-            told = snapshot.stats.workers[:LIVE_WORKERS_MAX]
-            snapshot.workers_more = len(snapshot.stats.workers) - len(told)
-            # `took` is what the latency was made of.
-            snapshot.stats.workers = [msgspec.structs.replace(one, took=[]) for one in told]
+            _cut(snapshot, snapshot.stats)
         return snapshot
 
     def _tell(self, snapshot: Snapshot) -> None:
@@ -268,19 +275,32 @@ def type_counts(by_start: Mapping[int, Counter[str]]) -> TypeCounts:
     return TypeCounts(list(by_start), events)
 
 
+def _cut(snapshot: Snapshot, stats: Stats) -> None:
+    """Leave of a look what a viewer needs, so that no snapshot is large; the own group stays."""
+    workers = stats.workers[:LIVE_WORKERS_MAX]
+    snapshot.workers_more = len(stats.workers) - len(workers)
+    # `took` is what the latency was made of.
+    stats.workers = [replace(one, took=[]) for one in workers]
+    own_first = sorted(stats.log.groups, key=lambda one: one.name != stats.group)
+    groups = own_first[:LIVE_GROUPS_MAX]
+    snapshot.groups_more = len(own_first) - len(groups)
+    snapshot.consumers = {one.name: len(one.consumers) for one in groups}
+    # Not the group itself: the collector compares looks.
+    stats.log = replace(stats.log, groups=[replace(one, consumers=[]) for one in groups])
+
+
 async def _set(event: asyncio.Event) -> None:
     await event.wait()
 
 
 def _point(at_ms: int, stats: Stats) -> Point:
-    own = next((group for group in stats.log.groups if group.name == stats.group), None)
-    latency = stats.latency_ms
+    own, latency = stats.own_group, stats.latency_ms
     return Point(
         at_ms=at_ms,
         accepted_per_s=round(stats.rates.accepted_per_s, 1),
         stored_per_s=round(stats.rates.stored_per_s, 1),
-        waiting_events=0 if own is None else own.waiting_events,
-        oldest_s=0.0 if own is None else own.lag_s,
+        waiting_events=None if own is None else own.waiting_events,
+        oldest_s=None if own is None else own.lag_s,
         p50_ms=None if latency is None else latency.p50,
         p99_ms=None if latency is None else latency.p99,
     )

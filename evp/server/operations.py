@@ -251,7 +251,8 @@ OPERATIONS: dict[str, Operation] = {
         (*_OF_A_CALLER, "invalid_query", *_ALWAYS),
         security=_KEY_OR_PERSON,
         description="With `accept: text/event-stream` there is no end: one event `history` comes, "
-        "and an event `snapshot` each second, until the token that it was asked with ends.",
+        "and an event `snapshot` each second, until the token that it was asked with ends; some "
+        "hours longer while the store is away, which alone could renew it.",
     ),
     "GET /dead-letters": Operation(
         "dashboard",
@@ -281,7 +282,7 @@ OPERATIONS: dict[str, Operation] = {
         (*_OF_A_CALLER, *_OF_A_JSON_BODY, *_OF_A_QUESTION, *_ALWAYS),
         security=_KEY_OR_PERSON,
         description="It takes some seconds at most; unless the account is `finished`, the same "
-        "request with the `until` of the answer goes on. Asking again is safe.",
+        "request with the `until` and `after` of the answer goes on. Asking again is safe.",
         body=(Said(_JSON, ReplayAsked, {"reason": "document_validation", "dry_run": True}),),
     ),
     "POST /auth/login": Operation(

@@ -16,17 +16,17 @@ _IPV6_SITE_BITS = 64
 _SENT_FROM_HERE = {"same-origin", "none", None}
 
 
-async def person_of(request: AnyRequest) -> Person | None:
+async def person_of(request: AnyRequest, overdue_s: int = 0) -> Person | None:
     """Return who is behind a request by a token; None if it has none.
 
     That is `Authorization: Bearer …` or, if no API key came along, the cookie of a
-    browser. Raises Refusal `invalid_token`. There are never two Authorization headers:
-    `evp.server.guard` refuses them.
+    browser; `overdue_s` is as `People.person` takes it. Raises Refusal `invalid_token`.
+    There are never two Authorization headers: `evp.server.guard` refuses them.
     """
     token = _bearer(request)
     if token is None and "x-api-key" not in request.headers:
         token = cookie_of(request, ACCESS_COOKIE)
-    return None if token is None else await parts_of(request).people.person(token)
+    return None if token is None else await parts_of(request).people.person(token, overdue_s)
 
 
 def cookie_of(request: AnyRequest, name: str) -> str | None:

@@ -13,7 +13,7 @@ from http import HTTPStatus
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from evp.errors import Refusal
+from evp.errors import Refusal, StoreUnavailable
 from evp.logs import get
 from evp.server.answer import Answer
 
@@ -72,6 +72,12 @@ def problem(refusal: Refusal) -> Answer:
     if refusal.code == "unsupported_encoding":
         headers.append((b"accept-encoding", b"gzip, zstd"))
     return Answer(refusal.status, _encode(body), tuple(headers), refusal)
+
+
+def store_away(error: StoreUnavailable) -> Refusal:
+    """Return the refusal of what needs the store; only evp's own log tells where that is."""
+    _log.warning("a request needs the store", reason=str(error))
+    return Refusal("store_unavailable", "the store can't be reached now")
 
 
 def fault(error: BaseException | None) -> Answer:

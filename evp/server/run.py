@@ -83,7 +83,7 @@ async def serve(
     gauges = LogGauges(settings.redis_url, LogKeys(settings.stream))
     exporter = Exporter("serve-1", partial(_counted, acceptor), gauges.look, place)
     live = Live(settings, reading, draining)
-    letters = Letters(settings, reading)
+    letters = Letters(settings, reading, draining)
     parts = Parts(
         settings, acceptor, keys, bodies, check, people, reading, exporter, live, letters, draining
     )

@@ -47,6 +47,13 @@ class Standing:
             return True
         return known.version == version and not known.disabled
 
+    async def can_be_asked(self, name: str) -> bool:
+        """Return whether the store is there to say how a user stands."""
+        async with self._asking:
+            if not self._store_is_away:
+                await self._ask(name)
+        return not self._store_is_away
+
     @property
     def _store_is_away(self) -> bool:
         """Whether the store did not answer a short while ago."""

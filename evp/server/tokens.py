@@ -67,8 +67,11 @@ class AccessTokens:
         }
         return jwt.encode(claims, self._secret, algorithm=_ALGORITHM, headers=_HEADER)
 
-    def read(self, token: str) -> Claims:
-        """Return what a token says. Raises Refusal `invalid_token`, whatever is wrong with it."""
+    def read(self, token: str, overdue_s: int = 0) -> Claims:
+        """Return what a token says, also if it ended `overdue_s` ago at most.
+
+        Raises Refusal `invalid_token`, whatever is wrong with it.
+        """
         if len(token) > TOKEN_BYTES_MAX:
             raise invalid_token()
         try:
@@ -78,7 +81,7 @@ class AccessTokens:
                 algorithms=[_ALGORITHM],
                 issuer=_ISSUER,
                 audience=_AUDIENCE,
-                leeway=ACCESS_TOKEN_SKEW_S_MAX,
+                leeway=ACCESS_TOKEN_SKEW_S_MAX + overdue_s,
                 options={"require": _REQUIRED, "strict_aud": True},
             )
             claims = msgspec.convert(whole["payload"], Claims)

@@ -8,7 +8,7 @@ stored afterwards, says nothing.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
 
@@ -50,7 +50,8 @@ _LISTING = ("dead", "open", "missing")
 class Filters(Struct, frozen=True, kw_only=True):
     """Which letters; by default all. `since` and `until` bound when they were last refused.
 
-    `error` is a `fingerprint`: those that died alike.
+    `error` is a `fingerprint`: those that died alike. `after` is an id: of those refused in the
+    last millisecond before `until` only what a walk gives after it.
     """
 
     reason: str | None = None
@@ -59,6 +60,7 @@ class Filters(Struct, frozen=True, kw_only=True):
     source: str | None = None
     since: datetime | None = None
     until: datetime | None = None
+    after: str | None = None
     frame_id: str | None = None
     ids: tuple[str, ...] = ()
 
@@ -88,6 +90,17 @@ class Letter(Struct):
     purged_at: datetime | None = None
 
 
+class Reached(Struct):
+    """How far a walk by time got: with these in the filters another one goes on there."""
+
+    until: datetime
+    after: str | None = None
+
+    def note(self, last_at: datetime, letter_id: str) -> None:
+        """Take note that this letter, and all before it, are done with."""
+        self.until, self.after = last_at + timedelta(milliseconds=1), letter_id
+
+
 class Body(Struct):
     """What was kept of a letter's event, a document, or of its entry, `plain.payload_of` it."""
 
@@ -100,13 +113,21 @@ class Body(Struct):
 
 
 async def walk(
-    db: Database, filters: Filters, states: Collection[str]
+    db: Database, filters: Filters, states: Collection[str], reached: Reached | None = None
 ) -> AsyncIterator[list[Letter]]:
-    """Give the letters that are wanted and in one of `states`. Raises StoreUnavailable."""
+    """Give the letters that are wanted and in one of `states`. Raises StoreUnavailable.
+
+    `reached` is told of all that were passed, also where few of many are wanted.
+    """
     with told():
         async for rows in _rows(db, filters):
-            letters = await _letters(db, [row for row in rows if _died_so(row, filters.error)])
+            wanted = [
+                row for row in rows if _died_so(row, filters.error) and not _was_given(row, filters)
+            ]
+            letters = await _letters(db, wanted)
             yield [one for one in letters if one.state in states]
+            if reached is not None and rows:
+                reached.note(rows[-1]["last_at"], rows[-1]["_id"])
 
 
 async def look_again(db: Database, letters: Sequence[Letter]) -> dict[str, str]:
@@ -267,6 +288,12 @@ async def _by_pieces(
 
 def _died_so(row: Document, error: str | None) -> bool:
     return error is None or fingerprint(row["reason"], row["error"], row["detail"]) == error
+
+
+def _was_given(row: Document, filters: Filters) -> bool:
+    if filters.until is None or filters.after is None:
+        return False
+    return to_ms(row["last_at"]) == to_ms(filters.until) - 1 and row["_id"] <= filters.after
 
 
 def _age(row: Document) -> tuple[float, str]:

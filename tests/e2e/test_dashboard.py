@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, ConsoleMessage, Page, expect
+from playwright.sync_api import Browser, ConsoleMessage, Page, Route, expect
 
 from tests.e2e.conftest import on_store
 from tests.support.browser import chromium
@@ -94,6 +94,11 @@ def page(browser: Browser, up: Up, session: Any) -> Iterator[Page]:
         yield page
 
 
+def away(route: Route) -> None:
+    """Answer as evp does without a store."""
+    route.fulfill(status=503, json={"code": "store_unavailable", "detail": "planted"})
+
+
 def send(up: Up, *events: dict[str, Any]) -> None:
     """Send events."""
     headers = {"content-type": "application/json", "x-api-key": up.api_key}
@@ -122,10 +127,13 @@ def test_log_in_by_keyboard_and_out(browser: Browser, up: Up) -> None:
         expect(page.get_by_role("alert").first).to_have_text("User name or password is wrong.")
         expect(page.get_by_label("Password")).to_be_focused()
         log_in(page, up)
-        # As it is after a quarter of an hour: the session is renewed.
+        # As it is after a quarter of an hour: the session is renewed, once the store is there.
         page.context.clear_cookies(name="evp_access")
+        page.route("**/auth/refresh", away, times=1)
         page.reload()
+        expect(page.locator("#state")).to_have_attribute("data-state", "unrenewed")
         expect(page.locator("#state")).to_have_text(re.compile("^Live"))
+        expect(page.locator("#workers tr")).to_have_count(1)
         page.keyboard.press("Tab")
         expect(page.get_by_text("Skip to content")).to_be_focused()
         page.keyboard.press("Tab")
@@ -135,8 +143,21 @@ def test_log_in_by_keyboard_and_out(browser: Browser, up: Up) -> None:
         expect(page.get_by_role("button", name="Log out")).to_be_focused()
         page.keyboard.press("Enter")
         expect(page.get_by_label("User name")).to_be_focused()
+        # What the next person may not read is not there either.
+        assert page.locator("#board tr td, #board dd").count() == 0
         page.reload()
         expect(page.get_by_label("User name")).to_be_focused()
+
+
+def test_log_out_that_fails_is_told(browser: Browser, up: Up) -> None:
+    """Nobody is told to be logged out who is not."""
+    with watching(browser) as page:
+        log_in(page, up)
+        page.route("**/auth/logout", lambda route: route.fulfill(status=503), times=1)
+        page.get_by_role("button", name="Log out").click()
+        expect(page.locator("#login-why")).to_contain_text("The session goes on")
+        page.reload()
+        expect(page.locator("#state")).to_have_text(re.compile("^Live"))
 
 
 def test_events_are_seen_within_two_seconds(page: Page, up: Up) -> None:

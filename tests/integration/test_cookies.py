@@ -9,8 +9,10 @@ import msgspec
 import pytest
 from litestar._parsers import parse_cookie_string
 
+from evp.errors import StoreUnavailable
 from evp.server.person import ACCESS_COOKIE, REFRESH_COOKIE
 from evp.settings import Settings
+from evp.storage import sessions
 from evp.stream.client import Link
 from tests.support.people import PASSWORD, People, cookies_of, encode, granted, value_of
 from tests.support.server import InProcess, serving
@@ -133,3 +135,29 @@ async def test_logout_by_cookie(server: InProcess, crowd: People, cookies: dict[
     for name, path in ((ACCESS_COOKIE, "/"), (REFRESH_COOKIE, "/auth")):
         assert {f"Path={path}", "Max-Age=0"} <= set(gone[name].split("; "))
     assert (await crowd.post("refresh", cookie=sent(cookies))).code == "invalid_token"
+
+
+@pytest.mark.parametrize("names", [[ACCESS_COOKIE], [REFRESH_COOKIE, ACCESS_COOKIE]])
+async def test_logout_that_fails_leaves_nobody_logged_in(
+    server: InProcess,
+    crowd: People,
+    cookies: dict[str, str],
+    names: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever keeps a session from being ended, its browser forgets what it has of it."""
+
+    async def away(*_given: Any) -> None:
+        raise StoreUnavailable("planted")
+
+    monkeypatch.setattr(sessions, "end", away)
+    cookie = sent({name: cookies[name] for name in names})
+    reply = await crowd.post("logout", cookie=cookie)
+    assert reply.code == ("invalid_token" if len(names) == 1 else "store_unavailable")
+    gone = await cookies_of(server, "/auth/logout", b"", cookie=cookie)
+    assert gone.keys() == set(names)
+    assert all("Max-Age=0" in line.split("; ") for line in gone.values())
+    # Another site logs nobody out.
+    assert not await cookies_of(
+        server, "/auth/logout", b"", cookie=cookie, **{"sec-fetch-site": "cross-site"}
+    )

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
 import pytest
 
+from evp.clock import from_ms, now_ms
 from evp.http import Reply
 from evp.server import letters as module
 from evp.server.limits import LETTER_HERE_BYTES_MAX
 from evp.settings import Settings
+from evp.storage import dlq as storage
 from evp.storage import schema
-from evp.storage.client import Database
+from evp.storage.client import Database, Document
 from evp.storage.dead_letters import Origin
 from evp.storage.writer import Writer
 from evp.stream.client import Link
@@ -23,6 +27,7 @@ from tests.support.people import People
 from tests.support.server import JSON, InProcess, request, serving
 from tests.support.stores import MAY_LEAVE_SOCKETS, WRITE_MS
 from tests.support.tokens import SECRET
+from tests.support.wait import until
 from tests.support.workers import changed
 
 pytestmark = MAY_LEAVE_SOCKETS
@@ -186,3 +191,72 @@ async def test_replay_is_bounded_in_time(
     monkeypatch.setattr(module, "REPLAY_LETTERS_PER_S", 200.0)
     account = (await replayed(server, dry_run=False))["account"]
     assert (account["done"], account["finished"]) == (2, True)
+
+
+async def test_replay_goes_on_below_what_stays(
+    server: InProcess, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What stays is tried once, however many requests it takes: older letters have their turn."""
+    await take_all(db)
+    first, second, last = (await told(server, "/dead-letters"))["letters"]
+    stay = {"_id": {"$in": [first["id"], second["id"]]}}
+    await db[schema.DEAD_LETTERS].update_many(stay, {"$set": {"reason": "poison"}})
+    monkeypatch.setattr(module, "REPLAY_LETTERS_PER_S", 0.1)
+    monkeypatch.setattr(module, "REPLAY_S_MAX", 0.7)
+    place: dict[str, Any] = {}
+    for refused, done in (({"poison": 1}, 0), ({"poison": 1}, 0), ({}, 1)):
+        found = await replayed(server, dry_run=False, **place)
+        assert (found["account"]["refused"], found["account"]["done"]) == (refused, done)
+        place = {name: found[name] for name in ("until", "after")}
+    assert place["after"] == last["id"]
+    found = await replayed(server, dry_run=False, **place)
+    assert (found["account"]["selected"], found["account"]["finished"]) == (0, True)
+
+
+async def test_replay_gets_past_what_is_not_wanted(
+    server: InProcess, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request that finds no letter in its time tells how far it got."""
+    pages = storage._rows
+
+    async def slowly(*given: Any) -> AsyncIterator[list[Document]]:
+        async for page in pages(*given):
+            await asyncio.sleep(0.3)
+            yield page
+
+    rows = await db[schema.DEAD_LETTERS].find().to_list()
+    for row, age_ms in zip(rows, (2_000, 60_000, 3_600_000), strict=True):
+        at = {"$set": {"last_at": from_ms(now_ms() - age_ms)}}
+        await db[schema.DEAD_LETTERS].update_one({"_id": row["_id"]}, at)
+    monkeypatch.setattr(storage, "_rows", slowly)
+    monkeypatch.setattr(module, "REPLAY_S_MAX", 0.8)
+    place: dict[str, Any] = {}
+    got_to = []
+    for _ in range(10):
+        found = await replayed(server, dry_run=False, error="none", **place)
+        place = {name: found[name] for name in ("until", "after")}
+        got_to.append(place["after"])
+        if found["account"]["finished"]:
+            break
+    assert len(got_to) > 1
+    assert got_to[-1] == rows[-1]["_id"]
+
+
+async def test_replay_ends_with_the_server(
+    server: InProcess, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that is about to stop delivers what it has begun, says how far it got, and ends."""
+    await take_all(db)
+    monkeypatch.setattr(module, "REPLAY_LETTERS_PER_S", 0.1)
+    asking = asyncio.create_task(replayed(server, dry_run=False))
+
+    async def one_is_stored() -> bool:
+        return await db[schema.EVENTS].count_documents({}) == 1
+
+    await until(one_is_stored, what="one is delivered")
+    started_at_s = time.monotonic()
+    server.stop()
+    account = (await asking)["account"]
+    assert (account["done"], account["finished"]) == (1, False)
+    await server.task
+    assert time.monotonic() - started_at_s < 2

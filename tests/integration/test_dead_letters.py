@@ -599,8 +599,7 @@ async def test_rate_is_kept(db: Database, writer: Writer, replayer: Replayer) ->
     await take_all(db)
     account = await actions.select(db, Filters(), actions.TO_REPLAY, dry_run=False)
     started_at_s = monotonic_s()
-    rates = {"letters_per_s": 20.0}
-    await actions.replay(db, Filters(), replayer, account, lambda _: None, **rates)
+    await actions.replay(db, Filters(), replayer, account, lambda _: None, letters_per_s=20.0)
     assert account.done == 6
     assert monotonic_s() - started_at_s >= 6 / 20.0
 

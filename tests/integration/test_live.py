@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -15,7 +16,7 @@ from structlog.testing import capture_logs
 
 from evp.errors import Refusal
 from evp.server import live as module
-from evp.server import tokens
+from evp.server import standing, tokens
 from evp.server.limits import ACCESS_TOKEN_SKEW_S_MAX
 from evp.server.live import HEARTBEAT, Live, Viewer, type_counts
 from evp.server.reading import Reading
@@ -25,8 +26,10 @@ from evp.stats import Collector, Stats
 from evp.stream.client import Link
 from tests.support.people import People
 from tests.support.server import JSON, KEY, InProcess, Wire, request, serving
-from tests.support.stores import MAY_LEAVE_SOCKETS
+from tests.support.servers import Server
+from tests.support.stores import MAY_LEAVE_SOCKETS, hanging
 from tests.support.tokens import SECRET
+from tests.support.wait import until
 from tests.support.workers import changed
 
 pytestmark = MAY_LEAVE_SOCKETS
@@ -129,6 +132,57 @@ async def test_nobody_watches_nobody_looks(
     assert all(len(point) == 7 for point in points)
 
 
+async def test_first_rate_is_over_a_whole_look(
+    settings: Settings, link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the looks that the first rate is made of lies as much time as between all others."""
+    monkeypatch.setattr(module, "LIVE_LOOK_S", 0.3)
+    at_s, look = [], Collector.look
+
+    async def noting(collector: Collector, store_wait_s: float) -> Stats:
+        at_s.append(time.monotonic())
+        return await look(collector, store_wait_s)
+
+    monkeypatch.setattr(Collector, "look", noting)
+    async with watched(settings) as (live, _):
+        with live.viewer() as viewer:
+            await snapshot(viewer)
+    assert at_s[1] - at_s[0] >= 0.3
+
+
+async def test_without_a_group_nobody_knows_what_waits(
+    settings: Settings, link: Link, looks: Counter[str]
+) -> None:
+    """Where no worker ever ran all of it waits: that is no zero in the history."""
+    async with serving(settings) as server:
+        assert (await server.ask(request(EVENT, headers=JSON))).status == 202
+    async with watched(settings) as (live, _):
+        with live.viewer() as viewer:
+            assert told(await snapshot(viewer))["stats"]["log"]["groups"] == []
+        points = msgspec.json.decode(live.history().split(b"\n")[1].removeprefix(b"data: "))
+    assert points[-1][3:5] == [None, None]
+
+
+async def test_snapshot_is_bounded(
+    settings: Settings, link: Link, looks: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of any number of consumers and groups a snapshot has a number, and the own group."""
+    monkeypatch.setattr(module, "LIVE_GROUPS_MAX", 2)
+    for group in ("a", "b", "c", settings.consumer_group):
+        await link.call("XGROUP", "CREATE", settings.stream, group, "0", "MKSTREAM")
+    for number in range(50):
+        at = (settings.stream, settings.consumer_group, f"ghost{number}")
+        await link.call("XGROUP", "CREATECONSUMER", *at)
+    async with watched(settings) as (live, _):
+        with live.viewer() as viewer:
+            piece = await snapshot(viewer)
+    found = told(piece)
+    assert found["groups_more"] == 2
+    assert found["consumers"] == {settings.consumer_group: 50, "a": 0}
+    assert [one["name"] for one in found["stats"]["log"]["groups"]] == list(found["consumers"])
+    assert b"ghost" not in piece
+
+
 async def test_log_away(settings: Settings, looks: Counter[str]) -> None:
     """Without a log the snapshots say so, and go on."""
     away = changed(settings, redis_url="redis://127.0.0.1:1")
@@ -217,6 +271,32 @@ async def test_who_takes_nothing_is_given_up(
             await route._send_pieces(request, viewer, live.history(), hang)
 
 
+@pytest.mark.parametrize("ends", ["after a while", "with the server"])
+async def test_connection_that_takes_nothing_is_cut(
+    settings: Settings,
+    link: Link,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    ends: str,
+) -> None:
+    """A full socket is closed after a while, or at once when the server stops: no file is held."""
+    large = b": %b\n\n" % (b"x" * 16_000_000)
+    monkeypatch.setattr(Live, "history", lambda _live: large)
+    monkeypatch.setattr(route, "LIVE_STALL_S_MAX", 0.2 if ends == "after a while" else 30)
+    async with serving(settings) as server, server.wire() as silent:
+        with capture_logs() as logged:
+            await open_stream(server, silent)
+            if ends == "with the server":
+                server.stop()
+                async with asyncio.timeout(2):
+                    await server.task
+            told_so = "a viewer is given up that takes nothing"
+            await until(lambda: told_so in [line["event"] for line in logged], what="it is said")
+        async with asyncio.timeout(5):
+            assert len(await silent._reader.read()) < len(large)
+    assert [one for one in caplog.records if one.levelno > logging.INFO] == []
+
+
 async def test_head_of_a_stream_ends(server: InProcess) -> None:
     """HEAD is answered at once, although GET would go on."""
     async with server.wire() as wire:
@@ -255,6 +335,34 @@ async def test_stream_ends_with_its_token(
             async with asyncio.timeout(8):
                 rest = await wire._reader.readuntil(b"\r\n0\r\n\r\n")
         assert b"event: snapshot" in rest
+        await crowd.close()
+
+
+async def test_stream_goes_on_while_the_store_is_away(
+    settings: Settings, link: Link, failing: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A token that can't be renewed now ends no stream; once the store is back it does."""
+    monkeypatch.setattr(route, "LIVE_AGAIN_S", 0.1)
+    monkeypatch.setattr(standing, "STANDING_AGAIN_S", 0.2)
+    monkeypatch.setattr(standing, "STORE_PING_S_MAX", 0.2)
+    monkeypatch.setattr(tokens, "ACCESS_TOKEN_S", 1 - ACCESS_TOKEN_SKEW_S_MAX)
+    there = changed(settings, jwt_secret=SECRET, mongo_url=failing.url)
+    async with serving(there) as server:
+        crowd = People(server, "")
+        await crowd.add("anna")
+        token = crowd.tokens.make("anna", 1, ["read"])
+        sent = {"authorization": f"Bearer {token}", "accept": "text/event-stream"}
+        async with server.wire() as wire:
+            with hanging(failing):
+                await wire.send(request(b"", method="GET", path="/live", headers=sent))
+                assert (await wire.head()).startswith(b"HTTP/1.1 200")
+                over_at_s = time.monotonic() + 2
+                while time.monotonic() < over_at_s:
+                    async with asyncio.timeout(3):
+                        assert b"\r\n0\r\n" not in await wire._reader.readuntil(b"\n\n")
+                assert (await crowd.me(token)).code == "invalid_token"
+            async with asyncio.timeout(8):
+                await wire._reader.readuntil(b"\r\n0\r\n\r\n")
         await crowd.close()
 
 

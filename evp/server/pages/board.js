@@ -49,7 +49,7 @@ export class Board {
       fillFacts($("tiles"), tiles(stats, own, snapshot.at_ms));
       showBalance(stats, snapshot.at_ms);
       showEngines(stats);
-      showGroups(stats);
+      showGroups(stats, snapshot);
       showWorkers(stats, snapshot.workers_more);
       show($("empty"), stats.log.events_accepted === 0 && !(stats.totals?.stored > 0));
     }
@@ -84,8 +84,8 @@ function pointOf({ at_ms: at, stats }, own) {
     at,
     accepted: stats.rates.accepted_per_s,
     stored: stats.store_error ? null : stats.rates.stored_per_s,
-    waiting: own ? own.pending_events + own.lag_events : 0,
-    oldest: own ? own.lag_s : 0,
+    waiting: own ? own.pending_events + own.lag_events : null,
+    oldest: own ? own.lag_s : null,
     p50: stats.latency_ms?.p50 ?? null,
     p99: stats.latency_ms?.p99 ?? null,
   };
@@ -95,17 +95,20 @@ function tiles(stats, own, now) {
   const { rates, totals, latency_ms: latency, log } = stats;
   const away = Boolean(stats.store_error);
   const dead = totals?.dead ?? null;
-  const waiting = own ? own.pending_events + own.lag_events : 0;
+  const waiting = own ? own.pending_events + own.lag_events : null;
   return [
     ["Accepted", `${rate(rates.accepted_per_s)}/s`, `${count(log.events_accepted)} in all`],
     ["Stored", away ? "–" : `${rate(rates.stored_per_s)}/s`, `${count(totals?.stored)} in all${ageOf(stats.balance, now)}`],
-    ["Waiting", count(waiting), waiting ? drain(own) : "nothing waits"],
+    own ? ["Waiting", count(waiting), waiting ? drain(own) : "nothing waits"] : noGroup(stats),
     ["Oldest waiting", waiting ? seconds(own.lag_s) : "–", waiting ? "since accepted" : ""],
     ["Until stored", latency ? millis(latency.p50) : "–", latency ? `p99 ${millis(latency.p99)}` : "nothing was stored lately"],
     ["Duplicates", count(totals?.duplicate), away ? "" : `${rate(rates.duplicate_per_s)}/s`],
     ["Dead letters", count(dead), away ? "" : `${rate(rates.dead_per_s)}/s`, dead ? "warn" : ""],
   ];
 }
+
+/** All that the log has waits for a group that is not there; how much that is the balance knows. */
+const noGroup = ({ balance }) => ["Waiting", count(balance?.in_log), "no group yet: start evp work", balance?.in_log ? "warn" : ""];
 
 /** A queue that is short does not get shorter where as much comes as goes. */
 const keepsUp = (group) => group.drain_s !== 0 && group.lag_s < KEEPS_UP_S;
@@ -176,17 +179,19 @@ function showEngines({ log, log_state: state, store_state: store, store_error: e
   ]);
 }
 
-function showGroups({ log, group: own }) {
+function showGroups({ log, group: own }, { consumers, groups_more: more }) {
   const rows = log.groups.map((group) => [
     printable(group.name) + (group.name === own ? " (writes)" : ""),
     count(group.pending_events),
     count(group.lag_events),
     seconds(group.lag_s),
     drainCell(group),
-    count(group.consumers.length),
+    count(consumers[group.name]),
   ]);
   fillTable($("groups"), rows);
   show($("groups-none"), rows.length === 0);
+  show($("groups-more"), more > 0);
+  say($("groups-more"), `and ${count(more)} more`);
 }
 
 function showWorkers({ workers, store_error: error }, more) {

@@ -14,6 +14,7 @@ export class History {
   constructor() {
     this.range = "1 h";
     this.timer = 0;
+    this.turn = 0; // Of the newest question; an answer to an older one is of no interest.
     this.chart = new Chart($("chart-past"), { title: "Stored events", format: compact, label: momentOf, moment: whole });
     for (const name of Object.keys(RANGES)) {
       const input = make("input", { type: "radio", name: "range", value: name, id: `range-${name}` });
@@ -28,29 +29,28 @@ export class History {
 
   stop() {
     clearTimeout(this.timer);
-    this.timer = 0;
+    this.turn += 1;
   }
 
   /** Ask, draw, and ask again after a while. */
   async refresh() {
     this.stop();
-    const range = this.range;
+    const { range, turn } = this;
     try {
       const query = new URLSearchParams({ from: RANGES[range], group_by: "type" });
       const found = await askJson(`/analytics/metrics?${query}`);
-      if (range !== this.range) return; // Another one was chosen meanwhile.
+      if (turn !== this.turn) return;
       this.#draw(found);
       say($("past-error"), "");
     } catch (error) {
-      if (range !== this.range) return;
+      if (turn !== this.turn) return;
       say($("past-error"), error.message);
     }
-    this.stop();
-    this.timer = setTimeout(() => (document.hidden ? this.#later() : this.refresh()), AGAIN_MS[range]);
+    this.timer = setTimeout(() => (document.hidden ? this.#later(turn) : this.refresh()), AGAIN_MS[range]);
   }
 
-  #later() {
-    document.addEventListener("visibilitychange", () => this.refresh(), { once: true });
+  #later(turn) {
+    document.addEventListener("visibilitychange", () => turn === this.turn && this.refresh(), { once: true });
   }
 
   #draw(found) {

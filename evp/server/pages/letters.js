@@ -11,6 +11,7 @@ const BODY_CHARS_MAX = 100_000;
 
 export class Letters {
   constructor() {
+    this.open = false; // Whether somebody is logged in who may see letters.
     this.mayReplay = false;
     this.chosen = null; // The group whose letters are shown.
     this.dead = null;
@@ -25,6 +26,18 @@ export class Letters {
     $("replay-go").addEventListener("click", () => this.#deliver());
   }
 
+  begin() {
+    this.open = true;
+    this.refresh();
+  }
+
+  /** Forget all letters: nothing is asked for, and no answer is drawn any more. */
+  end() {
+    this.open = false;
+    this.chosen = this.dead = null;
+    this.drawn = {};
+  }
+
   /** Look anew where the number of dead letters is another one, every few seconds at most. */
   notice(dead) {
     if (dead === null || dead === this.dead) return;
@@ -34,10 +47,13 @@ export class Letters {
   }
 
   async refresh() {
+    if (!this.open) return;
     const startedAt = performance.now();
     this.lookAgainAt = Infinity;
     try {
-      this.#drawGroups(await askJson("/dead-letters/top"));
+      const groups = await askJson("/dead-letters/top");
+      if (!this.open) return;
+      this.#drawGroups(groups);
       await this.#refreshList();
       say($("dead-error"), "");
     } catch (error) {
@@ -54,7 +70,7 @@ export class Letters {
     if (chosen === null) return;
     const query = new URLSearchParams({ error: chosen.key, limit: LETTERS_SHOWN });
     const found = await askJson(`/dead-letters?${query}`);
-    if (chosen === this.chosen) this.#drawList(found);
+    if (chosen === this.chosen && this.open) this.#drawList(found);
   }
 
   #drawGroups(all) {
@@ -128,6 +144,7 @@ export class Letters {
   async #look(id) {
     try {
       const shown = await askJson(`/dead-letters/${encodeURIComponent(id)}`);
+      if (!this.open) return;
       this.#drawLetter(shown);
       $("letter").showModal();
     } catch (error) {
@@ -172,6 +189,7 @@ export class Letters {
     $("replay").showModal();
     try {
       const { until, more, account } = await postJson("/dead-letters/replay", { ...filters, dry_run: true });
+      if (!this.open) return;
       this.asked = { ...filters, until };
       const number = `${more ? "more than " : ""}${count(account.selected)}`;
       say(
@@ -196,11 +214,15 @@ export class Letters {
     show($("replay-go"), false);
     say($("replay-outcome"), "Delivering");
     try {
+      let next = { after: null, ...asked };
       for (let finished = false; !finished && this.asked === asked; ) {
-        const { account } = await postJson("/dead-letters/replay", { ...asked, dry_run: false });
+        const { account, until, after } = await postJson("/dead-letters/replay", { ...next, dry_run: false });
         add(sum, account);
         finished = account.finished;
         this.#tellOutcome(sum, finished);
+        const moved = account.done > 0 || until !== next.until || after !== next.after;
+        if (!finished && !moved) throw new Error("The store is too slow now: a request ended before the first letter.");
+        next = { ...next, until, after };
       }
     } catch (error) {
       say($("replay-error"), `${error.message} What was delivered so far stays delivered; ask again for the rest.`);

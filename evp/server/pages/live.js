@@ -13,7 +13,7 @@ const LINE_CHARS_MAX = 4_000_000;
  * Watch until `stop` is called.
  *
  * `on.history(points)` and `on.snapshot(snapshot)` get what comes; `on.state(name, detail)` is told
- * "connecting", "away" (with the moment, ms, of the last answer), "busy" and "out".
+ * "connecting", "out", and what `stateOf` returns; "away" with the moment, ms, of the last answer.
  */
 export function watch(on) {
   let current = new AbortController();
@@ -39,7 +39,7 @@ export function watch(on) {
           return on.state("out", error);
         }
         failures += 1;
-        on.state(error.code === "server_busy" ? "busy" : "away", heardAt, error);
+        on.state(stateOf(error), heardAt, error);
       }
       if (failures > 0) await pause(Math.min(FIRST_PAUSE_MS * 2 ** (failures - 1), PAUSE_MS_MAX));
     }
@@ -108,6 +108,9 @@ export function watch(on) {
     wake();
   };
 }
+
+/** Name the state after a failure. Watching needs no store, but renewing the session does. */
+export const stateOf = (error) => ({ server_busy: "busy", store_unavailable: "unrenewed" })[error.code] ?? "away";
 
 /** Return a function that takes pieces of an event stream and calls `deliver(event, data)`. */
 export function parser(deliver) {

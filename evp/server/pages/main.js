@@ -5,7 +5,7 @@ import { $, mark, say, show } from "./dom.js";
 import { count } from "./format.js";
 import { History } from "./history.js";
 import { Letters } from "./letters.js";
-import { watch } from "./live.js";
+import { stateOf, watch } from "./live.js";
 import { logIn, logOut, whoAmI } from "./session.js";
 
 const TRY_AGAIN_MS = 2000;
@@ -16,6 +16,7 @@ const STATES = {
   "store-away": "Store away",
   away: "No answer, trying again",
   busy: "Too many watch, trying again",
+  unrenewed: "Store away: the session can't be renewed, trying again",
   out: "Logged out",
 };
 
@@ -30,7 +31,7 @@ function setState(name, since) {
   say($("state-text"), STATES[name]);
   heardAt = name === "away" ? since : 0; // 0 where an answer has come.
   if (!heardAt) say($("state-since"), "");
-  mark($("board"), "stale", name === "away" || name === "busy" ? "yes" : "no");
+  mark($("board"), "stale", ["away", "busy", "unrenewed"].includes(name) ? "yes" : "no");
 }
 
 // Apart from the state itself, which is read out: a number that grows is not.
@@ -44,7 +45,7 @@ function begin(me) {
   show($("who"), true);
   say($("who-name"), me.name);
   letters.mayReplay = me.scopes.includes("admin");
-  letters.dead = null;
+  letters.begin();
   stop = watch({
     history: (points) => board.remember(points),
     snapshot(snapshot) {
@@ -57,7 +58,6 @@ function begin(me) {
       else setState(name, detail);
     },
   });
-  letters.refresh();
   past.refresh();
 }
 
@@ -65,8 +65,11 @@ function end(why = "") {
   if (stop) stop();
   stop = null;
   past.stop();
+  letters.end();
   for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();
   board.points = [];
+  // The next person may read none of it.
+  for (const kept of document.querySelectorAll("#board :is(tbody, dl), dialog :is(dl, ul, pre)")) kept.replaceChildren();
   setState("out");
   show($("board"), false);
   show($("who"), false);
@@ -104,7 +107,9 @@ $("logout").addEventListener("click", async () => {
   try {
     await logOut();
   } catch (error) {
-    return end(`${error.message} The session goes on; log in and out again once it does.`);
+    // evp has the browser forget its session in any case; nobody else can.
+    const forgotten = `This browser is logged out. The session itself could not be ended (${error.message}); unused, it ends in a week.`;
+    return end(error.code && error.status ? forgotten : `${error.message} The session goes on; log in and out again later.`);
   }
   end();
 });
@@ -114,7 +119,7 @@ async function start() {
     begin(await whoAmI());
   } catch (error) {
     if (error.status === 401 || error.status === 403) return end();
-    setState("away", heardAt || performance.now());
+    setState(stateOf(error), heardAt || performance.now());
     setTimeout(start, TRY_AGAIN_MS);
   }
 }

@@ -35,8 +35,10 @@ export async function logIn(username, password) {
 
 export const whoAmI = () => askJson("/auth/me");
 
+/** Log out; raises Failed if the session may go on. Where evp answers, its cookies are gone. */
 export async function logOut() {
-  await send("/auth/logout", { method: "POST" });
+  const answer = await send("/auth/logout", { method: "POST" });
+  if (!answer.ok && answer.status !== 401) throw await failure(answer);
 }
 
 /**

@@ -9,14 +9,16 @@ from litestar.datastructures import Cookie
 from litestar.status_codes import HTTP_200_OK, HTTP_204_NO_CONTENT
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from evp.errors import Refusal, StoreUnavailable
 from evp.limits import PASSWORD_BYTES_MAX, USER_NAME_CHARS_MAX
 from evp.scopes import READ
 from evp.server.access import require
 from evp.server.body import content_type_of, decode_json, read_body
 from evp.server.limits import AUTH_BODY_BYTES_MAX
-from evp.server.parts import AnyRequest, parts_of
+from evp.server.parts import AnyRequest, parts_of, response
 from evp.server.people import Issued
 from evp.server.person import ACCESS_COOKIE, REFRESH_COOKIE, address_of, cookie_of
+from evp.server.problem import problem, store_away
 from evp.server.request import Hold
 from evp.server.tokens import invalid_token
 from evp.settings import PRODUCTION
@@ -76,7 +78,21 @@ async def refresh(request: AnyRequest) -> Response[Tokens]:
     return _answer(request, issued, cookies=from_cookie)
 
 
-@post(f"{_PATH}/logout", status_code=HTTP_204_NO_CONTENT)
+def _not_ended(request: AnyRequest, error: Refusal | StoreUnavailable) -> Response[bytes]:
+    """Tell why a session was not ended; whoever uses the browser next is not logged in."""
+    told = response(problem(error if isinstance(error, Refusal) else store_away(error)))
+    for name in _COOKIE_PATHS:
+        # What another site had sent is not there.
+        if cookie_of(request, name) is not None:
+            told.set_cookie(_cookie(request, name, "", 0))
+    return told
+
+
+@post(
+    f"{_PATH}/logout",
+    status_code=HTTP_204_NO_CONTENT,
+    exception_handlers={Refusal: _not_ended, StoreUnavailable: _not_ended},
+)
 async def logout(request: AnyRequest) -> Response[None]:
     """End a session: no refresh token of it is good any more."""
     token, from_cookie = await _refresh_token(request)

@@ -6,13 +6,14 @@ import asyncio
 from functools import partial
 
 from litestar import Response, get
-from litestar.types import ASGIApp, Receive, Scope, Send
+from litestar.types import ASGIApp, HTTPResponseBodyEvent, Receive, Scope, Send
 
 from evp.clock import monotonic_s
 from evp.errors import Refusal
 from evp.logs import get as log_of
-from evp.server.access import require_read
-from evp.server.limits import LIVE_AGAIN_S, LIVE_STALL_S_MAX
+from evp.scopes import READ
+from evp.server.access import require, require_read
+from evp.server.limits import LIVE_AGAIN_S, LIVE_END_S_MAX, LIVE_OVERDUE_S_MAX, LIVE_STALL_S_MAX
 from evp.server.live import Viewer
 from evp.server.parts import AnyRequest, parts_of
 from evp.server.queries import check_names
@@ -45,16 +46,29 @@ async def _stream(request: AnyRequest, _scope: Scope, receive: Receive, send: Se
         await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
         pieces = asyncio.create_task(_send_pieces(request, viewer, watched.history(), send))
         leaving = asyncio.create_task(_until_gone(receive))
+        # One that takes nothing does not hear that it is over.
+        over = asyncio.create_task(viewer.over.wait())
         try:
-            await asyncio.wait({pieces, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({pieces, leaving, over}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            await end(pieces, leaving)
-        if not pieces.cancelled() and (error := pieces.exception()) is not None:
-            if not isinstance(error, TimeoutError):
-                raise error
-            _log.warning("a viewer is given up that takes nothing")
-            return
-    await send({"type": "http.response.body", "body": b"", "more_body": False})
+            await end(pieces, leaving, over)
+        error = None if pieces.cancelled() else pieces.exception()
+        if error is not None and not isinstance(error, TimeoutError):
+            raise error
+    await _finish(request, send)
+
+
+async def _finish(request: AnyRequest, send: Send) -> None:
+    """Send the end of a stream, and cut the connection of whoever takes nothing."""
+    last: HTTPResponseBodyEvent = {"type": "http.response.body", "body": b"", "more_body": False}
+    try:
+        async with asyncio.timeout(LIVE_END_S_MAX):
+            await send(last)
+    except TimeoutError:
+        _log.warning("a viewer is given up that takes nothing")
+        request.scope["state"]["abort"]()
+        # It goes nowhere: so uvicorn learns that this answer is over.
+        await send(last)
 
 
 async def _send_pieces(request: AnyRequest, viewer: Viewer, first: bytes, send: Send) -> None:
@@ -69,7 +83,7 @@ async def _send_pieces(request: AnyRequest, viewer: Viewer, first: bytes, send: 
             await send({"type": "http.response.body", "body": piece, "more_body": True})
         if monotonic_s() >= ask_at_s:
             try:
-                await require_read(request)
+                await require(request, READ, LIVE_OVERDUE_S_MAX)
             except Refusal as refusal:
                 _log.debug("a viewer may watch no more", reason=refusal.detail)
                 return
