@@ -165,12 +165,14 @@ class Live:
             self._kept_until_s = monotonic_s() + LIVE_KEPT_S
 
     async def once(self) -> Snapshot:
-        """Return a snapshot of now; raises as `viewer`."""
+        """Return a snapshot of now; raises as `viewer`, also where a look has failed."""
         with self.viewer() as viewer:
             while await viewer.next() is not None:
                 if self._snapshot is not None:
                     return self._snapshot
-        raise Refusal("shutting_down", "this server is stopping")
+        if self._draining.is_set() or self._closed.is_set():
+            raise Refusal("shutting_down", "this server is stopping")
+        raise Refusal("server_busy", "this look came to nothing; ask again", retry_after_s=1)
 
     def history(self) -> bytes:
         """Return the last minutes, oldest first, as a piece of an event stream."""
