@@ -203,6 +203,10 @@ async def test_an_entry_that_can_not_be_read(settings: Settings, link: Link, db:
     story = await told(settings, receipt=Receipt(entry, 0))
     assert (story.fate, the_arrival(story).fate) == (Fate.DEAD_LETTER, Fate.DEAD_LETTER)
     assert [one.reason for one in story.dead_letters] == ["corrupt_frame"]
+    # Streams that are written to one database may have the same entry id.
+    await db[schema.DEAD_LETTERS].update_one({}, {"$set": {"stream": "another"}})
+    story = await told(settings, receipt=Receipt(entry, 0))
+    assert (story.fate, story.dead_letters) == (Fate.UNREADABLE, [])
 
 
 async def test_a_receipt_of_fewer_events(settings: Settings, link: Link, db: Database) -> None:
