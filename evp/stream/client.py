@@ -21,6 +21,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import (
     ClusterDownError,
     MasterDownError,
+    NoPermissionError,
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
@@ -57,8 +58,18 @@ class LogRefused(LogUnavailable):
         self.number = number
 
 
+class LogForbids(LogRefused):
+    """Raised when the user of a connection has no right to a command."""
+
+
 class LogFull(LogRefused):
     """Raised when the log has no memory left for a command that needs some."""
+
+
+_REFUSALS: dict[type[ResponseError], type[LogRefused]] = {
+    NoPermissionError: LogForbids,
+    OutOfMemoryError: LogFull,
+}
 
 
 class Link:
@@ -198,7 +209,7 @@ class Link:
             self._loaded.clear()
         elif isinstance(reply, _WRONG_SERVER) or text.startswith(_WRONG_SERVER_CODES):
             await self.close()
-        refused = LogFull if isinstance(reply, OutOfMemoryError) else LogRefused
+        refused = _REFUSALS.get(type(reply), LogRefused)
         raise refused(f"the log at {self._name} refused: {text}", number)
 
 
