@@ -242,5 +242,14 @@ def pairs(flat: Sequence[Any]) -> list[tuple[Any, Any]]:
     return list(zip(flat[::2], flat[1::2], strict=True))
 
 
+def name_of(name: bytes) -> str:
+    """Return the name of a group or consumer, which any client may have given, in whatever bytes.
+
+    Names of evp's own are UTF-8. Of others what is no UTF-8 is told as escapes: for people, and
+    to compare; a command takes the bytes.
+    """
+    return name.decode(errors="backslashreplace")
+
+
 def _text(error: BaseException) -> str:
     return redact_url(str(error)) or type(error).__name__

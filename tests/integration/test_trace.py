@@ -230,6 +230,16 @@ async def test_other_groups_are_told(
     ]
 
 
+async def test_names_of_any_bytes(settings: Settings, keys: Keys, link: Link, db: Database) -> None:
+    """Groups and consumers whose names are no UTF-8 are told as escapes."""
+    await append(settings, [event(0)])
+    await link.call("XGROUP", "CREATE", keys.stream, b"g\xff", "0")
+    read = ("XREADGROUP", "GROUP", b"g\xff", b"\xc3", "STREAMS", keys.stream, ">")
+    await link.call(*read)
+    [place] = the_arrival(await traced(settings, 0)).places
+    assert (place.group, place.progress, place.consumer) == ("g\\xff", "pending", "\\xc3")
+
+
 async def test_without_the_store(
     settings: Settings, link: Link, db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
