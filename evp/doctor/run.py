@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
+from evp import logs
 from evp.doctor.checks import CHECKS, LOG, STORE, Check
 from evp.doctor.deployment import Deployment
 from evp.doctor.findings import SEVERITIES, Finding, Mended, Report, Unchecked
@@ -21,12 +22,14 @@ from evp.storage.client import opened, ping
 from evp.storage.failures import was_refused
 from evp.stream.client import LogRefused
 
+_log = logs.get("evp.doctor")
+
 Progress = Callable[[str], None]
 """Is told the name of the check, or the mend, that begins."""
 
 
 async def examine(settings: Settings, progress: Progress) -> Report:
-    """Make all checks; none of them changes anything. An engine that is away is in the report."""
+    """Make all checks; none leaves anything behind. An engine that is away is in the report."""
     report = Report(settings.stream, settings.mongo_db, len(CHECKS))
     async with _opened(settings, report.away) as at:
         for check in CHECKS:
@@ -67,6 +70,9 @@ async def _make(check: Check, at: Deployment, report: Report) -> None:
         if engine is not None:
             report.away[engine], why = why, f"the {engine} is away"
         report.not_checked.append(Unchecked(check.name, why))
+    except Exception as error:  # noqa: BLE001 - a fault of ours in one check must not end the others
+        _log.error("unexpected error in a check", check=check.name, exc_info=error)
+        report.not_checked.append(Unchecked(check.name, _fault(error)))
     else:
         for one in found:
             one.check = check.name
@@ -94,6 +100,13 @@ async def _mend(name: str, fixing: Awaitable[list[str]]) -> Mended:
         return Mended(name, failed=str(error))
     except TimeoutError:
         return Mended(name, failed=f"not done within {MEND_S_MAX:g} s")
+    except Exception as error:  # noqa: BLE001 - what was mended before must still be told
+        _log.error("unexpected error in a mend", check=name, exc_info=error)
+        return Mended(name, failed=_fault(error))
+
+
+def _fault(error: Exception) -> str:
+    return f"evp failed with {type(error).__name__}; its log on stderr has more"
 
 
 @contextlib.asynccontextmanager

@@ -70,8 +70,10 @@ async def group_missing(at: Deployment) -> list[Finding]:
             severity=ERROR,
             what=f"group {name} is registered, and the stream does not have it",
             meaning="It may need everything, so nothing is trimmed, and the log fills up.",
-            mend="Start its workers, which make it anew; or delete it for good.",
-            command=f"evp groups delete {quote(name)} --yes",
+            mend="Start its workers, which make it anew; or delete it for good, if nobody will.",
+            command="evp work"
+            if name == at.settings.consumer_group
+            else f"evp groups delete {quote(name)}",
         )
         for name in sorted(missing)
     ]
@@ -169,7 +171,8 @@ async def lay_ghosts(at: Deployment, _found: Sequence[Finding]) -> list[str]:
             f"{account.duplicate:,} stored before, {account.dead:,} dead"
         )
         done += [f"removed consumer {one} of group {own}" for one in account.removed]
-    for name in sorted(await registered_groups(at.link, at.keys)):
+    known = await registered_groups(at.link, at.keys)
+    for name in sorted(known & await existing_groups(at.link, at.keys)):
         removed = await remove_gone(at.link, at.keys, name, idle_ms=GHOST_IDLE_MS)
         done += [f"removed consumer {one} of group {name}" for one in removed]
     return done

@@ -22,7 +22,7 @@ from evp.storage.ledger import (
 )
 from evp.stream.info import oldest_age_s, unsettled
 from evp.stream.ledger import Record, recorded_epochs
-from evp.stream.slots import held
+from evp.stream.slots import held, pid_here
 
 
 async def other_writer(at: Deployment) -> list[Finding]:
@@ -85,18 +85,24 @@ async def silent_worker(at: Deployment) -> list[Finding]:
         silent = {
             one: row for one, row in again.items() if row["seen_at"] == silent[one]["seen_at"]
         }
-    return [
-        Finding(
-            severity=WARNING,
-            what=f"worker {one} ({_where(row)}) holds its name and was last heard of "
-            f"{_age_s(row):,.0f} s ago",
-            meaning="It hangs, or can't write to the store; what it has read is taken over only "
-            "once it lets go.",
-            mend="See its log; if it hangs, end it: another one takes its entries over.",
-            command=f"kill -TERM {row['pid']}" if isinstance(row.get("pid"), int) else "",
-        )
-        for one, row in sorted(silent.items())
-    ]
+    return [await _silent(at, one, row) for one, row in sorted(silent.items())]
+
+
+async def _silent(at: Deployment, one: str, row: Mapping[str, Any]) -> Finding:
+    # Elsewhere, or in another container, its process id is another process.
+    pid = await pid_here(at.link, at.keys, at.settings.consumer_group, one)
+    is_here = pid is not None and pid == row.get("pid")
+    there = "" if is_here else f" on {row.get('host', 'its host')}, with kill -9"
+    return Finding(
+        severity=WARNING,
+        what=f"worker {one} ({_where(row)}) holds its name and was last heard of "
+        f"{_age_s(row):,.0f} s ago",
+        meaning="It hangs, or can't write to the store; what it has read is taken over only "
+        "once it lets go.",
+        mend=f"See its log; if it hangs, end it{there}: nothing is lost, and another one takes its "
+        "entries over.",
+        command=f"kill -9 {pid}" if is_here else "",
+    )
 
 
 async def _records(at: Deployment, names: Iterable[str]) -> dict[str, Mapping[str, Any]]:

@@ -108,10 +108,7 @@ class GroupBook:
         """
         async with Link.opened(self._settings.redis_url) as link:
             if await standing(link, self._keys, name) is not None:
-                raise UsageError(
-                    f"there is a group {name} already; `evp groups describe {name}` shows where "
-                    "it stands, `evp groups reset` sets it elsewhere"
-                )
+                raise _there_already(name)
             if target != EARLIEST and await self.writes(name):
                 raise UsageError(
                     f"group {name} writes to {self._settings.mongo_db}, so it begins at the "
@@ -119,7 +116,8 @@ class GroupBook:
                 )
             # The store first: once it has the name, nothing is trimmed away before the group is.
             await store_groups.register(self._db, name)
-            await create_group(link, self._keys, name, target)
+            if not await create_group(link, self._keys, name, target):
+                raise _there_already(name)
             made = await standing(link, self._keys, name)
         if made is None:
             raise UsageError(f"group {name} was deleted as soon as it was made")
@@ -176,6 +174,13 @@ async def active_reader(link: Link, db: Database, keys: Keys, name: str) -> str 
                 f"wait {GROUP_READ_MS / 1000:g} s"
             )
     return None
+
+
+def _there_already(name: str) -> UsageError:
+    return UsageError(
+        f"there is a group {name} already; `evp groups describe {name}` shows where it stands, "
+        "`evp groups reset` sets it elsewhere"
+    )
 
 
 def _row(name: str, facts: GroupFacts | None, *, writes: bool) -> GroupRow:

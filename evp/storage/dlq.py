@@ -148,13 +148,17 @@ async def letters_of(db: Database, event_id: bytes, most: int) -> list[Letter]:
         return await _letters(db, sorted(rows, key=_age))
 
 
-async def letters_of_entry(db: Database, entry_id: str, most: int) -> list[Letter]:
+async def letters_of_entry(db: Database, stream: str, entry_id: str, most: int) -> list[Letter]:
     """Return up to `most` letters of an entry that was no frame; there is no index for them.
 
     Raises StoreUnavailable.
     """
     with told():
-        query = {"entry": {"$eq": entry_id}, "frame_id": {"$exists": False}}
+        query = {
+            "stream": {"$eq": stream},
+            "entry": {"$eq": entry_id},
+            "frame_id": {"$exists": False},
+        }
         rows = await db[DEAD_LETTERS].find(query, _UNREAD).limit(most).to_list()
         return await _letters(db, sorted(rows, key=_age))
 

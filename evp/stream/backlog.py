@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from evp.frame import entry_order
 from evp.limits import SERVER_ALIVE_MS
-from evp.stream.client import Link, Reply, pairs
+from evp.stream.client import Link, Reply, name_of, pairs
 from evp.stream.keys import Keys
 from evp.stream.scripts import BACKLOG, POSITION
 
@@ -98,7 +98,7 @@ def pin_of(told: list[Reply], at_ms: int) -> Pin:
     since_ms = int(entry_id.partition(b"-")[0]) if entry_id else at_ms
     age_s = max(0, at_ms - since_ms) / 1000
     return Pin(
-        name.decode(errors="replace"),
+        name_of(name),
         bool(exists),
         age_s,
         int(events),

@@ -21,6 +21,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import (
     ClusterDownError,
     MasterDownError,
+    NoPermissionError,
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
@@ -57,8 +58,18 @@ class LogRefused(LogUnavailable):
         self.number = number
 
 
+class LogForbids(LogRefused):
+    """Raised when the user of a connection has no right to a command."""
+
+
 class LogFull(LogRefused):
     """Raised when the log has no memory left for a command that needs some."""
+
+
+_REFUSALS: dict[type[ResponseError], type[LogRefused]] = {
+    NoPermissionError: LogForbids,
+    OutOfMemoryError: LogFull,
+}
 
 
 class Link:
@@ -198,7 +209,7 @@ class Link:
             self._loaded.clear()
         elif isinstance(reply, _WRONG_SERVER) or text.startswith(_WRONG_SERVER_CODES):
             await self.close()
-        refused = LogFull if isinstance(reply, OutOfMemoryError) else LogRefused
+        refused = _REFUSALS.get(type(reply), LogRefused)
         raise refused(f"the log at {self._name} refused: {text}", number)
 
 
@@ -229,6 +240,15 @@ class KeptLink:
 def pairs(flat: Sequence[Any]) -> list[tuple[Any, Any]]:
     """Return names and values that a reply has one after the other."""
     return list(zip(flat[::2], flat[1::2], strict=True))
+
+
+def name_of(name: bytes) -> str:
+    """Return the name of a group or consumer, which any client may have given, in whatever bytes.
+
+    Names of evp's own are UTF-8. Of others what is no UTF-8 is told as escapes: for people, and
+    to compare; a command takes the bytes.
+    """
+    return name.decode(errors="backslashreplace")
 
 
 def _text(error: BaseException) -> str:

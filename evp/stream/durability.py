@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from evp.errors import LogNotDurable
 from evp.limits import DURABLE_WAIT_MS_MAX
-from evp.stream.client import Link, LogFull, LogRefused, pairs
+from evp.stream.client import Link, LogForbids, LogFull, LogRefused, pairs
 from evp.stream.keys import Keys
 from evp.stream.memory import info_fields
 from evp.stream.scripts import PROBE
@@ -67,6 +67,10 @@ async def examine(link: Link, policy: str, replicas: int) -> Durability:
         local, remote = await link.call(
             "WAITAOF", 1, replicas, DURABLE_WAIT_MS_MAX, wait_s=DURABLE_WAIT_MS_MAX / 1000
         )
+    except LogForbids as error:
+        raise LogNotDurable(
+            f"evp may not ask what the log's file holds ({error}); {_ALLOW}"
+        ) from error
     except LogRefused as error:
         raise LogNotDurable(f"WAITAOF does not work here ({error}); {_MEND}") from error
     found.confirm(local, remote)
@@ -110,6 +114,7 @@ async def _refuse_replica(link: Link) -> None:
 _REQUIRED = ("WAITAOF", "XAUTOCLAIM")
 _XAUTOCLAIM_ELEMENTS = 3
 _NEWER = "use Redis 7.2 or Valkey 8, or newer"
+_ALLOW = "allow its user +waitaof, or vouch for the log with DURABILITY=declared"
 _MEND = "set appendonly yes and appendfsync always, or vouch for it with DURABILITY=declared"
 
 

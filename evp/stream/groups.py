@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from evp.stream.client import Link, LogRefused, pairs
+from evp.stream.client import Link, LogRefused, name_of, pairs
 from evp.stream.keys import Keys
 from evp.stream.scripts import CREATE_GROUP, DELETE_CONSUMER
 
@@ -20,12 +20,12 @@ async def ensure_group(link: Link, keys: Keys, group: str) -> bool:
 
 async def registered_groups(link: Link, keys: Keys) -> set[str]:
     """Return the names that the log has registered. Raises LogUnavailable."""
-    return {name.decode() for name in await link.call("SMEMBERS", keys.groups)}
+    return {name_of(name) for name in await link.call("SMEMBERS", keys.groups)}
 
 
 async def existing_groups(link: Link, keys: Keys) -> set[str]:
     """Return the names of the groups that the stream has. Raises LogUnavailable."""
-    return {row[b"name"].decode() for row in await _rows(link, "GROUPS", keys.stream)}
+    return {name_of(row[b"name"]) for row in await _rows(link, "GROUPS", keys.stream)}
 
 
 async def delete_group(link: Link, keys: Keys, group: str) -> bool:
@@ -33,9 +33,10 @@ async def delete_group(link: Link, keys: Keys, group: str) -> bool:
 
     What it has not read is no longer kept for it.
     """
-    await link.call("SREM", keys.groups, group)
+    name = await _spelled(link, keys, group)
+    await link.call("SREM", keys.groups, name)
     try:
-        return bool(await link.call("XGROUP", "DESTROY", keys.stream, group))
+        return bool(await link.call("XGROUP", "DESTROY", keys.stream, name))
     except LogRefused:
         return False  # There is no stream.
 
@@ -50,13 +51,13 @@ async def is_drained(link: Link, keys: Keys, group: str) -> bool:
 
 
 async def remove_consumer(
-    link: Link, keys: Keys, group: str, name: str, *, idle_ms: int = 0
+    link: Link, keys: Keys, group: str, name: str | bytes, *, idle_ms: int = 0
 ) -> bool:
     """Remove a consumer if nobody holds its name and nothing is pending under it; True if done.
 
     Raises LogUnavailable, and GroupLost if there is no such group.
     """
-    lease = keys.slot(group, name)
+    lease = keys.slot(group, name_of(name) if isinstance(name, bytes) else name)
     return bool(await link.script(DELETE_CONSUMER, (keys.stream, lease), (group, name, idle_ms)))
 
 
@@ -68,11 +69,20 @@ async def remove_gone(link: Link, keys: Keys, group: str, *, idle_ms: int) -> li
     """
     removed = []
     for row in await _rows(link, "CONSUMERS", keys.stream, group):
-        name = row[b"name"].decode()
+        name = row[b"name"]
         may_be = row[b"pending"] == 0 and row[b"idle"] >= idle_ms
         if may_be and await remove_consumer(link, keys, group, name, idle_ms=idle_ms):
-            removed.append(name)
+            removed.append(name_of(name))
     return removed
+
+
+async def _spelled(link: Link, keys: Keys, group: str) -> bytes:
+    """Return the bytes of a group's name, as `name_of` tells it."""
+    spelled = group.encode()
+    given = [row[b"name"] for row in await _rows(link, "GROUPS", keys.stream)]
+    if spelled in given:
+        return spelled
+    return next((name for name in given if name_of(name) == group), spelled)
 
 
 async def _rows(link: Link, *what: str) -> list[dict[bytes, Any]]:

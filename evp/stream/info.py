@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from msgspec import Struct
 
-from evp.stream.client import Link, LogRefused, Reply, pairs
+from evp.stream.client import Link, LogRefused, Reply, name_of, pairs
 from evp.stream.keys import Keys
 from evp.stream.pending import pending_events
 from evp.stream.scripts import POSITION, UNSETTLED
@@ -158,7 +158,7 @@ async def _group(
         waiting.append(undelivered[0].decode())
     oldest_ms = min((int(entry.partition("-")[0]) for entry in waiting), default=at_ms)
     return GroupFacts(
-        name=_text(name),
+        name=name_of(name),
         pending=pending[0],
         pending_events=await _pending_events(link, keys, name, pending, given),
         lag_events=max(events - given, row.get(b"lag") or 0),
@@ -186,9 +186,4 @@ def _events_before(position: Reply, otherwise: int) -> int:
 
 
 def _consumer(row: dict[bytes, Any]) -> ConsumerFacts:
-    return ConsumerFacts(_text(row[b"name"]), row[b"pending"], row[b"idle"])
-
-
-def _text(name: bytes) -> str:
-    """Return a name that any client of the log may have given, in whatever bytes."""
-    return name.decode(errors="backslashreplace")
+    return ConsumerFacts(name_of(row[b"name"]), row[b"pending"], row[b"idle"])

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from evp.frame import entry_order
 from evp.limits import TRACE_GROUPS_MAX
-from evp.stream.client import Link, LogRefused, pairs
+from evp.stream.client import Link, LogRefused, name_of, pairs
 from evp.stream.keys import Keys
 
 
@@ -43,18 +43,18 @@ async def places_of(link: Link, keys: Keys, entry_id: str, first: str = "") -> l
         rows = [dict(pairs(row)) for row in await link.call("XINFO", "GROUPS", keys.stream)]
     except LogRefused:
         return []  # No stream any more.
-    given = {row[b"name"].decode(): row[b"last-delivered-id"].decode() for row in rows}
-    names = sorted(given, key=lambda name: (name != first, name))[:TRACE_GROUPS_MAX]
+    given = {row[b"name"]: row[b"last-delivered-id"].decode() for row in rows}
+    names = sorted(given, key=lambda name: (name != first.encode(), name))[:TRACE_GROUPS_MAX]
     asked = [("XPENDING", keys.stream, name, entry_id, entry_id, 1) for name in names]
     replies = await link.calls(asked) if asked else []
     places = []
     for name, pending in zip(names, replies, strict=True):
+        place = Place(name_of(name), Progress.ACKED)
         if pending:
-            _, consumer, idle_ms, deliveries = pending[0]
-            place = Place(name, Progress.PENDING, consumer.decode(), deliveries, idle_ms / 1000)
+            _, consumer, idle_ms, place.deliveries = pending[0]
+            place.progress, place.consumer = Progress.PENDING, name_of(consumer)
+            place.idle_s = idle_ms / 1000
         elif entry_order(entry_id) > entry_order(given[name]):
-            place = Place(name, Progress.UNDELIVERED)
-        else:
-            place = Place(name, Progress.ACKED)
+            place.progress = Progress.UNDELIVERED
         places.append(place)
     return places

@@ -146,6 +146,15 @@ async def held(link: Link, keys: Keys, group: str, names: Iterable[str]) -> list
     return found
 
 
+async def pid_here(link: Link, keys: Keys, group: str, name: str) -> int | None:
+    """Return the process that holds a name, if it runs on this very host and lives; else None.
+
+    Raises LogUnavailable.
+    """
+    value = await link.call("GET", keys.slot(group, name))
+    return None if value is None else await asyncio.to_thread(_pid_here, value)
+
+
 async def _acquire(link: Link, key: str, value: bytes) -> bool:
     if await link.call("SET", key, value, "NX", "PX", SLOT_LEASE_MS):
         return True
@@ -160,6 +169,14 @@ def _dead(value: bytes) -> bool:
         return msgspec.json.decode(value, type=Holder).is_dead_here()
     except msgspec.MsgspecError:
         return False
+
+
+def _pid_here(value: bytes) -> int | None:
+    try:
+        holder = msgspec.json.decode(value, type=Holder)
+    except msgspec.MsgspecError:
+        return None
+    return holder.pid if holder.host == _host() and not holder.is_dead_here() else None
 
 
 def _host() -> str:

@@ -35,8 +35,8 @@ async def trace(settings: Settings, asked: Asked, notify: Notify) -> Story:
     log = LogReader(settings)
     try:
         async with opened(settings, connections_max=1) as db:
-            tracer = _Tracer(log, db, Evidence(asked, settings.consumer_group, asked.event_id))
-            return await tracer.trace(notify)
+            evidence = Evidence(asked, settings.consumer_group, asked.event_id)
+            return await _Tracer(settings.stream, log, db, evidence).trace(notify)
     finally:
         await log.close()
 
@@ -44,7 +44,8 @@ async def trace(settings: Settings, asked: Asked, notify: Notify) -> Story:
 class _Tracer:
     """Asks log and store in turn; each of them no more once it is away."""
 
-    def __init__(self, log: LogReader, db: Database, evidence: Evidence) -> None:
+    def __init__(self, stream: str, log: LogReader, db: Database, evidence: Evidence) -> None:
+        self._stream = stream
         self._log = log
         self._db = db
         self._evidence = evidence
@@ -118,7 +119,8 @@ class _Tracer:
             is_readable = frame.sight is not None and frame.sight.error is None
             if frame.begun is None and not is_readable:
                 most = EVENT_LETTERS_MAX
-                evidence.letters = await letters_of_entry(self._db, frame.entry_id, most)
+                letters = letters_of_entry(self._db, self._stream, frame.entry_id, most)
+                frame.letters = await letters
         self._name_event()
         if evidence.event_id is None:
             return

@@ -39,13 +39,15 @@ class Asked(Struct, frozen=True):
 class Held(Struct):
     """One frame that holds the event: `sight` is the log's side, `begun` the store's.
 
-    `in_log` is None until the log was asked. `has_gone` if the event went with retention.
+    `in_log` is None until the log was asked. `letters` are those of its entry, if that is no
+    frame. `has_gone` if the event went with retention.
     """
 
     entry_id: str
     in_log: bool | None = None
     sight: Sight | None = None
     begun: Begun | None = None
+    letters: list[Letter] = []
     has_gone: bool = False
 
     @property
@@ -57,7 +59,7 @@ class Held(Struct):
 
 
 class Evidence(Struct):
-    """All that was found of an event. `letters` are those of its entry, if that is no frame.
+    """All that was found of an event.
 
     `group` is the one that writes. `found` is None if the store was not asked, or is away.
     """
@@ -66,7 +68,6 @@ class Evidence(Struct):
     group: str
     event_id: bytes | None
     found: Whereabouts | None = None
-    letters: list[Letter] = []
     frames: dict[str, Held] = {}
 
     def index_in(self, frame: Held) -> int | None:
@@ -82,7 +83,8 @@ def complete(story: Story, evidence: Evidence) -> None:
     """Put into a story, which has errors and edges already, what the evidence says."""
     found = evidence.found
     frames = sorted(evidence.frames.values(), key=lambda one: entry_order(one.entry_id))
-    letters = [*(found.letters if found else ()), *evidence.letters]
+    letters = list(found.letters) if found else []
+    letters += [letter for one in frames for letter in one.letters]
     is_store_there = story.store_error is None
     story.group = evidence.group
     story.event_id = None if evidence.event_id is None else canonical(evidence.event_id)
@@ -99,7 +101,8 @@ def _fate(evidence: Evidence, fates: list[Fate | None]) -> Fate | None:
     found = evidence.found
     if found is not None and found.event is not None:
         return Fate.STORED if member(found.event, ERASED) is None else Fate.ERASED
-    if (found is not None and found.letters) or evidence.letters:
+    of_entries = any(one.letters for one in evidence.frames.values())
+    if (found is not None and found.letters) or of_entries:
         return Fate.DEAD_LETTER
     return next((fate for fate in _FIRST if fate in fates), None)
 
@@ -133,7 +136,7 @@ def _fate_in_log(evidence: Evidence, frame: Held, *, is_store_there: bool) -> Fa
     if frame.sight is None:
         return None
     if frame.sight.error is not None:
-        return Fate.DEAD_LETTER if evidence.letters else Fate.UNREADABLE
+        return Fate.DEAD_LETTER if frame.letters else Fate.UNREADABLE
     if frame.sight.progress_of(evidence.group) != Progress.ACKED:
         return Fate.PENDING
     # Only what is settled is acked, so the store had it, and has lost it since.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 import psutil
 import pytest
+from structlog.testing import capture_logs
 
 from evp.cli.doctoring import Options, examine_and_tell
 from evp.clock import now, now_ms
@@ -25,7 +27,7 @@ from evp.storage import groups as store_groups
 from evp.storage.client import Database
 from evp.storage.ledger import record_deleted, record_worker, worker_records
 from evp.stream.client import Link
-from evp.stream.groups import ensure_group
+from evp.stream.groups import delete_group, ensure_group, existing_groups
 from evp.stream.keys import Keys
 from evp.stream.ledger import Record, record_epochs
 from evp.stream.slots import Slot
@@ -303,7 +305,7 @@ FOR_PEOPLE: list[tuple[str, str, str, Plant]] = [
     ("connections_filling", WARNING, "CLIENT LIST", connections_run_out),
     ("wrong_type", ERROR, "TYPE", key_is_taken),
     ("newer_frames", ERROR, "", frames_are_newer),
-    ("group_missing", ERROR, "evp groups delete lost --yes", group_is_gone),
+    ("group_missing", ERROR, "evp groups delete lost", group_is_gone),
     ("group_pins", WARNING, "evp groups delete 'a; reboot'", group_sleeps),
     ("nobody_works", ERROR, "evp work", nobody_is_there),
     ("other_writer", ERROR, "evp work --take-over", another_group_writes),
@@ -378,6 +380,21 @@ async def test_consumers_without_anything(place: Place, monkeypatch: pytest.Monk
     assert await everything(place) == before
 
 
+async def test_consumers_beside_a_group_that_is_lost(
+    place: Place, at_once: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A group that the stream lacks has no consumers; those of the others are removed."""
+    monkeypatch.setattr(stream, "GHOST_IDLE_MS", 0)
+    await drain(place.settings)
+    group = place.settings.consumer_group
+    await place.link.call("XGROUP", "CREATECONSUMER", place.settings.stream, group, "gone")
+    await group_is_gone(place)
+    [done] = await mend(
+        place.settings, (await examined(place.settings)).fixable, lambda _check: None
+    )
+    assert (done.done, done.failed) == ([f"removed consumer gone of group {group}"], None)
+
+
 async def test_consumers_of_another_program(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """What another program's consumers left pending is told, and is that program's to mend."""
     monkeypatch.setattr(stream, "GHOST_IDLE_MS", 0)
@@ -388,6 +405,46 @@ async def test_consumers_of_another_program(place: Place, monkeypatch: pytest.Mo
     await place.link.call(*read)
     finding = await the_finding(place.settings, "ghost_consumers")
     assert (finding.severity, finding.fixable, finding.command) == (WARNING, False, "")
+
+
+async def test_own_group_is_made_anew(place: Place, at_once: None) -> None:
+    """Where the group of the settings is missing, no command deletes it: its workers make it."""
+    own = place.settings.consumer_group
+    await ensure_group(place.link, place.keys, own)
+    await place.link.call("XGROUP", "DESTROY", place.settings.stream, own)
+    assert (await the_finding(place.settings, "group_missing")).command == "evp work"
+
+
+async def test_names_of_any_bytes(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that is no UTF-8 ends no check; such a group can be deleted as it is told."""
+    monkeypatch.setattr(stream, "GHOST_IDLE_MS", 0)
+    await append_events(place.settings, 1)
+    await drain(place.settings)
+    at, own = place.settings.stream, place.settings.consumer_group
+    await place.link.call("XGROUP", "CREATE", at, b"odd \xff", "$")
+    await place.link.call("XGROUP", "CREATECONSUMER", at, own, b"\xc3")
+    assert "and own nothing: \\xc3" in (await the_finding(place.settings, "ghost_consumers")).what
+    assert "removed consumer \\xc3 of group evp-workers-group" in await mended(place.settings)
+    assert await existing_groups(place.link, place.keys) == {own, "odd \\xff"}
+    # Another one may have the very name by which it is told: that one is meant first.
+    await place.link.call("XGROUP", "CREATE", at, b"odd \\xff", "$")
+    assert await delete_group(place.link, place.keys, "odd \\xff")
+    groups = await place.link.call("XINFO", "GROUPS", at)
+    assert {one[1] for one in groups} == {own.encode(), b"odd \xff"}
+    assert await delete_group(place.link, place.keys, "odd \\xff")
+    assert await existing_groups(place.link, place.keys) == {own}
+
+
+async def test_fault_of_ours(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A check that fails is told as not made, by what ended it; the others are made."""
+    monkeypatch.setattr(log_state, "memory", lambda _link: 1 / 0)
+    await place.link.call("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    with capture_logs() as logged:
+        report = await examined(place.settings)
+    assert [one["check"] for one in logged] == ["memory_filling"]
+    [missed] = report.not_checked
+    assert (missed.check, "ZeroDivisionError" in missed.why) == ("memory_filling", True)
+    assert [one.check for one in report.findings if one.check != "few_files"] == ["evicts"]
 
 
 async def test_what_is_done_is_trimmed(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -432,13 +489,18 @@ async def test_worker_that_is_silent(
     await reader.ensure_group()
     await append_events(settings, 1)
     await reader.read(1)
-    facts = {"host": "far", "pid": 77}
+    facts: dict[str, Any] = {"host": "far", "pid": 77}
     await record_worker(place.db, group, slot.name, facts, within_s=5.0)
     old = {"$set": {"seen_at": now() - timedelta(seconds=90)}}
     await place.db[schema.WORKERS].update_one({}, old)
     finding = await the_finding(settings, "silent_worker")
     assert "worker-1 (pid 77 on far)" in finding.what
-    assert finding.command == "kill -TERM 77"
+    # That process id is of another machine; here it is somebody else.
+    assert (finding.command, "end it on far, with kill -9" in finding.mend) == ("", True)
+    facts["pid"] = os.getpid()
+    await record_worker(place.db, group, slot.name, facts, within_s=5.0)
+    await place.db[schema.WORKERS].update_one({}, old)
+    assert (await the_finding(settings, "silent_worker")).command == f"kill -9 {os.getpid()}"
 
     async def beats_late(*wanted: Any) -> list[dict[str, Any]]:
         found = await worker_records(*wanted)

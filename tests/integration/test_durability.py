@@ -124,6 +124,16 @@ async def test_every_configuration(
             await producer.append(open_frame(event(1)), 1)
 
 
+async def test_user_without_the_right(log: Server, admin: Link, on_log: Settings) -> None:
+    """Who may not send WAITAOF is told to allow that, and not to set what is set."""
+    await admin.call("ACL", "SETUSER", "app", "on", ">secret", "~*", "+@all", "-waitaof")
+    url = log.url.replace("redis://", "redis://app:secret@")
+    with pytest.raises(LogNotDurable, match=r"allow its user \+waitaof") as caught:
+        async with connected(on_log, url=url):
+            pass
+    assert "set appendonly" not in str(caught.value)
+
+
 async def test_file_that_was_just_turned_on(
     admin: Link, on_log: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -14,8 +15,9 @@ from evp.storage import groups as store_groups
 from evp.storage.client import Database
 from evp.storage.ledger import record_worker
 from evp.stream.client import Link
-from evp.stream.groups import existing_groups
+from evp.stream.groups import ensure_group, existing_groups
 from evp.stream.keys import Keys
+from evp.stream.positions import LATEST
 from evp.stream.slots import Slot
 from tests.support.stores import MAY_LEAVE_SOCKETS
 from tests.support.streams import append_events, consumer
@@ -54,6 +56,26 @@ async def test_a_group_whose_name_is_held_is_in_use(
     await book.delete(GROUP, force=True)
     assert await existing_groups(link, keys) == set()
     await slot.release()
+
+
+async def test_a_group_that_was_made_meanwhile(
+    settings: Settings,
+    keys: Keys,
+    link: Link,
+    db: Database,
+    book: GroupBook,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where a worker makes the group in between, it is told as there: it stands at its place."""
+    register = store_groups.register
+
+    async def made_by_a_worker(*names: Any) -> None:
+        await register(*names)
+        await ensure_group(link, keys, GROUP)
+
+    monkeypatch.setattr(store_groups, "register", made_by_a_worker)
+    with pytest.raises(UsageError, match="there is a group analytics already"):
+        await book.create(GROUP, LATEST)
 
 
 async def test_a_reader_that_left_holds_nothing_up(

@@ -203,6 +203,10 @@ async def test_an_entry_that_can_not_be_read(settings: Settings, link: Link, db:
     story = await told(settings, receipt=Receipt(entry, 0))
     assert (story.fate, the_arrival(story).fate) == (Fate.DEAD_LETTER, Fate.DEAD_LETTER)
     assert [one.reason for one in story.dead_letters] == ["corrupt_frame"]
+    # Streams that are written to one database may have the same entry id.
+    await db[schema.DEAD_LETTERS].update_one({}, {"$set": {"stream": "another"}})
+    story = await told(settings, receipt=Receipt(entry, 0))
+    assert (story.fate, story.dead_letters) == (Fate.UNREADABLE, [])
 
 
 async def test_a_receipt_of_fewer_events(settings: Settings, link: Link, db: Database) -> None:
@@ -224,6 +228,16 @@ async def test_other_groups_are_told(
         (GROUP, "acked"),
         ("analytics", "undelivered"),
     ]
+
+
+async def test_names_of_any_bytes(settings: Settings, keys: Keys, link: Link, db: Database) -> None:
+    """Groups and consumers whose names are no UTF-8 are told as escapes."""
+    await append(settings, [event(0)])
+    await link.call("XGROUP", "CREATE", keys.stream, b"g\xff", "0")
+    read = ("XREADGROUP", "GROUP", b"g\xff", b"\xc3", "STREAMS", keys.stream, ">")
+    await link.call(*read)
+    [place] = the_arrival(await traced(settings, 0)).places
+    assert (place.group, place.progress, place.consumer) == ("g\\xff", "pending", "\\xc3")
 
 
 async def test_without_the_store(
