@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -454,6 +455,32 @@ def test_after_a_fork() -> None:
     client._pid = os.getpid()
     with pytest.raises(Undelivered):
         client.close()
+
+
+def test_resolver_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Times hold while an address is looked up; it is looked up once at a time."""
+    asked = []
+    answered = threading.Event()
+
+    def look_up(host: str | bytes, *_rest: object, **_hints: object) -> list[Any]:
+        asked.append(str(host, "ascii") if isinstance(host, bytes) else host)
+        answered.wait(WAIT_S_MAX)
+        raise socket.gaierror(socket.EAI_AGAIN, "try again")
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    client = Client("http://evp.example", "k", retry_s=0.1)
+    started_at_s = monotonic_s()
+    client.enqueue(event(0))
+    for _ in range(2):
+        with pytest.raises(Unsent):
+            client.send(event(1))
+    with pytest.raises(Undelivered) as told:
+        client.close(within_s=0.1)
+    took_s = monotonic_s() - started_at_s
+    answered.set()
+    assert [one.code for one in told.value.failed] == ["closed"]
+    assert took_s < WAIT_S_MAX / 2
+    assert asked == ["evp.example"]
 
 
 def test_closed_by_another_thread() -> None:
