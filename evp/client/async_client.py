@@ -27,6 +27,7 @@ from evp.client.delivery import (
     post,
     post_lines,
     read,
+    read_batch,
 )
 from evp.clock import monotonic_s, now
 from evp.errors import (
@@ -38,7 +39,7 @@ from evp.errors import (
     Unsent,
     UsageError,
 )
-from evp.http import HttpConnection
+from evp.http import HttpConnection, Reply
 from evp.limits import (
     CLIENT_BACKGROUND_RETRY_S,
     CLIENT_BUFFER_BYTES_MAX,
@@ -127,7 +128,9 @@ class AsyncClient:
 
         Raises RequestRefused, UsageError if it is no JSON, and Unsent after `retry_s`.
         """
-        return await self._post("/events", JSON, [encode(event)], Receipt)
+        return await self._post(
+            "/events", JSON, [encode(event)], lambda reply: read(reply, Receipt)
+        )
 
     async def send_batch(
         self, events: Iterable[Event], *, on_error: Literal["refuse", "skip"] = "refuse"
@@ -138,7 +141,8 @@ class AsyncClient:
         the receipt. Raises as `send`.
         """
         path = "/events/batch?on_error=skip" if on_error == "skip" else "/events/batch"
-        return await self._post(path, NDJSON, [encode(one) for one in events], BatchReceipt)
+        texts = [encode(one) for one in events]
+        return await self._post(path, NDJSON, texts, lambda reply: read_batch(reply, len(texts)))
 
     async def enqueue(self, event: Event) -> None:
         """Take an event, as it is now, to send it in the background.
@@ -173,13 +177,15 @@ class AsyncClient:
             await self._connection.close()
         self._raise_failed()
 
-    async def _post(self, path: str, media: str, texts: Sequence[bytes], receipt: type[T]) -> T:
+    async def _post(
+        self, path: str, media: str, texts: Sequence[bytes], receipt_of: Callable[[Reply], T]
+    ) -> T:
         headers = {"content-type": media, "x-api-key": self._key}
         body = b"\n".join(texts)
         try:
             reply = await post(self._connection, path, body, headers, within_s=self._retry_s)
             if reply.status == ACCEPTED:
-                return read(reply, receipt)
+                return receipt_of(reply)
         except ServerUnavailable as error:
             raise Unsent(str(error), [msgspec.json.decode(text) for text in texts]) from error
         raise RequestRefused(reply.status, reply.code, reply.detail, reply.path, reply.culprit)

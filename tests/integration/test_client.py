@@ -203,6 +203,45 @@ async def test_nobody_of_evp_there(body: bytes) -> None:
             await client.send({"type": "t"})
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        {},
+        {"accepted": 2, "receipt": "r", "durability": "fsync"},
+        {"accepted": 4, "receipt": "r", "durability": "fsync"},
+        {"accepted": 2, "rejected_total": 1, "receipt": "r", "durability": "fsync"},
+        {
+            "accepted": 2,
+            "rejected": [{"index": 3, "code": "c", "detail": "d"}],
+            "receipt": "r",
+            "durability": "fsync",
+        },
+    ],
+)
+async def test_answer_that_does_not_account_for_all(told: dict[str, Any]) -> None:
+    """Only if a 202 says of each event what became of it are events let go of."""
+    body = msgspec.json.encode(told)
+    async with answering(lambda _body: (202, {}, body)) as url:
+        client = AsyncClient(url, "k", flush_every_s=0.01)
+        for number in range(3):
+            await client.enqueue(event(number))
+        with pytest.raises(Undelivered) as undelivered:
+            await client.close()
+    assert [(one.event, one.code) for one in undelivered.value.failed] == [
+        (event(number), "unavailable") for number in range(3)
+    ]
+
+
+@pytest.mark.parametrize("accepted", [0, 2, 4])
+async def test_batch_of_another_size(accepted: int) -> None:
+    """A receipt that is not of so many events as were sent is none."""
+    told = {"accepted": accepted, "receipt": "r", "durability": "fsync"}
+    body = msgspec.json.encode(told)
+    async with answering(lambda _body: (202, {}, body)) as url, AsyncClient(url, "k") as client:
+        with pytest.raises(Unsent, match=f"no evp: of 3 events it tells {accepted}"):
+            await client.send_batch(event(number) for number in range(3))
+
+
 async def test_in_the_background(client: AsyncClient, server: InProcess) -> None:
     """What was enqueued goes out in batches; after flush it is all on disk, each event once."""
     entries = await server.entries()
