@@ -19,6 +19,7 @@ import msgspec
 import pytest
 
 from evp import AsyncClient, Client
+from evp.client import async_client
 from evp.client.async_client import encode
 from evp.clock import monotonic_s
 from evp.errors import (
@@ -389,15 +390,36 @@ async def test_full_buffer_waits(server: InProcess) -> None:
 
 
 async def test_full_of_failures() -> None:
-    """A buffer full of what could not be sent does not wait for ever: it is handed back."""
+    """A buffer full of what could not be sent is handed back, and what found no room with it."""
     refuse = problem(401, "unauthenticated")
-    async with answering(lambda _body: refuse) as url:
-        client = AsyncClient(url, "k", buffer_events=1, flush_every_s=0.01)
+    async with (
+        answering(lambda _body: refuse) as url,
+        AsyncClient(url, "k", buffer_events=1, flush_every_s=0.01) as client,
+    ):
         await client.enqueue(event(0))
         with pytest.raises(Undelivered) as told:
             await client.enqueue(event(1))
-        assert [one.event for one in told.value.failed] == [event(0)]
-        await client.close()
+        assert client.held == 0
+    assert [(one.event, one.code) for one in told.value.failed] == [
+        (event(0), "unauthenticated"),
+        (event(1), "not_taken"),
+    ]
+
+
+async def test_bytes_that_could_not_be_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What failed takes its room until it is handed back, also of the bytes."""
+    monkeypatch.setattr(async_client, "CLIENT_BUFFER_BYTES_MAX", len(encode(event(0))))
+    refuse = problem(401, "unauthenticated")
+    async with (
+        answering(lambda _body: refuse) as url,
+        AsyncClient(url, "k", flush_every_s=0.01) as client,
+    ):
+        await client.enqueue(event(0))
+        with pytest.raises(Undelivered):
+            await client.enqueue(event(1))
+        await client.enqueue(event(2))
+        with pytest.raises(Undelivered):
+            await client.flush()
 
 
 async def test_closed_while_others_wait() -> None:
