@@ -193,6 +193,7 @@ class Failed(NamedTuple):
 
     `code` is the server's; `unavailable` if there was no answer for too long, `closed` if the
     client was closed before. After these two it may have been accepted: send it again as it is.
+    `not_taken` is the event given to an `enqueue` that raises, to hand back others.
     """
 
     event: dict[str, Any]
@@ -201,7 +202,10 @@ class Failed(NamedTuple):
 
 
 class Undelivered(EvpError):
-    """Raised by a client that nobody gave an `on_failed`; hands back in `failed` what it has."""
+    """Raised by a client that nobody gave an `on_failed`; hands back in `failed` what it has.
+
+    Raised by `enqueue`, that includes the event it was given, as the last one.
+    """
 
     def __init__(self, failed: list[Failed]) -> None:
         what = "1 event was" if len(failed) == 1 else f"{len(failed):,} events were"

@@ -41,6 +41,11 @@ class Reply(NamedTuple):
     body: bytes
 
     @property
+    def is_problem(self) -> bool:
+        """Whether the body is a problem, as evp's are; a proxy says what it likes."""
+        return isinstance(self._told("code", None), str)
+
+    @property
     def code(self) -> str:
         """The problem's code, or the status where the body is no problem."""
         return str(self._told("code", f"http_{self.status}"))

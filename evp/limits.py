@@ -189,6 +189,8 @@ HTTP_RETRY_AFTER_S_MAX = 300.0
 #: `evp send` and the client in the background: events and bytes of one request.
 SEND_EVENTS_MAX = 500
 SEND_BYTES_MAX = 1 * MIB
+#: After so many requests a batch that is refused is divided no further.
+SEND_REQUESTS_MAX = 100
 #: How long `evp send` tries to send one request, seconds.
 SEND_RETRY_S = 600.0
 #: How long the client tries: `send` and `send_batch`, and in the background, seconds.

@@ -27,6 +27,7 @@ from evp.client.delivery import (
     post,
     post_lines,
     read,
+    read_batch,
 )
 from evp.clock import monotonic_s, now
 from evp.errors import (
@@ -38,7 +39,7 @@ from evp.errors import (
     Unsent,
     UsageError,
 )
-from evp.http import HttpConnection
+from evp.http import HttpConnection, Reply
 from evp.limits import (
     CLIENT_BACKGROUND_RETRY_S,
     CLIENT_BUFFER_BYTES_MAX,
@@ -64,6 +65,17 @@ _HINT = "`evp up` starts one; the address is the client's first argument"
 class _Line(NamedTuple):
     text: bytes
     at_s: float
+
+
+class _Failure(NamedTuple):
+    """What becomes a Failed when it is handed back; until then it is the text that was counted."""
+
+    text: bytes
+    code: str
+    detail: str
+
+    def told(self) -> Failed:
+        return Failed(msgspec.json.decode(self.text), self.code, self.detail)
 
 
 class AsyncClient:
@@ -103,7 +115,7 @@ class AsyncClient:
         self._on_failed = on_failed
         self._queue: asyncio.Queue[_Line | asyncio.Future[None]] = asyncio.Queue()
         self._in_flight: dict[int, _Line] = {}
-        self._failed: list[Failed] = []
+        self._failed: list[_Failure] = []
         self._fault: Exception | None = None
         self._lock = threading.Lock()
         self._held = self._held_bytes = 0
@@ -120,14 +132,16 @@ class AsyncClient:
     @property
     def held(self) -> int:
         """How many events were enqueued and are neither on disk nor handed back yet."""
-        return self._held + len(self._failed)
+        return self._held
 
     async def send(self, event: Event) -> Receipt:
         """Send one event, and return once it is on disk.
 
         Raises RequestRefused, UsageError if it is no JSON, and Unsent after `retry_s`.
         """
-        return await self._post("/events", JSON, [encode(event)], Receipt)
+        return await self._post(
+            "/events", JSON, [encode(event)], lambda reply: read(reply, Receipt)
+        )
 
     async def send_batch(
         self, events: Iterable[Event], *, on_error: Literal["refuse", "skip"] = "refuse"
@@ -138,13 +152,15 @@ class AsyncClient:
         the receipt. Raises as `send`.
         """
         path = "/events/batch?on_error=skip" if on_error == "skip" else "/events/batch"
-        return await self._post(path, NDJSON, [encode(one) for one in events], BatchReceipt)
+        texts = [encode(one) for one in events]
+        return await self._post(path, NDJSON, texts, lambda reply: read_batch(reply, len(texts)))
 
     async def enqueue(self, event: Event) -> None:
         """Take an event, as it is now, to send it in the background.
 
         Raises UsageError or RequestRefused if no server would take it; where there is no
-        room BufferFull, or Undelivered if some of what fills it could not be sent.
+        room BufferFull, or Undelivered if some of what fills it could not be sent: the event
+        itself is then the last one in `failed`.
         """
         await self.enqueue_text(encode(event))
 
@@ -169,17 +185,19 @@ class AsyncClient:
             queued = [self._queue.get_nowait() for _ in range(self._queue.qsize())]
             rest = [*self._in_flight.values(), *(one for one in queued if isinstance(one, _Line))]
             self._in_flight = {}
-            self._leave(rest, [_failed(one, "closed", "the client was closed") for one in rest])
+            self._hand_back([_Failure(x.text, "closed", "the client was closed") for x in rest])
             await self._connection.close()
         self._raise_failed()
 
-    async def _post(self, path: str, media: str, texts: Sequence[bytes], receipt: type[T]) -> T:
+    async def _post(
+        self, path: str, media: str, texts: Sequence[bytes], receipt_of: Callable[[Reply], T]
+    ) -> T:
         headers = {"content-type": media, "x-api-key": self._key}
         body = b"\n".join(texts)
         try:
             reply = await post(self._connection, path, body, headers, within_s=self._retry_s)
             if reply.status == ACCEPTED:
-                return read(reply, receipt)
+                return receipt_of(reply)
         except ServerUnavailable as error:
             raise Unsent(str(error), [msgspec.json.decode(text) for text in texts]) from error
         raise RequestRefused(reply.status, reply.code, reply.detail, reply.path, reply.culprit)
@@ -187,7 +205,7 @@ class AsyncClient:
     async def enqueue_text(self, text: bytes) -> None:
         """Do what `enqueue` does with what `encode` returned."""
         while not self.offer(text, self.put):
-            self._raise_failed()
+            self._raise_failed(_Failure(text, "not_taken", "there was no room for it"))
             if self._when_full == "raise":
                 raise BufferFull(f"{self.held} events wait to be sent: evp is slow, or away")
             self._left.clear()
@@ -199,7 +217,7 @@ class AsyncClient:
             if self._closed:
                 raise UsageError("this client is closed: nothing more can be sent by it")
             held_bytes = self._held_bytes + len(text)
-            if self.held >= self._buffer_events or held_bytes > CLIENT_BUFFER_BYTES_MAX:
+            if self._held >= self._buffer_events or held_bytes > CLIENT_BUFFER_BYTES_MAX:
                 return False
             self._held += 1
             self._held_bytes = held_bytes
@@ -253,33 +271,48 @@ class AsyncClient:
         texts = [one.text for one in batch]
         try:
             async for settled in post_lines(self._connection, self._key, texts, within_s=within_s):
-                failed = [_failed(batch[x.index], x.code, x.detail) for x in settled.rejected]
-                self._leave([flying.pop(index) for index in settled.indexes], failed)
+                failed = [
+                    _Failure(flying.pop(one.index).text, one.code, one.detail)
+                    for one in settled.rejected
+                ]
+                self._count(-1, [flying.pop(x) for x in settled.indexes if x in flying])
+                self._hand_back(failed)
         except Exception as error:  # noqa: BLE001 - whatever it is, its events are handed back
             rest = [flying.pop(index) for index in list(flying)]
-            self._leave(rest, [_failed(one, "unavailable", str(error)) for one in rest])
+            self._hand_back([_Failure(one.text, "unavailable", str(error)) for one in rest])
 
-    def _leave(self, lines: Sequence[_Line], failed: list[Failed]) -> None:
-        """Hold these events no longer, and hand back those of them that failed."""
-        with self._lock:
-            self._held -= len(lines)
-            self._held_bytes -= sum(len(one.text) for one in lines)
-        self._left.set()
+    def _hand_back(self, failed: list[_Failure]) -> None:
+        """Give to `on_failed` what could not be sent; what it can't take is held on to."""
         if not failed:
             return
         if self._on_failed is None:
-            self._failed += failed
+            self._keep(failed)
             return
+        # Before it is called: it may enqueue them again.
+        self._count(-1, failed)
         try:
-            self._on_failed(failed)
+            self._on_failed([one.told() for one in failed])
         except Exception as error:  # noqa: BLE001 - it is the caller's: flush or close tells it
-            self._failed += failed
             self._fault = error
+            self._count(+1, failed)
+            self._keep(failed)
 
-    def _raise_failed(self) -> None:
+    def _keep(self, failed: list[_Failure]) -> None:
+        self._failed += failed
+        self._left.set()  # There may be no more room; who waits for some has them handed back.
+
+    def _raise_failed(self, *not_taken: _Failure) -> None:
         failed, self._failed = self._failed, []
         if failed:
-            raise Undelivered(failed) from self._fault
+            self._count(-1, failed)
+            raise Undelivered([one.told() for one in (*failed, *not_taken)]) from self._fault
+
+    def _count(self, times: Literal[-1, 1], held: Sequence[_Line | _Failure]) -> None:
+        """Hold these events, or hold them no longer."""
+        with self._lock:
+            self._held += times * len(held)
+            self._held_bytes += times * sum(len(one.text) for one in held)
+        self._left.set()
 
 
 def encode(event: Event) -> bytes:
@@ -300,7 +333,3 @@ def encode(event: Event) -> bytes:
     if len(text) > EVENT_BYTES_MAX:
         raise RequestRefused(413, "event_too_large", f"it has more than {EVENT_BYTES_MAX} bytes")
     return text
-
-
-def _failed(line: _Line, code: str, detail: str) -> Failed:
-    return Failed(msgspec.json.decode(line.text), code, detail)

@@ -19,6 +19,7 @@ from evp.batch.retry import Backoff
 from evp.clock import monotonic_s
 from evp.errors import ServerUnavailable
 from evp.http import HttpConnection, Reply
+from evp.limits import SEND_REQUESTS_MAX
 
 T = TypeVar("T")
 
@@ -27,8 +28,9 @@ JSON = "application/json"
 NDJSON = "application/x-ndjson"
 
 _MAY_PASS = frozenset((408, 429, 502, 503, 504))
-#: Of these no single event is the cause: a wrong key, path or kind of body.
-_ABOUT_ALL = frozenset((401, 403, 404, 405, 415))
+#: Of these a single event may be the cause, if evp says so.
+_ABOUT_EVENTS = frozenset((400, 413, 422, 500))
+_TOO_LARGE = 413
 #: Clients that were told the same wait come back within this share of it, later.
 _LATER_SHARE_MAX = 0.25
 
@@ -52,10 +54,10 @@ class Receipt(Struct, frozen=True):
 class BatchReceipt(Struct, frozen=True):
     """So many events of a batch are on disk; `rejected` names up to a thousand of the others."""
 
-    accepted: int = 0
+    accepted: int
+    receipt: str
+    durability: str
     rejected: list[Rejected] = field(default_factory=list)
-    receipt: str = ""
-    durability: str = ""
     rejected_total: int = 0
 
 
@@ -114,13 +116,18 @@ async def post_lines(
     """Send events, each as JSON text; say what became of them, answer by answer.
 
     A server that refuses a whole batch names its first culprit or, as a proxy,
-    none: then the others go again without it, or each half by itself.
-    Raises as `post`; what was not settled by then may have been accepted.
+    none: then the others go again without it, or each half by itself. An answer
+    of which no event can be the cause goes for the whole batch, and so does any
+    after SEND_REQUESTS_MAX requests.
+    Raises as `post`, and if a 202 does not account for each event; what was not
+    settled by then may have been accepted.
     """
     headers = {"content-type": NDJSON, "x-api-key": key}
     waiting: list[Sequence[int]] = [range(len(lines))]
+    requests = 0
     while waiting:
         batch = waiting.pop()
+        requests += 1
         reply = await post(
             connection,
             "/events/batch?on_error=skip",
@@ -131,9 +138,8 @@ async def post_lines(
         )
         culprit = reply.culprit
         if reply.status == ACCEPTED:
-            told = read(reply, BatchReceipt).rejected
-            yield Settled(batch, [Rejected(batch[x.index], x.code, x.detail) for x in told])
-        elif reply.status in _ABOUT_ALL or len(batch) == 1:
+            yield _settled(batch, read_batch(reply, len(batch)))
+        elif len(batch) == 1 or requests >= SEND_REQUESTS_MAX or not _is_about_events(reply):
             yield Settled(batch, [Rejected(x, reply.code, reply.detail) for x in batch])
         elif culprit is not None and 0 <= culprit < len(batch):
             index = batch[culprit]
@@ -142,6 +148,32 @@ async def post_lines(
         else:
             middle = len(batch) // 2
             waiting += [batch[middle:], batch[:middle]]
+
+
+def _is_about_events(reply: Reply) -> bool:
+    # A proxy can have a bound on bodies, too: halves may pass. What else it says, as that the
+    # address is another one, goes for every event alike.
+    return reply.status in _ABOUT_EVENTS and (reply.is_problem or reply.status == _TOO_LARGE)
+
+
+def _settled(batch: Sequence[int], told: BatchReceipt) -> Settled:
+    rejected = {one.index: one for one in told.rejected}
+    if told.accepted + len(rejected) != len(batch) or not rejected.keys() <= set(range(len(batch))):
+        raise ServerUnavailable("the answer does not say which events of a batch were rejected")
+    return Settled(
+        batch, [Rejected(batch[index], one.code, one.detail) for index, one in rejected.items()]
+    )
+
+
+def read_batch(reply: Reply, count: int) -> BatchReceipt:
+    """Return what a 202 says of `count` events. Raises ServerUnavailable if no evp says so."""
+    told = read(reply, BatchReceipt)
+    told_count = told.accepted + max(told.rejected_total, len(told.rejected))
+    if told_count != count:
+        raise ServerUnavailable(
+            f"whoever answered {reply.status} is no evp: of {count} events it tells {told_count}"
+        )
+    return told
 
 
 def read(reply: Reply, kind: type[T]) -> T:

@@ -12,7 +12,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Coroutine, Iterable
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 from typing import Any, Literal, ParamSpec, Self, TypedDict, TypeVar, Unpack
 
 from evp.client.async_client import AsyncClient, Event, OnFailed, encode
@@ -145,8 +145,36 @@ class Client:
 
 
 class _Loop(asyncio.SelectorEventLoop):
-    """Looks addresses up by itself: other loops have threads for it, and at exit none start."""
+    """Has a thread of its own to look an address up: nobody needs to wait for it to end.
+
+    One at a time for an address, however often it is asked for: it can take a minute.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lookups: dict[object, Future[Any]] = {}
 
     async def getaddrinfo(self, host: Any, port: Any, **hints: Any) -> Any:
         """Return what `socket.getaddrinfo` does."""
-        return socket.getaddrinfo(host, port, **hints)
+        key = (host, port, *sorted(hints.items()))
+        found = self._lookups.get(key)
+        if found is None or found.done():
+            found = self._lookups[key] = _look_up(host, port, hints)
+        return await asyncio.wrap_future(found, loop=self)
+
+
+def _look_up(host: Any, port: Any, hints: dict[str, Any]) -> Future[Any]:
+    found: Future[Any] = Future()
+    found.set_running_or_notify_cancel()  # It goes on though somebody ceases to wait for it.
+
+    def look_up() -> None:
+        try:
+            found.set_result(socket.getaddrinfo(host, port, **hints))
+        except Exception as error:  # noqa: BLE001 - whoever waits for it has it
+            found.set_exception(error)
+
+    try:
+        threading.Thread(target=look_up, name="evp-client-lookup", daemon=True).start()
+    except RuntimeError:  # At exit no thread starts.
+        look_up()
+    return found

@@ -7,10 +7,11 @@ from collections.abc import Callable
 import pytest
 
 from evp import http, sender
+from evp.client import delivery
 from evp.errors import ServerUnavailable
 from evp.http import HttpConnection
 from evp.sender import Account, Line, Sender
-from tests.support.answers import ACCEPTED, Answer, answering, busy, problem, scripted
+from tests.support.answers import Answer, accepted, answering, busy, problem, scripted
 
 LINES = [Line(number, b'{"type": "t", "n": %d}' % number) for number in range(1, 9)]
 
@@ -37,7 +38,7 @@ def choosy(*, tells_index: bool) -> tuple[Callable[[bytes], Answer], list[int]]:
         sizes.append(len(lines))
         bad = [at for at, line in enumerate(lines) if line in {LINES[2].text, LINES[5].text}]
         if not bad:
-            return ACCEPTED
+            return accepted(body)
         return problem(422, "invalid_event", **({"index": bad[0]} if tells_index else {}))
 
     return answer, sizes
@@ -61,6 +62,51 @@ async def test_culprit_that_is_not_named() -> None:
     assert (account.accepted, account.refused) == (6, {"invalid_event": 2})
     assert [one.line for one in account.examples] == [3, 6]
     assert sizes == [8, 4, 2, 2, 1, 1, 4, 2, 1, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (308, {"location": "https://127.0.0.1/"}, b""),
+        (400, {}, b"<html>The plain HTTP request was sent to HTTPS port</html>"),
+        (402, {}, b""),
+        (421, {}, b'{"message": "Misdirected"}'),
+        (500, {}, b"<html>"),
+        problem(401, "unauthenticated"),
+    ],
+)
+async def test_answer_that_goes_for_all(answer: Answer) -> None:
+    """What no event can be the cause of is asked once, and told of all."""
+    sizes = []
+
+    def noted(body: bytes) -> Answer:
+        sizes.append(len(body.splitlines()))
+        return answer
+
+    async with answering(noted) as url:
+        account = await sent(url)
+    assert sizes == [8]
+    assert list(account.refused.values()) == [8]
+
+
+@pytest.mark.parametrize(
+    ("members", "sizes_wanted"), [({}, [8, 4, 2, 1, 1, 2, 4]), ({"index": 0}, [8, 7, 6, 5])]
+)
+async def test_requests_of_a_batch(
+    members: dict[str, int], sizes_wanted: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server in a bad hour is not asked about each event: all are told, in few requests."""
+    monkeypatch.setattr(delivery, "SEND_REQUESTS_MAX", 4)
+    sizes = []
+
+    def noted(body: bytes) -> Answer:
+        sizes.append(len(body.splitlines()))
+        return problem(500, "internal_error", **members)
+
+    async with answering(noted) as url:
+        account = await sent(url)
+    assert sizes == sizes_wanted
+    assert account.refused == {"internal_error": 8}
 
 
 @pytest.mark.parametrize(
@@ -88,7 +134,7 @@ async def test_server_that_always_asks_to_wait(monkeypatch: pytest.MonkeyPatch) 
 async def test_connection_that_breaks_later(monkeypatch: pytest.MonkeyPatch) -> None:
     """Once a server has accepted something, a lost answer is a reason to send it again."""
     monkeypatch.setattr(sender, "SEND_EVENTS_MAX", 4)
-    async with answering(scripted(ACCEPTED, None)) as url:
+    async with answering(scripted(accepted(b"1\n2\n3\n4"), None)) as url:
         account = await sent(url)
     assert account.accepted == 8
 

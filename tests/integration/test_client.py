@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -18,6 +19,7 @@ import msgspec
 import pytest
 
 from evp import AsyncClient, Client
+from evp.client import async_client
 from evp.client.async_client import encode
 from evp.clock import monotonic_s
 from evp.errors import (
@@ -202,6 +204,45 @@ async def test_nobody_of_evp_there(body: bytes) -> None:
             await client.send({"type": "t"})
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        {},
+        {"accepted": 2, "receipt": "r", "durability": "fsync"},
+        {"accepted": 4, "receipt": "r", "durability": "fsync"},
+        {"accepted": 2, "rejected_total": 1, "receipt": "r", "durability": "fsync"},
+        {
+            "accepted": 2,
+            "rejected": [{"index": 3, "code": "c", "detail": "d"}],
+            "receipt": "r",
+            "durability": "fsync",
+        },
+    ],
+)
+async def test_answer_that_does_not_account_for_all(told: dict[str, Any]) -> None:
+    """Only if a 202 says of each event what became of it are events let go of."""
+    body = msgspec.json.encode(told)
+    async with answering(lambda _body: (202, {}, body)) as url:
+        client = AsyncClient(url, "k", flush_every_s=0.01)
+        for number in range(3):
+            await client.enqueue(event(number))
+        with pytest.raises(Undelivered) as undelivered:
+            await client.close()
+    assert [(one.event, one.code) for one in undelivered.value.failed] == [
+        (event(number), "unavailable") for number in range(3)
+    ]
+
+
+@pytest.mark.parametrize("accepted", [0, 2, 4])
+async def test_batch_of_another_size(accepted: int) -> None:
+    """A receipt that is not of so many events as were sent is none."""
+    told = {"accepted": accepted, "receipt": "r", "durability": "fsync"}
+    body = msgspec.json.encode(told)
+    async with answering(lambda _body: (202, {}, body)) as url, AsyncClient(url, "k") as client:
+        with pytest.raises(Unsent, match=f"no evp: of 3 events it tells {accepted}"):
+            await client.send_batch(event(number) for number in range(3))
+
+
 async def test_in_the_background(client: AsyncClient, server: InProcess) -> None:
     """What was enqueued goes out in batches; after flush it is all on disk, each event once."""
     entries = await server.entries()
@@ -349,15 +390,36 @@ async def test_full_buffer_waits(server: InProcess) -> None:
 
 
 async def test_full_of_failures() -> None:
-    """A buffer full of what could not be sent does not wait for ever: it is handed back."""
+    """A buffer full of what could not be sent is handed back, and what found no room with it."""
     refuse = problem(401, "unauthenticated")
-    async with answering(lambda _body: refuse) as url:
-        client = AsyncClient(url, "k", buffer_events=1, flush_every_s=0.01)
+    async with (
+        answering(lambda _body: refuse) as url,
+        AsyncClient(url, "k", buffer_events=1, flush_every_s=0.01) as client,
+    ):
         await client.enqueue(event(0))
         with pytest.raises(Undelivered) as told:
             await client.enqueue(event(1))
-        assert [one.event for one in told.value.failed] == [event(0)]
-        await client.close()
+        assert client.held == 0
+    assert [(one.event, one.code) for one in told.value.failed] == [
+        (event(0), "unauthenticated"),
+        (event(1), "not_taken"),
+    ]
+
+
+async def test_bytes_that_could_not_be_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What failed takes its room until it is handed back, also of the bytes."""
+    monkeypatch.setattr(async_client, "CLIENT_BUFFER_BYTES_MAX", len(encode(event(0))))
+    refuse = problem(401, "unauthenticated")
+    async with (
+        answering(lambda _body: refuse) as url,
+        AsyncClient(url, "k", flush_every_s=0.01) as client,
+    ):
+        await client.enqueue(event(0))
+        with pytest.raises(Undelivered):
+            await client.enqueue(event(1))
+        await client.enqueue(event(2))
+        with pytest.raises(Undelivered):
+            await client.flush()
 
 
 async def test_closed_while_others_wait() -> None:
@@ -454,6 +516,32 @@ def test_after_a_fork() -> None:
     client._pid = os.getpid()
     with pytest.raises(Undelivered):
         client.close()
+
+
+def test_resolver_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Times hold while an address is looked up; it is looked up once at a time."""
+    asked = []
+    answered = threading.Event()
+
+    def look_up(host: str | bytes, *_rest: object, **_hints: object) -> list[Any]:
+        asked.append(str(host, "ascii") if isinstance(host, bytes) else host)
+        answered.wait(WAIT_S_MAX)
+        raise socket.gaierror(socket.EAI_AGAIN, "try again")
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    client = Client("http://evp.example", "k", retry_s=0.1)
+    started_at_s = monotonic_s()
+    client.enqueue(event(0))
+    for _ in range(2):
+        with pytest.raises(Unsent):
+            client.send(event(1))
+    with pytest.raises(Undelivered) as told:
+        client.close(within_s=0.1)
+    took_s = monotonic_s() - started_at_s
+    answered.set()
+    assert [one.code for one in told.value.failed] == ["closed"]
+    assert took_s < WAIT_S_MAX / 2
+    assert asked == ["evp.example"]
 
 
 def test_closed_by_another_thread() -> None:

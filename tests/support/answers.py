@@ -11,7 +11,11 @@ import msgspec
 Answer = tuple[int, dict[str, str], bytes] | bytes | None
 """Status, further headers and body; or bytes as they are; or none, and the connection closes."""
 
-ACCEPTED: Answer = (202, {}, b"{}")
+
+def accepted(body: bytes) -> Answer:
+    """Return what evp says that has taken a batch, one event a line."""
+    told = {"accepted": len(body.splitlines()), "receipt": "r", "durability": "fsync"}
+    return 202, {}, msgspec.json.encode(told)
 
 
 def problem(status: int, code: str, **members: object) -> tuple[int, dict[str, str], bytes]:
@@ -28,7 +32,7 @@ def busy(retry_after_s: float = 0.0) -> tuple[int, dict[str, str], bytes]:
 def scripted(*answers: Answer) -> Callable[[bytes], Answer]:
     """Answer in this order, and then accept everything."""
     waiting = list(answers)
-    return lambda _body: waiting.pop(0) if waiting else ACCEPTED
+    return lambda body: waiting.pop(0) if waiting else accepted(body)
 
 
 @contextlib.asynccontextmanager

@@ -74,8 +74,13 @@ class Moody:
         self.accepted.update(id_ for id_ in ids if id_ not in self._bad)
         if mood == "lost":
             raise ServerUnavailable("its answer was lost")
-        rejected = [{"index": index, "code": "bad", "detail": ""} for index in bad]
-        return Reply(202, {}, msgspec.json.encode({"rejected": rejected}))
+        told = {
+            "accepted": len(ids) - len(bad),
+            "rejected": [{"index": index, "code": "bad", "detail": ""} for index in bad],
+            "receipt": "r",
+            "durability": "fsync",
+        }
+        return Reply(202, {}, msgspec.json.encode(told))
 
     async def close(self) -> None:
         """Do nothing."""
