@@ -26,6 +26,10 @@ UNIQUE_CONFLICT = "unique_conflict"
 _INVALID_BSON = "invalid_bson"
 _TOO_LARGE = "document_too_large"
 
+#: Its connections fail by these, too, if a call is cancelled or the peer leaves at a bad moment:
+#: faults of the client, which has no class of its own for them.
+_OF_ITS_CONNECTIONS = ("Lock is not acquired", "empty buffer) in get_buffer()")
+
 #: Codes by which the server refuses some document, also where it refuses a call as a whole.
 _OF_A_CALL = {
     15: "too_deep",  # Overflow
@@ -154,6 +158,10 @@ def told() -> Iterator[None]:
         yield
     except PyMongoError as error:
         raise unavailable(error) from error
+    except RuntimeError as error:
+        if not str(error).endswith(_OF_ITS_CONNECTIONS):
+            raise
+        raise StoreUnavailable(f"the store can't be used now: {error}") from error
 
 
 def _said(row: Mapping[str, Any]) -> str:

@@ -20,7 +20,7 @@ from pymongo.errors import (
 from evp.errors import StoreUnavailable
 from evp.limits import DETAIL_CHARS_MAX
 from evp.storage.dead_letters import REASONS
-from evp.storage.failures import failures_of, permanent, unavailable
+from evp.storage.failures import failures_of, permanent, told, unavailable
 
 READABLE = RawBSONDocument(bson.encode({"a": "hello"}))
 UNREADABLE = RawBSONDocument(bytes(READABLE.raw).replace(b"hello", b"he\xffll"))
@@ -135,3 +135,15 @@ def test_texts_hold_no_secret() -> None:
     error = unavailable(AutoReconnect("mongodb://u:hunter2@h: " + "x" * 1000))
     assert "hunter2" not in str(error)
     assert len(str(error)) < DETAIL_CHARS_MAX + 100
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["Lock is not acquired", "unhandled error (or an empty buffer) in get_buffer()"],
+)
+def test_faults_of_the_clients_connections_pass(said: str) -> None:
+    """What a client says whose call was cancelled at a bad moment is no fault of evp's."""
+    with pytest.raises(StoreUnavailable, match="the store can't be used now"), told():
+        raise RuntimeError(said)
+    with pytest.raises(RuntimeError, match="another one"), told():
+        raise RuntimeError("another one")
