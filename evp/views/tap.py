@@ -60,11 +60,13 @@ def logfmt_line(event: Mapping[str, Any]) -> str:
 
 def summary(counts: Counts) -> str:
     """Return what became of all events."""
-    parts = [f"{counts.shown:,} events shown", f"{counts.passed_over:,} passed over"]
+    noun = "event" if counts.shown == 1 else "events"
+    parts = [f"{counts.shown:,} {noun} shown", f"{counts.passed_over:,} passed over"]
     if counts.read > counts.shown + counts.dropped:
         parts.append(f"{counts.read:,} looked at")
     if counts.broken:
-        parts.append(f"{counts.broken:,} entries that can't be read")
+        noun = "entry" if counts.broken == 1 else "entries"
+        parts.append(f"{counts.broken:,} {noun} that can't be read")
     return ", ".join(parts)
 
 

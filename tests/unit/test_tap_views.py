@@ -59,9 +59,9 @@ def test_no_text_is_a_command() -> None:
 
 def test_the_summary_tells_what_was_passed_over() -> None:
     """Events that were dropped or not even read are added up; broken entries are told apart."""
-    assert summary(Counts(read=3, shown=3)) == "3 events shown, 0 passed over"
+    assert summary(Counts(read=1, shown=1)) == "1 event shown, 0 passed over"
     told = summary(Counts(read=9, shown=3, dropped=2, unread=1_000, broken=1))
-    assert told == "3 events shown, 1,002 passed over, 9 looked at, 1 entries that can't be read"
+    assert told == "3 events shown, 1,002 passed over, 9 looked at, 1 entry that can't be read"
 
 
 def test_flags() -> None:

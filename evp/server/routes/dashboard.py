@@ -59,7 +59,7 @@ def _answer(request: AnyRequest, file: File) -> Response[bytes]:
     is_there = file.tag in (tag.strip().removeprefix("W/") for tag in has.split(","))
     return Response(
         b"" if is_there else file.content,
-        media_type=f"{file.media_type}; charset=utf-8",
+        media_type=file.media_type,
         status_code=HTTP_304_NOT_MODIFIED if is_there else HTTP_200_OK,
         headers=_HEADERS | {"etag": file.tag},
     )
