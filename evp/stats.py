@@ -23,7 +23,7 @@ from evp.signals import end
 from evp.state import LogState, StoreState, log_state, store_state
 from evp.storage.account import Totals
 from evp.storage.client import close, connect, database, reach
-from evp.storage.workers import WorkerRow, worker_rows
+from evp.storage.workers import WorkerRow, heard, worker_rows
 from evp.stream.client import KeptLink, Link
 from evp.stream.info import GroupFacts, LogFacts, log_facts
 from evp.stream.keys import Keys
@@ -99,6 +99,11 @@ class Stats(Struct):
     def own_group(self) -> GroupFacts | None:
         """The group that is set, None if there is none yet."""
         return next((one for one in self.log.groups if one.name == self.group), None)
+
+    @property
+    def working(self) -> list[WorkerRow]:
+        """The workers whose rates count: those that are not silent."""
+        return heard(self.workers)
 
 
 class Collector:
@@ -178,11 +183,11 @@ class Collector:
         if stats.store_state is None and stats.store_error is None:
             stats.store_error = "the store has not answered yet"
         stats.workers = self._workers
-        rates, heard = stats.rates, [one for one in stats.workers if not one.silent]
-        rates.stored_per_s = sum(one.stored_per_s for one in heard)
-        rates.duplicate_per_s = sum(one.duplicate_per_s for one in heard)
-        rates.dead_per_s = sum(one.dead_per_s for one in heard)
-        stats.latency_ms = _latency(heard)
+        rates, working = stats.rates, stats.working
+        rates.stored_per_s = sum(one.stored_per_s for one in working)
+        rates.duplicate_per_s = sum(one.duplicate_per_s for one in working)
+        rates.dead_per_s = sum(one.dead_per_s for one in working)
+        stats.latency_ms = _latency(working)
         stats.totals, stats.balance, stats.summed = self._totals, self._balance, self._summed
         if stats.summed is not None:
             stats.summed.age_s = monotonic_s() - self._summed_at_s

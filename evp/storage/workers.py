@@ -38,6 +38,11 @@ class WorkerRow(Struct):
     silent: bool = False
 
 
+def heard(rows: Sequence[WorkerRow]) -> list[WorkerRow]:
+    """Return those that are not silent: what they told last is so now."""
+    return [one for one in rows if not one.silent]
+
+
 async def worker_rows(db: Database) -> list[WorkerRow]:
     """Return the workers that run, and those that are missed, by group and name.
 

@@ -21,7 +21,7 @@ from evp.storage.client import Database, opened, reach
 from evp.storage.dlq import letters_of_entry
 from evp.storage.groups import writer
 from evp.storage.whereabouts import Whereabouts, begun, begun_frame, has_gone, whereabouts
-from evp.storage.workers import worker_rows
+from evp.storage.workers import heard, worker_rows
 from evp.trace.log import LogReader, Notify
 from evp.trace.story import Story
 from evp.trace.tell import Asked, Evidence, Held, complete
@@ -85,7 +85,7 @@ class _Tracer:
                 self._story.store_error = str(error)
 
     async def _ask_who_writes(self) -> None:
-        working = await worker_rows(self._db)
+        working = heard(await worker_rows(self._db))
         self._story.stored_per_s = sum(one.stored_per_s for one in working)
         writing = await writer(self._db)
         if writing is not None:

@@ -42,7 +42,7 @@ def groups_of(stats: Stats, order: Order = "name", text: str = "") -> list[Group
         found.sort(key=lambda one: -one.waiting_events)
     elif order == "rate":
         rates = {one.name: 0.0 for one in found}
-        for worker in stats.workers:
+        for worker in stats.working:
             rates[worker.group] = rates.get(worker.group, 0.0) + worker.stored_per_s
         found.sort(key=lambda one: -rates[one.name])
     return found

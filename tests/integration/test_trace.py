@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from bson import Binary
 
+from evp.clock import now
 from evp.errors import UsageError
 from evp.identity import canonical, event_id
+from evp.limits import WORKER_SILENT_S
 from evp.receipt import Receipt
 from evp.settings import Settings
-from evp.storage import schema
+from evp.storage import ledger, schema
 from evp.storage.client import Database
 from evp.storage.dlq import letters_of
 from evp.storage.replay import Replayer
@@ -95,6 +98,17 @@ async def test_an_event_that_waits(settings: Settings, link: Link, db: Database)
     assert place.idle_s is not None
     assert place.idle_s < 10
     await reader.close()
+
+
+async def test_the_pace_is_that_of_workers_that_speak(
+    settings: Settings, link: Link, db: Database
+) -> None:
+    """How fast it goes is told by workers that were heard of: a silent one stores nothing."""
+    for name, rate in (("works", 10.5), ("hangs", 40.0)):
+        await ledger.record_worker(db, "g", name, {"stored_per_s": rate}, within_s=5)
+    silent = now() - timedelta(seconds=WORKER_SILENT_S + 1)
+    await db[schema.WORKERS].update_one({"name": "hangs"}, {"$set": {"seen_at": silent}})
+    assert (await traced(settings, 1)).stored_per_s == 10.5
 
 
 async def test_an_event_that_is_being_written(settings: Settings, link: Link, db: Database) -> None:
