@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from evp.frame import entry_order
+from evp.frame import entry_ms, entry_order
 from evp.limits import SERVER_ALIVE_MS
 from evp.stream.client import Link, Reply, name_of, pairs
 from evp.stream.keys import Keys
@@ -82,7 +82,7 @@ async def done_in_log(link: Link, keys: Keys) -> Done | None:
     needed = told[2]
     if not oldest or (needed and entry_order(oldest[0].decode()) >= entry_order(needed.decode())):
         return None
-    since_ms = int(oldest[0].partition(b"-")[0])
+    since_ms = entry_ms(oldest[0].decode())
     trimmed_bytes = int(dict(pairs(marks[0][1]))[b"bytes"]) if marks else int(told[8])
     return Done(max(0, at_ms - since_ms) / 1000, max(0, int(told[8]) - trimmed_bytes))
 
@@ -95,7 +95,7 @@ async def leave(link: Link, keys: Keys, server: str) -> None:
 def pin_of(told: list[Reply], at_ms: int) -> Pin:
     """Return the pin in an answer of the scripts that find one."""
     name, exists, entry_id, events, size_bytes, alone_bytes = told[:6]
-    since_ms = int(entry_id.partition(b"-")[0]) if entry_id else at_ms
+    since_ms = entry_ms(entry_id.decode()) if entry_id else at_ms
     age_s = max(0, at_ms - since_ms) / 1000
     return Pin(
         name_of(name),

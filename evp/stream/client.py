@@ -242,6 +242,12 @@ def pairs(flat: Sequence[Any]) -> list[tuple[Any, Any]]:
     return list(zip(flat[::2], flat[1::2], strict=True))
 
 
+def clock_of(reply: Sequence[bytes]) -> int:
+    """Return the log's time by an answer to TIME, milliseconds since 1970."""
+    seconds, micros = reply
+    return int(seconds) * 1000 + int(micros) // 1000
+
+
 def name_of(name: bytes) -> str:
     """Return the name of a group or consumer, which any client may have given, in whatever bytes.
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from msgspec import Struct
 
 from evp.limits import HEADERS_BYTES_TARGET, HEADERS_MAX, LOG_LOOK_BYTES_MAX
-from evp.stream.client import Argument, Link
+from evp.stream.client import Argument, Link, clock_of
 from evp.stream.header_scripts import CARRIERS, DELIVER_AGAIN, HEADERS
 from evp.stream.keys import Keys
 
@@ -81,8 +81,7 @@ async def deliver_again(link: Link, keys: Keys, group: str, entry_ids: Sequence[
 
 async def clock_ms(link: Link) -> int:
     """Return the log's time, by which entries get their ids. Raises LogUnavailable."""
-    seconds, micros = await link.call("TIME")
-    return int(seconds) * 1000 + int(micros) // 1000
+    return clock_of(await link.call("TIME"))
 
 
 async def in_log(link: Link, keys: Keys, entries: Iterable[tuple[str, bytes]]) -> set[bytes]:

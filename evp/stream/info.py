@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 from msgspec import Struct
 
-from evp.stream.client import Link, LogRefused, Reply, name_of, pairs
+from evp.frame import entry_ms
+from evp.stream.client import Link, LogRefused, Reply, clock_of, name_of, pairs
 from evp.stream.keys import Keys
 from evp.stream.pending import pending_events
 from evp.stream.scripts import POSITION, UNSETTLED
@@ -79,7 +80,7 @@ async def log_facts(link: Link, keys: Keys) -> LogFacts:
         ]
     )
     counted = {name.decode(): int(value) for name, value in pairs(counters)}
-    at_ms = int(clock[0]) * 1000 + int(clock[1]) // 1000
+    at_ms = clock_of(clock)
     events = counted.get("events", 0)
     try:
         rows = await link.call("XINFO", "GROUPS", keys.stream)
@@ -136,9 +137,8 @@ async def events_ahead(link: Link, keys: Keys, group: str, entry_id: str) -> int
 async def oldest_age_s(link: Link, keys: Keys) -> float:
     """Return the age of the stream's oldest entry, 0 if there is none. Raises LogUnavailable."""
     oldest = await link.script(POSITION, (keys.stream, keys.index), ("-", "+"))
-    seconds, micros = await link.call("TIME")
-    at_ms = int(seconds) * 1000 + int(micros) // 1000
-    since_ms = int(oldest[0].partition(b"-")[0]) if oldest else at_ms
+    at_ms = clock_of(await link.call("TIME"))
+    since_ms = entry_ms(oldest[0].decode()) if oldest else at_ms
     return max(0, at_ms - since_ms) / 1000
 
 
@@ -156,7 +156,7 @@ async def _group(
     waiting = [first_pending] if first_pending else []
     if undelivered:
         waiting.append(undelivered[0].decode())
-    oldest_ms = min((int(entry.partition("-")[0]) for entry in waiting), default=at_ms)
+    oldest_ms = min(map(entry_ms, waiting), default=at_ms)
     return GroupFacts(
         name=name_of(name),
         pending=pending[0],
