@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from evp.cli.output import Output
+from evp.cli.progress import progress
 from evp.cli.storing import with_store
 from evp.erasure import Erased, erase
 from evp.errors import EXIT_FINDING, EXIT_OK, UsageError
@@ -28,11 +28,8 @@ def erase_and_tell(settings: Settings, wanted: Wanted, *, dry_run: bool, json: b
     Raises StoreUnavailable.
     """
     erased = Erased(dry_run)
-    console = Console(stderr=True)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(
-        *columns, console=console, disable=not console.is_terminal, transient=True
-    ) as bar:
+    with progress(*columns) as bar:
         task = bar.add_task("going through all events")
 
         def notify(so_far: Erased) -> None:

@@ -6,11 +6,11 @@ import contextlib
 from collections.abc import Iterator
 
 import msgspec
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 
 from evp.cli.moments import moment_of, span_s_of
 from evp.cli.output import Output
+from evp.cli.progress import progress
 from evp.clock import now, to_ms
 from evp.errors import UsageError
 from evp.groups.reset import Notify, Reset, Resetter
@@ -89,9 +89,7 @@ async def _target(resetter: Resetter, where: Where) -> str:
 
 @contextlib.contextmanager
 def _bar() -> Iterator[Notify]:
-    console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    disable = not console.is_terminal
-    with Progress(*columns, console=console, disable=disable, transient=True) as bar:
+    with progress(*columns) as bar:
         task = bar.add_task("asking the store", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -11,11 +11,11 @@ from typing import Any
 
 import msgspec
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
 from evp.cli.moments import moment_of
 from evp.cli.output import Output
+from evp.cli.progress import progress
 from evp.cli.storing import with_store
 from evp.dlq.actions import Account, Notify, Shown, select
 from evp.errors import EXIT_FINDING, EXIT_OK, UsageError
@@ -129,14 +129,13 @@ def _report(account: Account, done: str, options: Options) -> int:
 
 @contextlib.contextmanager
 def _bar(what: str, total: int) -> Iterator[Notify]:
-    console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    with progress(*columns, transient=False) as bar:
         task = bar.add_task(what, total=total)
         yield lambda account: bar.update(task, completed=account.done + account.refused_count)
 

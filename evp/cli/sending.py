@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import msgspec
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 
 from evp.cli.output import Output
+from evp.cli.progress import progress
 from evp.errors import UsageError
 from evp.http import HttpConnection
 from evp.sender import Account, Line, Sender
@@ -89,9 +89,8 @@ async def send_all(
     url: str, key: str, lines: Iterator[Line], size_bytes: int | None, account: Account
 ) -> None:
     """Send all lines, with a bar on a terminal."""
-    console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    with progress(*columns, transient=False) as bar:
         task = bar.add_task("sending", total=size_bytes)
         done_bytes = 0
 
@@ -101,12 +100,12 @@ async def send_all(
                 done_bytes += len(line.text) + 1
                 yield line
 
-        def progress(account: Account) -> None:
+        def notify(account: Account) -> None:
             text = f"{account.accepted} accepted, {account.refused_count} refused"
             bar.update(task, completed=done_bytes, description=text)
 
         async with HttpConnection(url) as connection:
-            await Sender(connection, key, account, progress).send(counted())
+            await Sender(connection, key, account, notify).send(counted())
 
 
 def report(account: Account, *, json: bool) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from evp.cli.output import Output
+from evp.cli.progress import progress
 from evp.cli.replaying import filters_of
 from evp.cli.storing import with_store
 from evp.dlq.top import By, Top, top
@@ -33,11 +33,8 @@ def top_of(settings: Settings, by: str, given: Mapping[str, str | None], most: i
         error=given["--error"],
     )
     flags = [part for flag, value in given.items() if value is not None for part in (flag, value)]
-    console = Console(stderr=True)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(
-        *columns, console=console, disable=not console.is_terminal, transient=True
-    ) as bar:
+    with progress(*columns) as bar:
         task = bar.add_task("dead letters")
 
         def notify(counted: int) -> None:

@@ -6,10 +6,10 @@ from datetime import datetime
 from uuid import UUID
 
 import msgspec
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 
 from evp.cli.output import Output
+from evp.cli.progress import progress
 from evp.clock import to_ms
 from evp.errors import EXIT_FINDING, EXIT_OK, EXIT_UNAVAILABLE, UsageError
 from evp.identity import event_id
@@ -65,10 +65,8 @@ def _time_ms(text: str) -> int:
 
 async def traced(settings: Settings, asked: Asked) -> Story:
     """Trace an event, with a bar on a terminal while the log is searched; raises as `trace`."""
-    console = Console(stderr=True)
     columns = (TextColumn("searching the log"), BarColumn(bar_width=None), TimeElapsedColumn())
-    disable = not console.is_terminal
-    with Progress(*columns, console=console, disable=disable, transient=True) as bar:
+    with progress(*columns) as bar:
         task = bar.add_task("", total=None, visible=False)
 
         def notify(done: int, total: int) -> None:

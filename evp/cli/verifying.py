@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from datetime import datetime
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 
 from evp.cli.moments import moment_of
 from evp.cli.output import Output
+from evp.cli.progress import progress
 from evp.clock import now
 from evp.errors import UsageError
 from evp.limits import DETAIL_CHARS_MAX
@@ -57,22 +57,20 @@ def _moment(text: str) -> datetime:
 
 async def verified(settings: Settings, scope: Scope) -> Report:
     """Verify, with a bar on a terminal; raises as `verify`."""
-    console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=None),
         TextColumn("{task.completed:,.0f}"),
         TimeElapsedColumn(),
     )
-    disable = not console.is_terminal
-    with Progress(*columns, console=console, disable=disable, transient=True) as bar:
+    with progress(*columns) as bar:
         task = bar.add_task("records", total=None)
 
-        def progress(what: str, done: int, expected: int | None) -> None:
+        def notify(what: str, done: int, expected: int | None) -> None:
             total = None if expected is None else max(expected, done)
             bar.update(task, description=what, completed=done, total=total)
 
-        running = asyncio.create_task(verify(settings, scope, progress))
+        running = asyncio.create_task(verify(settings, scope, notify))
         try:
             await asyncio.wait({running})
         finally:
