@@ -64,6 +64,7 @@ def test_nothing_to_do(
     assert groups_in_log(shared) == {GROUP: (2, 0)}
 
 
+@pytest.mark.slow
 def test_several_at_once(
     shared: dict[str, str], settings: Settings, stored: Any, tmp_path: Path
 ) -> None:

@@ -10,6 +10,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.e2e.commands import Finished, evp, terminal
 from tests.support.up import EVP, Up
 from tests.support.wait import until_now
@@ -52,6 +54,7 @@ def rows(up: Up) -> dict[str, Any]:
     return {row["name"]: row for row in json.loads(done.out)}
 
 
+@pytest.mark.slow
 def test_a_login_is_told_once(light: dict[str, str], tmp_path: Path) -> None:
     """The first start makes an admin, the second one nobody: who was logged in still is."""
     up = Up(tmp_path, environ=light)

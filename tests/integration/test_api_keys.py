@@ -457,6 +457,7 @@ async def test_log_is_full(quick: None, own_log_server: Server, own_settings: Se
     await remove_traces(own_settings)
 
 
+@pytest.mark.slow
 @MAY_LEAVE_SOCKETS
 async def test_both_are_away(
     quick: None, own_log_server: Server, own_store_server: Server, tmp_path: Path

@@ -161,6 +161,7 @@ async def working(settings: Settings, frames_per_s: float = 1000) -> AsyncIterat
         await asyncio.gather(task, return_exceptions=True)
 
 
+@pytest.mark.slow
 async def test_many_servers_do_not_fill_the_log(small: tuple[Settings, Link]) -> None:
     """Four servers flood a log that nobody reads: it never overflows, and recovers by itself."""
     settings, link = small

@@ -318,6 +318,7 @@ async def test_filters(db: Database, writer: Writer) -> None:
     assert await ids(source="test", type="click", since=hour_ago) == set()
 
 
+@pytest.mark.slow
 async def test_many_letters_are_all_seen_once(db: Database) -> None:
     """However letters lie in time, also thousands within a moment or years apart: each once."""
     at = now()

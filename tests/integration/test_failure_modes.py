@@ -106,6 +106,7 @@ async def connections_of(url: str) -> int:
 # Waiting for entries
 
 
+@pytest.mark.slow
 async def test_waiting_longer_than_a_command_may_take(
     opened: Opener, own_log_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

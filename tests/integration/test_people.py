@@ -503,6 +503,7 @@ async def test_wrong_refresh_tokens(crowd: People, token: str) -> None:
     assert (await crowd.post("refresh")).code == "invalid_token"
 
 
+@pytest.mark.slow
 async def test_store_away(
     settings: Settings, link: Link, own_store_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,7 @@ import contextlib
 from typing import Any
 
 import hypothesis
+import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
@@ -194,6 +195,7 @@ class Story:
                 await self._db[schema.EVENTS].update_one(there, insert, upsert=True)
 
 
+@pytest.mark.slow
 @hypothesis.settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(happenings=st.lists(steps, min_size=3, max_size=16))
 async def test_sums_are_what_stands_in_the_store(

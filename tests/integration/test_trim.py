@@ -211,6 +211,7 @@ async def small(settings: Settings, small_log: Server) -> AsyncIterator[tuple[Se
     await link.close()
 
 
+@pytest.mark.slow
 async def test_retention_gives_way_as_memory_fills(small: tuple[Settings, Link]) -> None:
     """Done entries and all else take half of the mark; the more waits, the less is done."""
     settings, link = small

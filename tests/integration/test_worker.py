@@ -325,6 +325,7 @@ async def test_entry_deleted_while_pending(db: Database, link: Link, settings: S
 # Outages of the store
 
 
+@pytest.mark.slow
 async def test_store_killed_and_started_again(
     link: Link, settings: Settings, own_store_server: Server
 ) -> None:

@@ -93,6 +93,7 @@ async def test_one_byte_too_many(name: str) -> None:
     assert await code_of(name, PACKS[name](body), SINGLE_BODY_BYTES_MAX) == "body_too_large"
 
 
+@pytest.mark.slow
 @each_encoding
 @pytest.mark.parametrize("most_bytes", [SINGLE_BODY_BYTES_MAX, BATCH_BODY_BYTES_MAX])
 async def test_bomb_takes_the_memory_of_a_body(name: str, most_bytes: int) -> None:
