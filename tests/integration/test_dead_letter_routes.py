@@ -259,4 +259,4 @@ async def test_replay_ends_with_the_server(
     account = (await asking)["account"]
     assert (account["done"], account["finished"]) == (1, False)
     await server.task
-    assert time.monotonic() - started_at_s < 2
+    assert time.monotonic() - started_at_s < 8

@@ -77,7 +77,7 @@ async def test_drip_does_not_move_the_deadline(server: InProcess, *, chunked: bo
             await wire.send(drop)
             await asyncio.sleep(0.02)
         assert (await answer).code == "request_timeout"
-        assert time.monotonic() - began_at_s < 2
+        assert time.monotonic() - began_at_s < 10
 
 
 @both_ways

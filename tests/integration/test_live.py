@@ -288,7 +288,7 @@ async def test_connection_that_takes_nothing_is_cut(
             await open_stream(server, silent)
             if ends == "with the server":
                 server.stop()
-                async with asyncio.timeout(2):
+                async with asyncio.timeout(15):
                     await server.task
             told_so = "a viewer is given up that takes nothing"
             await until(lambda: told_so in [line["event"] for line in logged], what="it is said")
@@ -368,16 +368,16 @@ async def test_stream_goes_on_while_the_store_is_away(
 
 async def test_open_stream_does_not_hold_up_the_end(settings: Settings, link: Link) -> None:
     """A server that stops ends its streams at once, also in the time in which it is drained."""
-    async with serving(changed(settings, drain_delay_ms=600)) as server:
+    async with serving(changed(settings, drain_delay_ms=2_000)) as server:
         async with server.wire() as wire, server.wire() as other:
             await open_stream(server, wire)
             reply = await server.ask(request(EVENT, headers=JSON))
             assert reply.status == 202
             started_at_s = time.monotonic()
             server.stop()
-            async with asyncio.timeout(0.5):
+            async with asyncio.timeout(1.5):
                 await wire._reader.readuntil(b"\r\n0\r\n\r\n")
             await other.send(request(b"", method="GET", path="/live", headers=STREAM))
             assert (await other.reply()).code == "shutting_down"
             await server.task
-        assert time.monotonic() - started_at_s < 2
+        assert time.monotonic() - started_at_s < 10

@@ -159,7 +159,7 @@ async def test_end_waits_for_nobody(port: Port) -> None:
     async with port.wire() as wire:
         await wire.send(b"GET /met")
         await until(port.answers, what="it answers")
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(8):
             await end(port.task)
         with contextlib.suppress(ConnectionError):
             assert await wire.rest() == b""

@@ -246,10 +246,10 @@ async def test_slow_store_is_given_up_in_time(faulty: Database, skip: int) -> No
     frame = frame_of(event(0), event(1))
     mode: Any = {"skip": skip} if skip else "alwaysOn"
     started_at_s = time.monotonic()
-    async with fail(faulty, "insert", mode, blockConnection=True, blockTimeMS=600):
+    async with fail(faulty, "insert", mode, blockConnection=True, blockTimeMS=2_000):
         with pytest.raises(StoreUnavailable):
             await Writer(faulty, 150).write([frame])
-        assert time.monotonic() - started_at_s < 0.5
+        assert time.monotonic() - started_at_s < 1.5
     await write_until_settled(Writer(faulty, WRITE_MS), [frame])
     await exactly_once(faulty, frame)
 

@@ -274,7 +274,7 @@ async def test_store_away(
     link: Link, settings: Settings, own_store_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without the store the log's side is told all the same, with the totals of before."""
-    monkeypatch.setattr(stats, "STORE_LOOK_S_MAX", 0.6)
+    monkeypatch.setattr(stats, "STORE_LOOK_S_MAX", 3.0)
     settings = changed(settings, mongo_url=own_store_server.url)
     await append_events(settings, 3)
     await drain(settings)
@@ -286,7 +286,7 @@ async def test_store_away(
         await asyncio.to_thread(own_store_server.kill)
         # Whoever looks on sees the log in time, however long the store is waited for.
         for _ in range(3):
-            await told_in_time(collector, store_wait_s=0.3, within_s=0.55)
+            await told_in_time(collector, store_wait_s=0.3, within_s=2.5)
         await asyncio.to_thread(own_store_server.start)
 
         async def is_back() -> bool:
@@ -296,7 +296,7 @@ async def test_store_away(
 
 
 async def told_in_time(
-    collector: Collector, store_wait_s: float | None = None, within_s: float = 1.0
+    collector: Collector, store_wait_s: float | None = None, within_s: float = 10.0
 ) -> None:
     """Check a look without a store: it tells of the log, and does not wait for long."""
     started_at_s = time.monotonic()
