@@ -12,7 +12,7 @@ $(READY): requirements/dev.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "evp needs Python 3.11, 3.12 or 3.13; none was found on PATH" >&2; exit 2; }
 	@echo "setting up .venv with $$($(PYTHON) --version)" >&2
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/dev.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
