@@ -86,7 +86,7 @@ async def look(link: Link, db: Database, keys: Keys, group: str) -> tuple[Balanc
 
 async def look_once(settings: Settings, db: Database) -> Balance:
     """Return the balance now, over a connection of its own; raises as `look`."""
-    async with Link.opened(settings.redis_url) as link:
+    async with Link.opened(settings.redis_url, Keys(settings.stream)) as link:
         found, _ = await look(link, db, Keys(settings.stream), settings.consumer_group)
     return found
 

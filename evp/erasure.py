@@ -93,7 +93,7 @@ async def _look_at_log(settings: Settings, db: Database, erased: Erased) -> None
     writing = await writer(db)
     group = writing[1] if writing is not None else settings.consumer_group
     try:
-        async with Link.opened(settings.redis_url) as link:
+        async with Link.opened(settings.redis_url, Keys(settings.stream)) as link:
             waiting = await unsettled(link, Keys(settings.stream), group)
     except LogUnavailable as error:
         erased.log_error = str(error)

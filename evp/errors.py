@@ -290,7 +290,7 @@ class EngineFailed(Unavailable):
 #: Up to the last @: a password may hold one, or a slash, that its owner did not escape.
 _URL_CREDENTIALS = re.compile(r"(?<=://)[^\s\"'<>]*@")
 _URL_SECRET_OPTION = re.compile(
-    r"(?i)\b(password|passwd|secret|token|authMechanismProperties)=[^&\s]*"
+    r"(?i)\b(\w*password|passwd|secret|token|authMechanismProperties)=[^&\s]*"
 )
 
 

@@ -100,7 +100,7 @@ class KeyBook:
         one that works may have been made.
         """
         at_ms = now_ms()
-        async with Link.opened(self._url) as link:
+        async with Link.opened(self._url, self._keys) as link:
             account = agreed(await read_keys(self._db), (await read_copy(link, self._keys)).keys)
             if _live(account, name, at_ms):
                 raise UsageError(
@@ -122,7 +122,7 @@ class KeyBook:
         and as `create`: then the old ones may end all the same.
         """
         at_ms = now_ms()
-        async with Link.opened(self._url) as link:
+        async with Link.opened(self._url, self._keys) as link:
             account = agreed(await read_keys(self._db), (await read_copy(link, self._keys)).keys)
             old = _live(account, name, at_ms)
             if not old:
@@ -168,7 +168,7 @@ class KeyBook:
         accounts: list[Account] = []
         away: list[Unavailable] = []
         try:
-            async with Link.opened(self._url) as link:
+            async with Link.opened(self._url, self._keys) as link:
                 accounts.append((await read_copy(link, self._keys)).keys)
         except LogUnavailable as error:
             away.append(error)
@@ -200,7 +200,7 @@ class KeyBook:
         untold = list(away)
         if not any(isinstance(error, LogUnavailable) for error in away):
             try:
-                async with Link.opened(self._url) as link:
+                async with Link.opened(self._url, self._keys) as link:
                     await tell_log(link, self._keys, ended, complete=False)
             except LogUnavailable as error:
                 untold.append(error)

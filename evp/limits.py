@@ -51,6 +51,14 @@ FRAMES_WAITING_BYTES_MAX = 64 * MIB
 #: Sources counted by name in a frame's summary; the rest is "other".
 SUMMARY_SOURCES_MAX = 50
 
+#: Streams over which servers may spread requests (EVP_PARTITIONS).
+PARTITIONS_MAX = 256
+#: How often a process that follows all partitions looks whether there are more by now.
+PARTITIONS_LOOK_S = 2.0
+#: How long, and how often at once, a frame is sent again while a cluster moves its slot.
+LOG_MOVED_S_MAX = 4.0
+LOG_MOVED_AGAIN_S = 0.05
+
 #: One command to the log must be answered within this, seconds; blocking reads add their block.
 LOG_COMMAND_S_MAX = 5.0
 #: A dial to the log, seconds.

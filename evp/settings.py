@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from evp.errors import redact_url
+from evp.limits import PARTITIONS_MAX
 from evp.logs import MASK
 
 PREFIX = "EVP_"
@@ -40,6 +41,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     mongo_connect_timeout_ms: int
     mongo_socket_timeout_ms: int
     stream: str
+    partitions: int
     log_retention_s: int
     log_retention_bytes: int
     backlog_max: int | None
@@ -139,6 +141,16 @@ def _url(*schemes: str) -> Callable[[str], str]:
     return parse
 
 
+def _log_url(text: str) -> str:
+    parts = urlsplit(text)
+    scheme, _, kind = parts.scheme.partition("+")
+    if scheme not in ("redis", "rediss") or kind not in ("", "cluster", "sentinel"):
+        raise ValueError(text)
+    if not parts.netloc or (kind == "sentinel" and not parts.path.strip("/")):
+        raise ValueError(text)
+    return text
+
+
 def parse_api_keys(text: str) -> dict[str, str]:
     """Return name → secret of `name:secret,…`; a bare secret is named "default".
 
@@ -178,7 +190,8 @@ ROWS: tuple[Row, ...] = (
     Row("port", "3001", "port to listen on; 0 takes any free one", "0 to 65535",
         _number(0, 65535), ("PORT",)),
     Row("redis_url", "redis://127.0.0.1:6379/0", "the log: Redis 7.2 or Valkey 8, or newer",
-        "redis://… or rediss://…", _url("redis", "rediss"), ("REDIS_URL",)),
+        "redis://…, redis+cluster://… or redis+sentinel://…, with TLS rediss", _log_url,
+        ("REDIS_URL",)),
     Row("mongo_url", "mongodb://127.0.0.1:27017", "the store: MongoDB 6 or newer",
         "mongodb://… or mongodb+srv://…", _url("mongodb", "mongodb+srv"),
         ("MONGO_URL", "MONGODB_URI", "MONGO_URI")),
@@ -193,6 +206,8 @@ ROWS: tuple[Row, ...] = (
     Row("mongo_socket_timeout_ms", "45000", "an answer of the store may take this long",
         "milliseconds", _number(1, 60 * _MINUTE_MS)),
     Row("stream", "evp:events", "key of the stream", "a name without spaces or braces", _name),
+    Row("partitions", "1", "streams that servers spread requests over, for more than one log "
+        "server can take", f"1 to {PARTITIONS_MAX}", _number(1, PARTITIONS_MAX)),
     Row("log_retention_s", "600", "entries that are done stay in the log this long at most, to "
         "be read again", "0 to 31536000 seconds", _number(0, 365 * 24 * 3600)),
     Row("log_retention_bytes", str(256 * 1024 * 1024), "entries that are done hold at most this "

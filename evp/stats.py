@@ -115,8 +115,8 @@ class Collector:
         # One of them for the sums, which may take long.
         self._client = connect(settings, connections_max=2)
         self._db = database(self._client, settings.mongo_db)
-        self._link = KeptLink(settings.redis_url)
-        self._sum_link = KeptLink(settings.redis_url)
+        self._link = KeptLink(settings.redis_url, self._keys)
+        self._sum_link = KeptLink(settings.redis_url, self._keys)
         self._looks: deque[LogFacts] = deque(maxlen=DRAIN_WINDOW_LOOKS)
         self._log_state = LogState()
         self._log_state_again_at_s = 0.0

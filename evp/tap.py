@@ -150,7 +150,7 @@ class Tap:
         self._admission = admission
         self._wanted = wanted
         self._allowance = Allowance(shown_per_s)
-        self._link = KeptLink(url)
+        self._link = KeptLink(url, keys)
         self._backoff = Backoff()
         self._after = BEGINNING
         self._history_end = BEGINNING

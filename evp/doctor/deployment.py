@@ -35,7 +35,7 @@ class Deployment:
 
     async def open(self) -> None:
         """Dial the log. Raises LogUnavailable."""
-        self._link = await Link.open(self.settings.redis_url)
+        self._link = await Link.open(self.settings.redis_url, self.keys)
         self._server = ServerFacts(self._link)
 
     async def reopen(self) -> bool:

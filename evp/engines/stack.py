@@ -25,6 +25,7 @@ from evp.settings import Settings
 from evp.signals import Signals
 from evp.storage.client import opened, ping
 from evp.stream.client import Link
+from evp.stream.keys import Keys
 
 LOGS_FOLDER = "logs"
 _STOP_S = 7.5
@@ -147,7 +148,8 @@ class Stack:
         """Ask the engines that are somebody else's whether they are there at all."""
         settings = self.settings
         if self._plan.log is None:
-            await (await Link.open(settings.redis_url)).close()
+            keys = Keys(settings.stream)
+            await (await Link.open(settings.redis_url, keys)).close()
         if self._plan.store is None:
             try:
                 async with opened(settings, connections_max=1) as db:

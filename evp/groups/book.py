@@ -68,7 +68,7 @@ class GroupBook:
 
     async def rows(self) -> list[GroupRow]:
         """Return all groups, by name. Raises LogUnavailable and StoreUnavailable."""
-        async with Link.opened(self._settings.redis_url) as link:
+        async with Link.opened(self._settings.redis_url, self._keys) as link:
             facts = {one.name: one for one in (await log_facts(link, self._keys)).groups}
             known = await registered_groups(link, self._keys)
         known |= await store_groups.registered(self._db)
@@ -91,7 +91,7 @@ class GroupBook:
         or anyone read by it within GROUP_READ_MS; LogUnavailable and
         StoreUnavailable. Doing it again is right.
         """
-        async with Link.opened(self._settings.redis_url) as link:
+        async with Link.opened(self._settings.redis_url, self._keys) as link:
             if not force:
                 await self._refuse_if_unwritten(link, name)
                 await self._refuse_if_active(link, name)
@@ -106,7 +106,7 @@ class GroupBook:
         already, or would pass over events that this database is to have; LogUnavailable and
         StoreUnavailable.
         """
-        async with Link.opened(self._settings.redis_url) as link:
+        async with Link.opened(self._settings.redis_url, self._keys) as link:
             if await standing(link, self._keys, name) is not None:
                 raise _there_already(name)
             if target != EARLIEST and await self.writes(name):

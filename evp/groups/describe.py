@@ -107,7 +107,7 @@ async def describe(settings: Settings, name: str) -> Described:
     store could know it, and is away.
     """
     keys = Keys(settings.stream)
-    async with Link.opened(settings.redis_url) as link:
+    async with Link.opened(settings.redis_url, keys) as link:
         facts = await log_facts(link, keys)
         group = next((one for one in facts.groups if one.name == name), None)
         consumers = sorted(group.consumers, key=_by_pending) if group else []

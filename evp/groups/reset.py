@@ -104,7 +104,7 @@ class Resetter:
     async def opened(cls, settings: Settings, group: str) -> AsyncIterator[Self]:
         """Give one for a group of the stream that is set. Raises LogUnavailable."""
         async with (
-            Link.opened(settings.redis_url) as link,
+            Link.opened(settings.redis_url, Keys(settings.stream)) as link,
             opened(settings, connections_max=4) as db,
         ):
             yield cls(settings, link, db, group)

@@ -43,7 +43,7 @@ class LogWatch:
         """Set it to have the log looked at more often."""
         self._keys = Keys(stream)
         self._group = group
-        self._link = KeptLink(redis_url)
+        self._link = KeptLink(redis_url, self._keys)
         self._settled_before = 0
 
     @property

@@ -74,7 +74,7 @@ class Backpressure:
         self._flusher = flusher
         self._backlog_max = settings.backlog_max
         self._overload = Overload(settings.backlog_max)
-        self._link = KeptLink(settings.redis_url)
+        self._link = KeptLink(settings.redis_url, self._keys)
         self._turn = asyncio.Lock()
         self._blind = "nobody has looked yet how full the log is"
         self._task: asyncio.Task[None] | None = None

@@ -38,7 +38,7 @@ class KeyWatch:
         self._log_keys = LogKeys(settings.stream)
         self._db = db
         self._keys = keys
-        self._link = KeptLink(settings.redis_url)
+        self._link = KeptLink(settings.redis_url, self._log_keys)
         self._version = ""
         self._differs = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -133,7 +133,7 @@ class KeyWatch:
         self._differs.clear()
         keys = self._keys
         try:
-            async with Link.opened(self._url) as link:
+            async with Link.opened(self._url, self._log_keys) as link:
                 found = await compare(
                     link, self._log_keys, self._db, keys.known, complete=keys.complete
                 )

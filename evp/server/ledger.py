@@ -81,7 +81,7 @@ class Ledger:
         await asyncio.gather(_try(self._tell_log), _try(self._tell_store_for_good))
 
     async def _tell_log(self) -> None:
-        async with self._log_turn, Link.opened(self._url) as link:
+        async with self._log_turn, Link.opened(self._url, self._keys) as link:
             closed, open_ = self._acceptor.epochs()
             await record_epochs(link, self._keys, map(record_of, closed + open_))
 
@@ -91,7 +91,7 @@ class Ledger:
         done = closed + open_ if for_good else closed
         if not done:
             return
-        async with self._log_turn, Link.opened(self._url) as link:
+        async with self._log_turn, Link.opened(self._url, self._keys) as link:
             await retire_epochs(link, self._keys, map(record_of, done))
             self._acceptor.forget(closed)
 
@@ -103,7 +103,7 @@ class Ledger:
 
         A process that still runs records anew what it needs.
         """
-        async with Link.opened(self._url) as link:
+        async with Link.opened(self._url, self._keys) as link:
             mine = {epoch.srv for some in self._acceptor.epochs() for epoch in some}
             found = [one for one in await recorded_epochs(link, self._keys) if one.srv not in mine]
             left = [one for one in found if not one.retired_ms]

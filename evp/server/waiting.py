@@ -33,7 +33,7 @@ class Waiting:
 
     def __init__(self, url: str, keys: Keys) -> None:
         self._keys = keys
-        self._link = KeptLink(url)
+        self._link = KeptLink(url, keys)
         self._turns = Turns(1, LOG_LOOKS_WAITING_MAX)
 
     async def place(self, event_id: bytes, receipt: Receipt, group: str) -> LogPlace | None:

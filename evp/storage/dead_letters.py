@@ -72,11 +72,15 @@ _SEQ_DIGITS_MAX = 16
 
 
 class Origin(Struct, frozen=True):
-    """Where a frame was read: stream and consumer group; and by which consumer, if any."""
+    """Where a frame was read: stream and consumer group; and by which consumer, if any.
+
+    `partition` is the number of the stream.
+    """
 
     stream: str
     group: str
     consumer: str = ""
+    partition: int = 0
 
 
 NOWHERE = Origin("", "")

@@ -54,6 +54,7 @@ class FrameHeader(Struct, gc=False):
     """A row of `frames`. `ids` are 16 bytes each, one after the other; empty if not asked for.
 
     Of an expired frame they are gone but for those of events that were `lost` before.
+    `partition` is the number of the stream that has, or had, its entry.
     """
 
     frame_id: ObjectId
@@ -65,6 +66,7 @@ class FrameHeader(Struct, gc=False):
     expired: bool
     ids: bytes
     lost: bytes = b""
+    partition: int = 0
 
     @property
     def event_ids(self) -> list[bytes]:
@@ -203,6 +205,7 @@ def _header(row: Document) -> FrameHeader:
         bool(row.get("expired")),
         row.get("ids", b""),
         row.get("lost", b""),
+        row.get("partition", 0),
     )
 
 

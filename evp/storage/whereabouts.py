@@ -44,6 +44,7 @@ class Begun(Struct):
     `dead` and `missing` are those of its outcome, the last two as indexes; nothing before
     there is one. `begun_at` is when its header was written, `settled_at` when it was
     settled first, by `worker`, and `judged_at` when its outcome last changed after that.
+    `partition` is the number of the stream that has, or had, its entry.
     """
 
     frame_id: ObjectId
@@ -55,6 +56,7 @@ class Begun(Struct):
     settled: bool
     expired: bool
     external: bool = False
+    partition: int = 0
     stored: int = 0
     duplicate: int = 0
     dead: list[int] = []
@@ -102,12 +104,14 @@ async def whereabouts(db: Database, event_id: bytes) -> Whereabouts:
     return Whereabouts(event, [one for one in letters if one.state != DELIVERED])
 
 
-async def begun(db: Database, entry_id: str) -> Begun | None:
+async def begun(db: Database, entry_id: str, partition: int = 0) -> Begun | None:
     """Return the frame that was read from an entry; None if no worker has begun with it.
 
     Raises StoreUnavailable.
     """
-    return await _begun(db, {"bucket": bucket_of(entry_ms(entry_id)), "entry": {"$eq": entry_id}})
+    which = {"bucket": bucket_of(entry_ms(entry_id)), "entry": {"$eq": entry_id}}
+    # Frames of partition 0 don't name it.
+    return await _begun(db, {**which, "partition": partition or None})
 
 
 async def begun_frame(db: Database, frame_id: ObjectId) -> Begun | None:
@@ -133,6 +137,7 @@ async def _begun(db: Database, which: Document) -> Begun | None:
         settled=settled,
         expired=bool(header.get("expired")),
         external=bool(header.get("external")),
+        partition=header.get("partition", 0),
         stored=outcome.get("stored", 0),
         duplicate=outcome.get("duplicate", 0),
         dead=outcome.get("dead", []),

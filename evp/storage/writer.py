@@ -114,10 +114,9 @@ class Writer:
 
     async def _write_headers(self, frames: Sequence[Frame]) -> set[ObjectId]:
         """Put each frame's header; return the ids of those that are settled already."""
+        headers = [_header(frame, self._origin.partition) for frame in frames]
         try:
-            await self._bounded(
-                self._db[FRAMES].insert_many([_header(frame) for frame in frames], ordered=False)
-            )
+            await self._bounded(self._db[FRAMES].insert_many(headers, ordered=False))
         except BulkWriteError as error:
             failures = failures_of(error)
             refused = next((one for one in failures.values() if one.reason), None)
@@ -223,7 +222,7 @@ class Writer:
             raise unavailable(error) from error
 
 
-def _header(frame: Frame) -> dict[str, Any]:
+def _header(frame: Frame, partition: int) -> dict[str, Any]:
     header = {
         "_id": frame.frame_id,
         "srv": frame.srv,
@@ -233,6 +232,8 @@ def _header(frame: Frame) -> dict[str, Any]:
         "bucket": bucket_of(frame.accepted_ms),
         "entry": frame.entry_id,
     }
+    if partition:
+        header["partition"] = partition
     if frame.external:
         header["external"] = True
     header["written_at"] = now()

@@ -14,11 +14,9 @@ import contextlib
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any, Self
 
-from redis.asyncio import ConnectionPool
 from redis.asyncio.connection import AbstractConnection
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import (
+    AskError,
     ClusterDownError,
     MasterDownError,
     NoPermissionError,
@@ -27,10 +25,13 @@ from redis.exceptions import (
     ReadOnlyError,
     RedisError,
     ResponseError,
+    TryAgainError,
 )
 
 from evp.errors import GroupLost, LogUnavailable, redact_url
-from evp.limits import LOG_COMMAND_S_MAX, LOG_CONNECT_S_MAX
+from evp.limits import LOG_COMMAND_S_MAX
+from evp.stream.dial import dial
+from evp.stream.keys import Keys
 from evp.stream.scripts import Script
 
 Argument = bytes | str | int | float
@@ -43,6 +44,9 @@ _LOST = (RedisError, OSError, TimeoutError, RuntimeError)
 #: client takes the code off a reply and makes a class of it, if it knows the code.
 _WRONG_SERVER = (ReadOnlyError, MasterDownError, ClusterDownError)
 _WRONG_SERVER_CODES = ("UNBLOCKED", "NOREPLICAS")
+
+#: Replies of a cluster's node that does not hold the keys, or not all of them while they move.
+_MOVED = (AskError, TryAgainError)
 
 _LOCAL = ("127.0.0.1", "::1", "localhost")
 
@@ -66,10 +70,19 @@ class LogFull(LogRefused):
     """Raised when the log has no memory left for a command that needs some."""
 
 
-_REFUSALS: dict[type[ResponseError], type[LogRefused]] = {
-    NoPermissionError: LogForbids,
-    OutOfMemoryError: LogFull,
-}
+class LogMoved(LogRefused):
+    """Raised when another node of a cluster has the keys, or will have them in a moment.
+
+    The command was not carried out, and the link is closed: dial again and send it again.
+    """
+
+
+def _refusal(reply: ResponseError) -> type[LogRefused]:
+    if isinstance(reply, NoPermissionError):
+        return LogForbids
+    if isinstance(reply, OutOfMemoryError):
+        return LogFull
+    return LogMoved if isinstance(reply, _MOVED) else LogRefused
 
 
 class Link:
@@ -85,36 +98,23 @@ class Link:
         self._loaded: set[str] = set()
 
     @classmethod
-    async def open(cls, url: str) -> Self:
-        """Dial the log at `url`. Raises LogUnavailable."""
+    async def open(cls, url: str, keys: Keys | None = None) -> Self:
+        """Dial the log at `url` (`evp.stream.dial`), in a cluster the node that holds `keys`.
+
+        Raises LogUnavailable.
+        """
         name = redact_url(url)
         try:
-            pool = ConnectionPool.from_url(
-                url,
-                protocol=2,
-                socket_timeout=None,
-                socket_connect_timeout=LOG_CONNECT_S_MAX,
-                socket_keepalive=True,
-                retry=Retry(NoBackoff(), 0),
-                driver_info=None,
-            )
-            connection = pool.make_connection()  # type: ignore[no-untyped-call]
-            try:
-                async with asyncio.timeout(LOG_COMMAND_S_MAX):
-                    await connection.connect()
-            except BaseException:
-                # Cancelled between the dial and the greeting, it would stay open.
-                await connection.disconnect(nowait=True)
-                raise
+            connection = await dial(url, None if keys is None else keys.stream)
         except (RedisError, OSError, TimeoutError, ValueError) as error:
             raise LogUnavailable(f"can't reach the log at {name}: {_text(error)}") from error
         return cls(connection, name)
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def opened(cls, url: str) -> AsyncIterator[Self]:
-        """Give a connection for a while; raises as `open`."""
-        link = await cls.open(url)
+    async def opened(cls, url: str, keys: Keys | None = None) -> AsyncIterator[Self]:
+        """Give a connection for a while; parameters and errors as of `open`."""
+        link = await cls.open(url, keys)
         try:
             yield link
         finally:
@@ -207,17 +207,17 @@ class Link:
         if isinstance(reply, NoScriptError):
             # The scripts were flushed. Load them again on the next call.
             self._loaded.clear()
-        elif isinstance(reply, _WRONG_SERVER) or text.startswith(_WRONG_SERVER_CODES):
+        elif isinstance(reply, (*_WRONG_SERVER, *_MOVED)) or text.startswith(_WRONG_SERVER_CODES):
             await self.close()
-        refused = _REFUSALS.get(type(reply), LogRefused)
-        raise refused(f"the log at {self._name} refused: {text}", number)
+        raise _refusal(reply)(f"the log at {self._name} refused: {text}", number)
 
 
 class KeptLink:
     """A link that is dialled when it is first asked for, and again once it was lost."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, keys: Keys | None = None) -> None:
         self._url = url
+        self._keys = keys
         self._link: Link | None = None
 
     @property
@@ -228,7 +228,7 @@ class KeptLink:
     async def get(self) -> Link:
         """Return the link; its calls must not overlap. Raises LogUnavailable."""
         if self._link is None or not self._link.is_open:
-            self._link = await Link.open(self._url)
+            self._link = await Link.open(self._url, self._keys)
         return self._link
 
     async def close(self) -> None:

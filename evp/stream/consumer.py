@@ -201,7 +201,7 @@ class Consumer:
     async def _dialled(self) -> Link:
         if self._link is None or not self._link.is_open:
             await self.reset()
-            self._link = await Link.open(self._url)
+            self._link = await Link.open(self._url, self._keys)
         return self._link
 
     async def _own(self, link: Link, frames_max: int) -> list[Delivery]:

@@ -30,7 +30,7 @@ class LogGauges:
 
     def __init__(self, url: str, keys: Keys) -> None:
         self._keys = keys
-        self._link = KeptLink(url)
+        self._link = KeptLink(url, keys)
         self._told = _AWAY
         self._again_at_s = 0.0
         self._turn = asyncio.Lock()

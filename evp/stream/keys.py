@@ -10,31 +10,40 @@
 | `{evp:events}:servers` | hash | server epoch (hex) → how far it got (`evp.stream.ledger`) |
 | `{evp:events}:serving` | sorted set | server process → its last look, ms by the log's clock |
 | `{evp:events}:api_keys` | hash | API key by id, as JSON; `version` (`evp.stream.api_keys`) |
+| `{evp:events}:partitions` | string | how many streams there ever were (`evp.stream.partitions`); of the first one alone |
 | `{evp:events}:slot:<group>:<name>` | string, expires | who holds this consumer name |
 | `{evp:events}:ended:<token>` | string, expires | the worker with this token ended well |
 
 The name of the stream is the hash tag of the others, so all of them live in one
 slot of a cluster and one script may touch them together.
-"""
+
+With PARTITIONS there are several streams: `evp:events` is partition 0, the others are
+`evp:events:1`, `evp:events:2`, …, each with keys of its own, and so anywhere in a cluster.
+API keys are with partition 0.
+"""  # noqa: E501 - a table's row is one line
 
 from __future__ import annotations
 
 
 class Keys:
-    """The keys of one stream."""
+    """The keys of one stream: of partition 0, or of another one of that name."""
 
     __slots__ = (
         "api_keys",
         "counters",
         "groups",
         "index",
+        "partition",
+        "partitions",
         "probe",
         "servers",
         "serving",
         "stream",
     )
 
-    def __init__(self, stream: str) -> None:
+    def __init__(self, name: str, partition: int = 0) -> None:
+        stream = f"{name}:{partition}" if partition else name
+        self.partition = partition
         self.stream = stream
         self.groups = f"{{{stream}}}:groups"
         self.counters = f"{{{stream}}}:counters"
@@ -43,6 +52,7 @@ class Keys:
         self.servers = f"{{{stream}}}:servers"
         self.serving = f"{{{stream}}}:serving"
         self.api_keys = f"{{{stream}}}:api_keys"
+        self.partitions = f"{{{stream}}}:partitions"
 
     def slot(self, group: str, name: str) -> str:
         """Return the key of the lease on a consumer name of a group."""
@@ -62,4 +72,5 @@ class Keys:
             self.servers,
             self.serving,
             self.api_keys,
+            self.partitions,
         ]

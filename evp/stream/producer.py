@@ -16,10 +16,11 @@ from copy import copy
 
 from msgspec import Struct
 
+from evp.clock import monotonic_s
 from evp.errors import AckUnknown, LogUnavailable
 from evp.frame import OpenFrame
-from evp.limits import DURABLE_WAIT_MS_MAX
-from evp.stream.client import Argument, Link, LogRefused
+from evp.limits import DURABLE_WAIT_MS_MAX, LOG_MOVED_AGAIN_S, LOG_MOVED_S_MAX
+from evp.stream.client import Argument, Link, LogMoved, LogRefused
 from evp.stream.durability import Durability, examine, require_commands
 from evp.stream.keys import Keys
 from evp.stream.scripts import APPEND
@@ -72,18 +73,21 @@ class Producer:
         Raises LogUnavailable or LogNotDurable; `append` then raises as well.
         """
         async with self._link_free:
-            if self._link is None or not self._link.is_open:
-                self._durability = None
-                self._link = await self._dial()
-            try:
-                self._durability = await examine(self._link, self._policy, self._replicas)
-            except LogUnavailable:
-                self._durability = None
-                raise
-            return self._durability
+            return await self._connect()
+
+    async def _connect(self) -> Durability:
+        if self._link is None or not self._link.is_open:
+            self._durability = None
+            self._link = await self._dial()
+        try:
+            self._durability = await examine(self._link, self._policy, self._replicas)
+        except LogUnavailable:
+            self._durability = None
+            raise
+        return self._durability
 
     async def _dial(self) -> Link:
-        link = await Link.open(self._url)
+        link = await Link.open(self._url, self._keys)
         try:
             await require_commands(link, self._keys)
         except BaseException:
@@ -97,22 +101,34 @@ class Producer:
         Raises LogUnavailable if the frame was certainly not appended (LogFull: for
         want of memory), and AckUnknown if nobody can tell.
         """
+        give_up_at_s = monotonic_s() + LOG_MOVED_S_MAX
         async with self._link_free:
-            link, durability = self._link, self._durability
-            if link is None or durability is None or not link.is_open:
-                raise LogUnavailable("the log is not connected")
-            epoch = self._epoch
-            seq = epoch.acknowledged_seq + 1
-            try:
-                entry = await self._send(link, durability, frame, epoch.srv, seq, requests)
-            except LogRefused:
-                raise  # The frame is not there, and nobody else has its number.
-            except BaseException:
-                self._close_epoch(unknown=frame.count)
-                raise
-            epoch.acknowledged_seq = seq
-            epoch.events += frame.count
-            return entry
+            while True:
+                try:
+                    return await self._append(frame, requests)
+                except LogMoved:
+                    # It was certainly not appended: another node of the cluster has the stream.
+                    if monotonic_s() >= give_up_at_s:
+                        raise
+                await asyncio.sleep(LOG_MOVED_AGAIN_S)
+                await self._connect()
+
+    async def _append(self, frame: OpenFrame, requests: int) -> str:
+        link, durability = self._link, self._durability
+        if link is None or durability is None or not link.is_open:
+            raise LogUnavailable("the log is not connected")
+        epoch = self._epoch
+        seq = epoch.acknowledged_seq + 1
+        try:
+            entry = await self._send(link, durability, frame, epoch.srv, seq, requests)
+        except LogRefused:
+            raise  # The frame is not there, and nobody else has its number.
+        except BaseException:
+            self._close_epoch(unknown=frame.count)
+            raise
+        epoch.acknowledged_seq = seq
+        epoch.events += frame.count
+        return entry
 
     async def _send(
         self,

@@ -147,6 +147,18 @@ else redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
 return 1
 """)
 
+RAISE_PARTITIONS: Final = Script("""
+-- Note how many partitions there are, if that is more than ever before.
+-- KEYS partitions.  ARGV count.  Answer: the most there ever were.
+local known = tonumber(redis.call('GET', KEYS[1]) or '1')
+local count = tonumber(ARGV[1])
+if not known or count > known then
+  redis.call('SET', KEYS[1], count)
+  return count
+end
+return known
+""")
+
 POSITION: Final = Script("""
 -- Where in the stream the first entry of a range stands, without sending its payload.
 -- KEYS stream, index.  ARGV first id, last id.

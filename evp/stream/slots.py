@@ -72,7 +72,7 @@ class Slot:
     async def take(cls, url: str, keys: Keys, group: str, base: str) -> Self:
         """Take the first free slot of `base` in `group`. Raises LogUnavailable."""
         value = msgspec.json.encode(await asyncio.to_thread(Holder.me))
-        async with Link.opened(url) as link:
+        async with Link.opened(url, keys) as link:
             for number in range(1, SLOTS_MAX + 1):
                 name = f"{base}-{number}"
                 if await _acquire(link, keys.slot(group, name), value):
@@ -86,7 +86,7 @@ class Slot:
         """
         self._renewal.cancel()
         await asyncio.gather(self._renewal, return_exceptions=True)
-        async with Link.opened(self._url) as link:
+        async with Link.opened(self._url, self._keys) as link:
             token = self.incarnation.partition(" ")[2]
             await link.call("SET", self._keys.ended(token), 1, "EX", ENDED_WELL_S)
             if not self.lost.is_set():
@@ -98,7 +98,7 @@ class Slot:
         A worker is known by its `incarnation`. Raises LogUnavailable.
         """
         gone: set[str] = set()
-        async with Link.opened(self._url) as link:
+        async with Link.opened(self._url, self._keys) as link:
             for incarnation in incarnations:
                 name, _, token = incarnation.partition(" ")
                 lease, ended = await link.calls(
@@ -118,7 +118,7 @@ class Slot:
                 await asyncio.sleep(SLOT_RENEW_MS / 1000)
                 try:
                     if link is None or not link.is_open:
-                        link = await Link.open(self._url)
+                        link = await Link.open(self._url, self._keys)
                     await self._extend(link)
                 except LogUnavailable:
                     # Nobody can take it either while the log is away.

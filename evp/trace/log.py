@@ -44,7 +44,7 @@ class LogReader:
     def __init__(self, settings: Settings) -> None:
         self._keys = Keys(settings.stream)
         self._admission = Admission(settings.default_source, settings.time_in_id)
-        self._link = KeptLink(settings.redis_url)
+        self._link = KeptLink(settings.redis_url, self._keys)
 
     async def edges(self) -> Edges:
         """Return where the log begins and ends."""

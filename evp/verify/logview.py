@@ -34,7 +34,7 @@ class LogView:
 
     def __init__(self, settings: Settings) -> None:
         self._keys = Keys(settings.stream)
-        self._link = KeptLink(settings.redis_url)
+        self._link = KeptLink(settings.redis_url, self._keys)
         self._oldest: Place | None = None
         self._newest: Place = (0, 0)
         self.group = settings.consumer_group

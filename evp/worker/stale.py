@@ -82,8 +82,9 @@ async def claim_stale(
 async def _check(settings: Settings, db: Database) -> None:
     """Look whether the group exists and may write to this database."""
     stream, group = settings.stream, settings.consumer_group
-    async with Link.opened(settings.redis_url) as link:
-        there = await existing_groups(link, Keys(stream))
+    keys = Keys(stream)
+    async with Link.opened(settings.redis_url, keys) as link:
+        there = await existing_groups(link, keys)
     if group not in there:
         names = ", ".join(sorted(there)) or "none"
         raise UsageError(f"stream {stream} has no group {group} (it has: {names})")
@@ -125,7 +126,7 @@ async def _claim(
     account = _account(settings, min_idle_ms, journal)
     account.interrupted = interrupted
     account.left += undone
-    async with Link.opened(settings.redis_url) as link:
+    async with Link.opened(settings.redis_url, keys) as link:
         account.removed = await remove_gone(link, keys, group, idle_ms=min_idle_ms)
     return account
 

@@ -64,7 +64,7 @@ class Upkeep:
         self.over = asyncio.Event()
         self.taken: WritingGroupTaken | None = None
         self._jobs: set[str] = set()
-        self._link = KeptLink(settings.redis_url)
+        self._link = KeptLink(settings.redis_url, self._keys)
         self._chores = [
             Chore("look who writes", _WRITER_LOOK_S, self._require_writer),
             Chore("trim", 1.0, self._trim),

@@ -118,7 +118,7 @@ def test_every_problem_at_once(tmp_path: Path) -> None:
     )
     assert found == {
         "EVP_PORT": "0 to 65535",
-        "EVP_REDIS_URL": "redis://… or rediss://…",
+        "EVP_REDIS_URL": "redis://…, redis+cluster://… or redis+sentinel://…, with TLS rediss",
         "EVP_WRITE_TIMEOUT_MS": "100 to 600000 milliseconds",
         "EVP_DURABILITY": "auto, declared or memory",
         "EVP_SHUTDOWN_TIMEOUT_S": "seconds",
