@@ -11,6 +11,7 @@ while nothing moves. `evp verify` tells exactly, and names them.
 from __future__ import annotations
 
 from datetime import datetime
+from itertools import chain
 
 from msgspec import Struct
 
@@ -21,9 +22,9 @@ from evp.storage.account import Totals, totals
 from evp.storage.acknowledged import acknowledged_events
 from evp.storage.client import Database
 from evp.storage.evidence import epoch_rows
-from evp.stream.client import Link
+from evp.storage.partitions import known_partitions
+from evp.stream.everywhere import Everywhere
 from evp.stream.info import unsettled
-from evp.stream.keys import Keys
 from evp.stream.ledger import recorded_epochs
 
 
@@ -53,16 +54,19 @@ class Balance(Struct, kw_only=True):
     unaccounted_max: int
 
 
-async def look(link: Link, db: Database, keys: Keys, group: str) -> tuple[Balance, Totals]:
-    """Return the balance now, and the totals it was made of.
+async def look(log: Everywhere, db: Database, group: str) -> tuple[Balance, Totals]:
+    """Return the balance of all streams now, and the totals it was made of.
 
     `group` is whose progress counts as long as no group has begun to write.
-    Raises LogUnavailable and StoreUnavailable.
+    Raises LogUnavailable, also if one stream is away, and StoreUnavailable.
     """
     at = now()
-    accepted, unknown, source = await _accepted(link, db, keys)
+    log.grow(await known_partitions(db))
+    accepted, unknown, source = await _accepted(log, db)
     writer = await groups.writer(db)
-    in_log = (await unsettled(link, keys, writer[1] if writer else group)).events
+    name = writer[1] if writer else group
+    waiting = await log.ask_each(lambda link, keys: unsettled(link, keys, name))
+    in_log = sum(one.events for one in waiting)
     sums = await totals(db)
     settled = sums.stored + sums.duplicate + sums.dead - sums.external
     known = await acknowledged_events(db)
@@ -85,16 +89,17 @@ async def look(link: Link, db: Database, keys: Keys, group: str) -> tuple[Balanc
 
 
 async def look_once(settings: Settings, db: Database) -> Balance:
-    """Return the balance now, over a connection of its own; raises as `look`."""
-    async with Link.opened(settings.redis_url, Keys(settings.stream)) as link:
-        found, _ = await look(link, db, Keys(settings.stream), settings.consumer_group)
+    """Return the balance now, over connections of its own; raises as `look`."""
+    async with Everywhere.opened(settings) as log:
+        found, _ = await look(log, db, settings.consumer_group)
     return found
 
 
-async def _accepted(link: Link, db: Database, keys: Keys) -> tuple[int, int, str]:
+async def _accepted(log: Everywhere, db: Database) -> tuple[int, int, str]:
     """Return what was accepted, what may have been as well, and where that was recorded."""
     # A record leaves the log when the store has it, so the log comes first.
-    in_log = {one.srv: (one.events, one.unknown) for one in await recorded_epochs(link, keys)}
+    records = await log.ask_each(recorded_epochs)
+    in_log = {one.srv: (one.events, one.unknown) for one in chain.from_iterable(records)}
     places = ["log"] if in_log else []
     accepted, unknown, is_in_store = 0, 0, False
     async for row in epoch_rows(db):

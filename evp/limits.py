@@ -55,6 +55,8 @@ SUMMARY_SOURCES_MAX = 50
 PARTITIONS_MAX = 256
 #: How often a process that follows all partitions looks whether there are more by now.
 PARTITIONS_LOOK_S = 2.0
+#: Of several streams each has so long to answer a look, seconds: the others are told without it.
+LOG_LOOK_S_MAX = 2.0
 #: How long, and how often at once, a frame is sent again while a cluster moves its slot.
 LOG_MOVED_S_MAX = 4.0
 LOG_MOVED_AGAIN_S = 0.05

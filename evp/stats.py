@@ -6,7 +6,7 @@ One look is a snapshot; `evp stats` and the dashboard show the same one.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Sequence
 
 from msgspec import Struct, field
@@ -16,17 +16,18 @@ from evp.balance import Balance
 from evp.batch.tally import quantiles_ms
 from evp.clock import monotonic_s
 from evp.errors import LogUnavailable, StoreUnavailable
-from evp.limits import DRAIN_WINDOW_LOOKS, ENGINES_LOOK_S, TOTALS_COST_FACTOR
+from evp.limits import TOTALS_COST_FACTOR
 from evp.logs import get
+from evp.looks import LogLooks, PartitionRow, ServerRow
 from evp.settings import Settings
 from evp.signals import end
-from evp.state import LogState, StoreState, log_state, store_state
+from evp.state import LogState, StoreState, store_state
 from evp.storage.account import Totals
 from evp.storage.client import close, connect, database, reach
+from evp.storage.partitions import known_partitions
 from evp.storage.workers import WorkerRow, heard, worker_rows
-from evp.stream.client import KeptLink, Link
-from evp.stream.info import GroupFacts, LogFacts, log_facts
-from evp.stream.keys import Keys
+from evp.stream.everywhere import Everywhere
+from evp.stream.info import GroupFacts, LogFacts
 
 #: The store has this long to answer a look, seconds; the log's side is told without it.
 STORE_LOOK_S_MAX = 5.0
@@ -36,11 +37,6 @@ STORE_REACH_S_MAX = 1.0
 STORE_WAIT_S = 0.5
 #: Summing what became of all events is given up after this, seconds; the sums of before are told.
 SUM_S_MAX = 30.0
-
-#: A group whose oldest entry is the same for so long is stuck: longer than a usual write takes.
-STUCK_S = 8.0
-#: The log tells times in milliseconds.
-_SAME_S = 0.0015
 
 _log = get("evp.stats")
 
@@ -79,7 +75,10 @@ class Summed(Struct):
 class Stats(Struct):
     """One look. `store_error` tells why what the store knows is missing or old.
 
-    `totals` and `balance` are those of the last sum, which is made now and then.
+    `totals` and `balance` are those of the last sum, which is made now and then. `log` is all
+    partitions together; each by itself is in `partitions`, which is empty if there is one.
+    `log_state` is the server of the log that needs attention first, not durable or fullest;
+    each by itself is in `log_servers`, which is empty if there is one.
     """
 
     stream: str
@@ -94,6 +93,8 @@ class Stats(Struct):
     store_error: str | None = None
     balance: Balance | None = None
     summed: Summed | None = None
+    partitions: list[PartitionRow] = []
+    log_servers: list[ServerRow] = []
 
     @property
     def own_group(self) -> GroupFacts | None:
@@ -111,15 +112,11 @@ class Collector:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._keys = Keys(settings.stream)
         # One of them for the sums, which may take long.
         self._client = connect(settings, connections_max=2)
         self._db = database(self._client, settings.mongo_db)
-        self._link = KeptLink(settings.redis_url, self._keys)
-        self._sum_link = KeptLink(settings.redis_url, self._keys)
-        self._looks: deque[LogFacts] = deque(maxlen=DRAIN_WINDOW_LOOKS)
-        self._log_state = LogState()
-        self._log_state_again_at_s = 0.0
+        self._log = LogLooks(settings)
+        self._summed_log = Everywhere(settings)
         self._asking: asyncio.Task[None] | None = None
         self._summing: asyncio.Task[None] | None = None
         self._store_state: StoreState | None = None
@@ -132,21 +129,20 @@ class Collector:
         self._sum_again_at_s = 0.0
 
     async def look(self, store_wait_s: float | None = None) -> Stats:
-        """Return how things stand now. Raises LogUnavailable.
+        """Return how things stand now. Raises LogUnavailable if nothing of the log is there.
 
         What the store does not tell within `store_wait_s`, STORE_LOOK_S_MAX unless it is given,
         is told as it was before, and the question goes on: a later look has the answer.
         """
-        link = await self._link.get()
-        facts = await log_facts(link, self._keys)
-        self._looks.append(facts)
-        _add_drain_times(self._looks)
+        log = await self._log.look()
         stats = Stats(
             stream=self._settings.stream,
             group=self._settings.consumer_group,
-            log=facts,
-            rates=Rates(_accepted_per_s(self._looks)),
-            log_state=await self._look_at_log(link),
+            log=log.facts,
+            rates=Rates(log.accepted_per_s),
+            log_state=log.state,
+            partitions=log.partitions,
+            log_servers=log.servers,
         )
         await self._ask_store(stats, store_wait_s)
         self._add_what_the_store_told(stats)
@@ -155,16 +151,9 @@ class Collector:
     async def close(self) -> None:
         """Close the connections."""
         await end(*filter(None, (self._asking, self._summing)))
-        await self._link.close()
-        await self._sum_link.close()
+        await self._log.close()
+        await self._summed_log.close()
         await close(self._client)
-
-    async def _look_at_log(self, link: Link) -> LogState:
-        """Return how the log is, as it was a few seconds ago at most."""
-        if monotonic_s() >= self._log_state_again_at_s:
-            self._log_state = await log_state(link, self._settings)
-            self._log_state_again_at_s = monotonic_s() + ENGINES_LOOK_S
-        return self._log_state
 
     async def _ask_store(self, stats: Stats, wait_s: float | None) -> None:
         """Begin what is not under way, and wait for it, but not for long."""
@@ -200,6 +189,7 @@ class Collector:
                 await reach(self._db, STORE_REACH_S_MAX)
                 self._store_state = await store_state(self._db, version)
                 self._workers = await worker_rows(self._db)
+                self._log.grow(await known_partitions(self._db))
             self._store_error = None
         except StoreUnavailable as error:
             self._store_error = str(error)
@@ -214,8 +204,7 @@ class Collector:
         group = self._settings.consumer_group
         try:
             async with asyncio.timeout(SUM_S_MAX):
-                link = await self._sum_link.get()
-                found = await balance.look(link, self._db, self._keys, group)
+                found = await balance.look(self._summed_log, self._db, group)
             self._balance, self._totals = found
             own = stats.own_group
             waiting = own.waiting_events if own is not None else stats.log.events_accepted
@@ -239,33 +228,6 @@ async def look_once(settings: Settings, window_s: float) -> Stats:
         return await collector.look()
     finally:
         await collector.close()
-
-
-def _accepted_per_s(looks: Sequence[LogFacts]) -> float:
-    if len(looks) < 2:
-        return 0.0
-    before, facts = looks[-2], looks[-1]
-    if facts.at_ms <= before.at_ms:
-        return 0.0
-    fresh = max(0, facts.events_accepted - before.events_accepted)
-    return fresh / (facts.at_ms - before.at_ms) * 1000
-
-
-def _add_drain_times(looks: Sequence[LogFacts]) -> None:
-    """Say of each group of the last look when nothing waits for it, as it went in all looks."""
-    first, last = looks[0], looks[-1]
-    elapsed_s = (last.at_ms - first.at_ms) / 1000
-    before = {group.name: group for group in first.groups}
-    for group in last.groups:
-        waiting, then = group.waiting_events, before.get(group.name)
-        if then is not None and elapsed_s > 0:
-            group.change_per_s = (waiting - then.waiting_events) / elapsed_s
-            grew_older_s = group.lag_s - then.lag_s
-            group.stuck = elapsed_s >= STUCK_S and abs(grew_older_s - elapsed_s) < _SAME_S
-        if not waiting:
-            group.drain_s = 0.0
-        elif group.change_per_s is not None and group.change_per_s < 0:
-            group.drain_s = waiting / -group.change_per_s
 
 
 def _latency(workers: Sequence[WorkerRow]) -> Latency | None:

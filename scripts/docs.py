@@ -58,9 +58,7 @@ def families_of(who: str) -> list[Family]:
 
 def metric_row(family: Family) -> str:
     """Return one metric as a row of the table."""
-    own = [family.label] if family.label else []
-    labels = own if family.told_by == LOG else [*own, "process"]
-    shown = ", ".join(f"`{label}`" for label in labels)
+    shown = ", ".join(f"`{label}`" for label in family.labels)
     return f"| `{family.name}` | {family.kind} | {shown} | {family.help} |"
 
 

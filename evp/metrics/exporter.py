@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 import evp
 from evp.clock import monotonic_s
@@ -20,8 +20,8 @@ from evp.metrics.board import Note, Place, Reading
 from evp.metrics.exposition import format_of, readings_of, readings_of_process, told
 from evp.metrics.families import Values
 
-LookAtLog = Callable[[], Awaitable[Values]]
-"""Returns what the log tells; does not raise."""
+LookAtLog = Callable[[], Awaitable[Mapping[str, Values]]]
+"""Returns what the log tells, by partition; does not raise."""
 
 _log = get("evp.metrics")
 

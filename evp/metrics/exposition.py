@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -19,7 +19,9 @@ PLAIN = "text/plain"
 _OPEN_METRICS_KIND = "application/openmetrics-text"
 OPEN_METRICS = f"{_OPEN_METRICS_KIND}; version=1.0.0"
 
-_PROCESS = "process"
+_Readings = Mapping[str, Sequence[Reading]]
+"""By who tells them: a process, or a partition of the log."""
+
 _of_process = ProcessCollector(registry=None)
 
 
@@ -54,39 +56,37 @@ def format_of(accept: str) -> str:
     return PLAIN
 
 
-def told(notes: Iterable[Note], log: Values, format_: str) -> tuple[bytes, str]:
+def told(notes: Iterable[Note], log: Mapping[str, Values], format_: str) -> tuple[bytes, str]:
     """Return the text, and its content type, in a format (`format_of`).
 
-    `notes` are those of all processes, `log` is what the log tells.
+    `notes` are those of all processes, `log` is what the log tells by partition.
     """
+    by_process = {note.process: note.readings for note in notes}
+    by_partition = {number: list(readings_of(values)) for number, values in log.items()}
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Told(list(notes), list(readings_of(log))))
+    registry.register(_Told(by_process, by_partition))
     encode, content_type = choose_encoder(format_)
     return encode(registry), content_type
 
 
 class _Told(Collector):
-    def __init__(self, notes: list[Note], log: list[Reading]) -> None:
-        self._notes = notes
-        self._log = log
+    def __init__(self, by_process: _Readings, by_partition: _Readings) -> None:
+        self._by_process = by_process
+        self._by_partition = by_partition
 
     def collect(self) -> Iterator[Metric]:
         """Give each family that anything is known of."""
         for family in FAMILIES:
             metric = _metric(family)
-            if family.told_by == LOG:
-                _add(metric, family, self._log, ())
-            else:
-                for note in self._notes:
-                    _add(metric, family, note.readings, (note.process,))
+            told_by = self._by_partition if family.told_by == LOG else self._by_process
+            for teller, readings in told_by.items():
+                _add(metric, family, readings, teller)
             if metric.samples:
                 yield metric
 
 
 def _metric(family: Family) -> Metric:
-    labels = [family.label] if family.label else []
-    if family.told_by != LOG:
-        labels.append(_PROCESS)
+    labels = family.labels
     if family.kind == HISTOGRAM:
         return HistogramMetricFamily(family.name, family.help, labels=labels)
     if family.kind == COUNTER:
@@ -94,11 +94,11 @@ def _metric(family: Family) -> Metric:
     return GaugeMetricFamily(family.name, family.help, labels=labels)
 
 
-def _add(metric: Metric, family: Family, readings: list[Reading], process: tuple[str, ...]) -> None:
+def _add(metric: Metric, family: Family, readings: Sequence[Reading], teller: str) -> None:
     for one in readings:
         if one.family != family.name:
             continue
-        labels = [one.label, *process] if family.label else list(process)
+        labels = [one.label, teller] if family.label else [teller]
         if isinstance(metric, HistogramMetricFamily):
             ends = [*map(str, family.ends), "+Inf"]
             sums = itertools.accumulate(one.counts)

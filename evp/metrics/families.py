@@ -1,7 +1,8 @@
 """Every metric of evp: name, kind, what it says, which labels it has, who tells it.
 
 docs/METRICS.md is made from this table. The label `process` (`serve-1`, `work-2`)
-comes with whatever is counted by one process.
+comes with whatever is counted by one process, `partition` (`0`, `1`) with whatever the
+log tells.
 """
 
 from __future__ import annotations
@@ -40,6 +41,11 @@ class Family(NamedTuple):
     help: str
     label: str = ""
     ends: tuple[float, ...] = ()
+
+    @property
+    def labels(self) -> list[str]:
+        """All labels: its own, and the one that says who tells it."""
+        return [*filter(None, [self.label]), "partition" if self.told_by == LOG else "process"]
 
 
 FAMILIES: tuple[Family, ...] = (
@@ -89,8 +95,8 @@ FAMILIES: tuple[Family, ...] = (
     Family("evp_events_expired_total", COUNTER, WORK,
         "Events deleted because their time of retention (EVP_RETENTION_DAYS) was over."),
     Family("evp_log_up", GAUGE, LOG,
-        "1 if the log answered when this was asked for; the other evp_stream_ metrics are missing "
-        "if it did not."),
+        "1 if the server that has this partition of the log answered when this was asked for; the "
+        "evp_stream_ metrics of the partition are missing if it did not."),
     Family("evp_stream_lag_events", GAUGE, LOG,
         "Events that a consumer group was not given yet.", "group"),
     Family("evp_stream_pending_entries", GAUGE, LOG,
@@ -104,7 +110,8 @@ FAMILIES: tuple[Family, ...] = (
     Family("evp_stream_accepted_events_total", COUNTER, LOG,
         "Events that were ever appended to the stream, by all servers."),
     Family("evp_stream_memory_bytes", GAUGE, LOG,
-        "Memory in use by the log, of whatever is in it."),
+        "Memory in use by the server that has this partition, by whatever is in it: all partitions "
+        "on one server tell the same."),
     Family("evp_stream_memory_limit_bytes", GAUGE, LOG,
         "The mark above which evp accepts nothing more; missing where the log tells no limit."),
     Family("evp_build_info", GAUGE, EACH,

@@ -45,7 +45,6 @@ from evp.settings import Settings
 from evp.signals import Signals, end
 from evp.storage.client import close, connect, database, ping
 from evp.stream.gauges import LogGauges
-from evp.stream.keys import Keys as LogKeys
 
 _log = get("evp.server")
 
@@ -80,7 +79,7 @@ async def serve(
     reading = Reading(settings)
     draining = asyncio.Event()
     check = HealthCheck(acceptor, lambda: ping(db), lambda: look_once(settings, db))
-    gauges = LogGauges(settings.redis_url, LogKeys(settings.stream))
+    gauges = LogGauges(settings)
     exporter = Exporter("serve-1", partial(_counted, acceptor), gauges.look, place)
     live = Live(settings, reading, draining)
     letters = Letters(settings, reading, draining)

@@ -30,7 +30,7 @@ from redis.exceptions import (
 
 from evp.errors import GroupLost, LogUnavailable, redact_url
 from evp.limits import LOG_COMMAND_S_MAX
-from evp.stream.dial import dial
+from evp.stream.dial import Node, dial
 from evp.stream.keys import Keys
 from evp.stream.scripts import Script
 
@@ -126,10 +126,15 @@ class Link:
         return bool(self._connection.is_connected)
 
     @property
+    def node(self) -> Node | None:
+        """The server that was dialled; None where it has no host."""
+        host = getattr(self._connection, "host", None)
+        return None if host is None else Node(host, getattr(self._connection, "port", 0))
+
+    @property
     def is_local(self) -> bool:
         """True if the log is on this machine."""
-        host = getattr(self._connection, "host", None)
-        return host is None or host in _LOCAL
+        return self.node is None or self.node.host in _LOCAL
 
     async def call(self, *command: Argument, wait_s: float = 0.0) -> Reply:
         """Send one command and return its reply.
@@ -224,6 +229,11 @@ class KeptLink:
     def is_open(self) -> bool:
         """False before the first dial, and after the link was lost or closed."""
         return self._link is not None and self._link.is_open
+
+    @property
+    def node(self) -> Node | None:
+        """The server that was dialled last; None before."""
+        return None if self._link is None else self._link.node
 
     async def get(self) -> Link:
         """Return the link; its calls must not overlap. Raises LogUnavailable."""

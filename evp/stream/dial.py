@@ -46,6 +46,10 @@ class Node(NamedTuple):
     host: str
     port: int
 
+    def __str__(self) -> str:
+        """Return it as addresses have it."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
 
 class Address(NamedTuple):
     """An address in parts. `path` is the database, and behind Sentinels the service before it."""
@@ -59,11 +63,10 @@ class Address(NamedTuple):
 
     def of(self, node: Node) -> str:
         """Return the address of one server."""
-        host = f"[{node.host}]" if ":" in node.host else node.host
         options = [pair for pair in self.options if not pair[0].startswith("sentinel_")]
         query = f"?{urlencode(options)}" if options else ""
         number = self.path.rpartition("/")[2] if self.kind == "sentinel" else self.path
-        return f"{self.scheme}://{self.credentials}{host}:{node.port}/{number}{query}"
+        return f"{self.scheme}://{self.credentials}{node}/{number}{query}"
 
     def of_sentinel(self, node: Node) -> str:
         """Return the address of one Sentinel."""
@@ -75,7 +78,7 @@ class Address(NamedTuple):
             if f"sentinel_{name}" in given
         ]
         query = f"?{urlencode(options)}" if options else ""
-        return f"{self.scheme}://{node.host}:{node.port}/0{query}"
+        return f"{self.scheme}://{node}/0{query}"
 
     @property
     def service(self) -> str:

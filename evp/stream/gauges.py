@@ -1,19 +1,22 @@
 """What the log tells for metrics: how far each group is, and how full the memory is.
 
-Asked for at most once a second, however many ask; a log that is away or hangs costs
-whoever asks no more than METRICS_LOOK_S_MAX.
+Asked for at most once a second, however many ask; a stream whose server is away or hangs
+costs whoever asks no more than METRICS_LOOK_S_MAX, and the others are told all the same.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import heapq
+from collections.abc import Collection, Iterable, Mapping
 
 from evp.clock import monotonic_s
 from evp.errors import LogUnavailable
 from evp.limits import METRICS_GROUPS_MAX, METRICS_LOOK_KEEP_S, METRICS_LOOK_S_MAX
 from evp.logs import get
-from evp.stream.client import KeptLink
+from evp.settings import Settings
+from evp.stream.client import Link
+from evp.stream.everywhere import Everywhere
 from evp.stream.info import LogFacts, log_facts
 from evp.stream.keys import Keys
 from evp.stream.memory import Memory, memory
@@ -26,40 +29,56 @@ _log = get("evp.metrics")
 
 
 class LogGauges:
-    """Looks at one stream over a connection of its own, opened when it is first asked."""
+    """Looks at all streams over connections of its own, opened when it is first asked."""
 
-    def __init__(self, url: str, keys: Keys) -> None:
-        self._keys = keys
-        self._link = KeptLink(url, keys)
-        self._told = _AWAY
+    def __init__(self, settings: Settings) -> None:
+        self._log = Everywhere(settings)
+        self._told: Mapping[str, Told] = {}
         self._again_at_s = 0.0
         self._turn = asyncio.Lock()
 
-    async def look(self) -> Told:
-        """Return what the log tells now, or a moment ago. Does not raise."""
+    async def look(self) -> Mapping[str, Told]:
+        """Return by partition what the log tells now, or a moment ago. Does not raise."""
         async with self._turn:
             if monotonic_s() >= self._again_at_s:
-                try:
-                    async with asyncio.timeout(METRICS_LOOK_S_MAX):
-                        self._told = await self._look()
-                except (LogUnavailable, TimeoutError) as error:
-                    _log.debug("metrics without the log", reason=str(error) or "no answer in time")
-                    self._told = _AWAY
+                self._told = await self._look()
                 self._again_at_s = monotonic_s() + METRICS_LOOK_KEEP_S
             return self._told
 
     async def close(self) -> None:
-        """Close the connection."""
-        await self._link.close()
+        """Close the connections."""
+        await self._log.close()
 
-    async def _look(self) -> Told:
-        link = await self._link.get()
-        return _told(await log_facts(link, self._keys), await memory(link))
+    async def _look(self) -> Mapping[str, Told]:
+        answers = await self._log.ask(_seen, METRICS_LOOK_S_MAX)
+        seen = {}
+        for number, answer in enumerate(answers):
+            if isinstance(answer, LogUnavailable):
+                _log.debug("metrics without the log", partition=number, reason=str(answer))
+            else:
+                seen[number] = answer
+        names = _furthest_behind(facts for facts, _ in seen.values())
+        return {
+            str(number): _told(*seen[number], names) if number in seen else _AWAY
+            for number in range(len(answers))
+        }
 
 
-def _told(facts: LogFacts, memory: Memory | None) -> Told:
-    # Those that are furthest behind; somebody may have made any number of groups.
-    groups = sorted(facts.groups, key=lambda group: -group.lag_s)[:METRICS_GROUPS_MAX]
+async def _seen(link: Link, keys: Keys) -> tuple[LogFacts, Memory | None]:
+    return await log_facts(link, keys), await memory(link)
+
+
+def _furthest_behind(seen: Iterable[LogFacts]) -> set[str]:
+    """Return the groups that are told of: somebody may have made any number of them."""
+    behind_s: dict[str, float] = {}
+    for facts in seen:
+        for group in facts.groups:
+            behind_s[group.name] = max(behind_s.get(group.name, 0.0), group.lag_s)
+    return set(heapq.nlargest(METRICS_GROUPS_MAX, behind_s, key=behind_s.__getitem__))
+
+
+def _told(facts: LogFacts, memory: Memory | None, names: Collection[str]) -> Told:
+    groups = [one for one in facts.groups if one.name in names]
     told: dict[str, float | Mapping[str, float]] = {
         "evp_log_up": 1,
         "evp_stream_entries": facts.length,

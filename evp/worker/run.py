@@ -58,7 +58,7 @@ async def work(
     patience_s = max(0.1, settings.shutdown_timeout_s - GIVE_BACK_S_MAX - CLOSE_S_MAX)
     client = connect(settings)
     journal = Journal(settings.rss_log_events)
-    gauges = LogGauges(settings.redis_url, Keys(settings.stream))
+    gauges = LogGauges(settings)
     exporter = Exporter("work-1", journal.values, gauges.look, place)
     telling = [asyncio.create_task(exporter.run())]
     telling += [asyncio.create_task(tell(exporter))] if tell is not None else []

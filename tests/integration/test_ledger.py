@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from evp.balance import look
+from evp.balance import look_once
 from evp.server import ledger
 from evp.server.ledger import Ledger
 from evp.settings import Settings
@@ -120,7 +120,7 @@ async def test_an_hour_of_unknown_outcomes_is_one_record(
         (one.srv, one.seq, one.events, one.unknown) for one in await recorded_epochs(link, keys)
     }
     assert told == {(one["_id"], one["seq"], one["events"], one["unknown"]) for one in stored}
-    balance, _ = await look(link, db, keys, "evp")
+    balance = await look_once(settings, db)
     assert (balance.accepted, balance.unknown) == (2, 210)
 
 

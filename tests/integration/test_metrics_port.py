@@ -27,8 +27,8 @@ class Port:
     """A port that tells metrics in the test's loop."""
 
     def __init__(self, token: str | None = None, **limits: float) -> None:
-        async def log() -> Values:
-            return {"evp_log_up": 1}
+        async def log() -> dict[str, Values]:
+            return {"0": {"evp_log_up": 1}}
 
         listener = bind("127.0.0.1", 0)
         self.port: int = listener.getsockname()[1]

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from evp import balance, stats
+from evp import balance, looks, stats
 from evp.clock import from_ms, now_ms
 from evp.errors import LogUnavailable
 from evp.limits import HEARTBEAT_S, TOTALS_COST_FACTOR, WORKER_MISSED_S, WORKER_SILENT_S
@@ -138,14 +138,14 @@ async def test_what_workers_tell(
         await append_events(settings, 40, each=10)
         await append(settings, [event(0), event(0, data="another", id="new")])
 
-        looks: list[Stats] = []
+        seen: list[Stats] = []
 
         async def has_written() -> bool:
-            looks.append(await collector.look())
-            return looks[-1].rates.stored_per_s > 0
+            seen.append(await collector.look())
+            return seen[-1].rates.stored_per_s > 0
 
         await until(has_written, what="the worker tells what it has stored")
-        found = looks[-1]
+        found = seen[-1]
         [worker] = found.workers
         assert worker.group == settings.consumer_group
         assert 1 <= worker.batch_events <= 42
@@ -231,7 +231,7 @@ async def test_stuck(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A group is stuck while its oldest entry stays the same, whatever others do behind it."""
-    monkeypatch.setattr(stats, "STUCK_S", 0.05)
+    monkeypatch.setattr(looks, "STUCK_S", 0.05)
     reader = consumer(settings, "worker-1")
     await reader.ensure_group()
     await append(settings, [event(0)])

@@ -26,7 +26,7 @@ LAYERS: tuple[tuple[str, str], ...] = (
     (
         "services",
         (
-            "balance server worker keybook state stats history verify sender demo erasure "
+            "balance server worker keybook state looks stats history verify sender demo erasure "
             "loadtest users tap trace"
         ),
     ),

@@ -55,13 +55,17 @@ def test_both_formats_are_well_formed() -> None:
     counts.answered("accepted", 3, 2, 0.004)
     counts.answered("unknown", 1, 1, 3.0)
     note = Note("serve-1", 0.0, [*readings_of(counts.values()), *readings_of_process()])
-    log: Values = {"evp_log_up": 1, "evp_stream_lag_events": {'a "group"': 7}}
+    log: dict[str, Values] = {
+        "0": {"evp_log_up": 1, "evp_stream_lag_events": {'a "group"': 7}},
+        "1": {"evp_log_up": 0},
+    }
     plain, plain_type = told([note], log, "")
     found = samples(plain)
     assert plain_type.startswith("text/plain")
     assert found["evp_ingest_events_total", "serve-1", "accepted"] == 3
     assert found["evp_ingest_events_total", "serve-1", "unknown"] == 1
-    assert found["evp_stream_lag_events", 'a "group"'] == 7
+    assert found["evp_stream_lag_events", 'a "group"', "0"] == 7
+    assert (found["evp_log_up", "0"], found["evp_log_up", "1"]) == (1, 0)
     other, other_type = told([note], log, OPEN_METRICS)
     assert other_type.startswith("application/openmetrics-text")
     parse: Any = parser.text_string_to_metric_families
@@ -137,8 +141,8 @@ async def test_whoever_is_asked_tells_all(board: Board) -> None:
     """Of two processes either tells the numbers of both, each under its name."""
     numbers = {"serve-1": 1, "serve-2": 2}
 
-    async def log() -> Values:
-        return {"evp_log_up": 1}
+    async def log() -> dict[str, Values]:
+        return {"0": {"evp_log_up": 1}}
 
     def exporter(place: Place) -> Exporter:
         return Exporter(
@@ -158,7 +162,7 @@ async def test_whoever_is_asked_tells_all(board: Board) -> None:
         for process, number in numbers.items():
             assert found["evp_events_stored_total", process] == number
             assert found["process_resident_memory_bytes", process] > 0
-        assert found["evp_log_up",] == 1
+        assert found["evp_log_up", "0"] == 1
     await end(*sharing)
 
 
@@ -167,8 +171,8 @@ async def test_many_who_ask_share_a_text(board: Board) -> None:
     made = itertools.count()
     looks = itertools.count()
 
-    async def log() -> Values:
-        return {"evp_log_up": 1, "evp_stream_lag_events": next(looks)}
+    async def log() -> dict[str, Values]:
+        return {"0": {"evp_log_up": 1, "evp_stream_lag_events": next(looks)}}
 
     exporter = Exporter("alone", lambda: {"evp_events_stored_total": next(made)}, log)
     accepted = ["", "*/*", "a", OPEN_METRICS, f"{OPEN_METRICS[:-1]}7", f"{OPEN_METRICS};q=0.5"]

@@ -1,0 +1,157 @@
+"""Several partitions seen together: sums are right, and one that is away stops nobody."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from evp.balance import look_once
+from evp.errors import LogUnavailable
+from evp.looks import LogLooks
+from evp.settings import Settings
+from evp.stats import Collector
+from evp.storage.client import Database
+from evp.storage.partitions import note_partitions
+from evp.stream.client import Link
+from evp.stream.gauges import LogGauges
+from evp.stream.keys import Keys
+from evp.stream.ledger import record_epochs, record_of
+from evp.stream.partitions import note
+from tests.support.apart import move
+from tests.support.make import event, open_frame
+from tests.support.servers import Server
+from tests.support.stores import MAY_LEAVE_SOCKETS
+from tests.support.streams import append, append_events, connected, consumer
+from tests.support.workers import changed
+
+pytestmark = MAY_LEAVE_SOCKETS
+
+
+@pytest.fixture
+def three(settings: Settings) -> Settings:
+    """Settings with three partitions."""
+    return changed(settings, partitions=3)
+
+
+async def read_one(settings: Settings, partition: int) -> None:
+    """Give one entry of a partition to a consumer that goes without a word."""
+    reader = consumer(settings, partition=partition)
+    await reader.ensure_group()
+    await reader.read(1)
+    await reader.close()
+
+
+async def test_sums(link: Link, db: Database, three: Settings) -> None:
+    """Events and entries are added up, the oldest counts for all, and each stream is told."""
+    await append(three, [event(0), event(1)], partition=1)
+    await append(three, [event(2)], [event(3), event(4)], partition=2)
+    for partition in range(3):
+        await read_one(three, partition)
+    collector = Collector(three)
+    found = await collector.look()
+    await collector.close()
+    assert (found.log.events_accepted, found.log.length) == (5, 3)
+    [group] = found.log.groups
+    assert (group.pending, group.pending_events, group.lag_events) == (2, 3, 2)
+    assert [(one.name, one.pending) for one in group.consumers] == [("c-1", 2)]
+    rows = found.partitions
+    assert [(one.partition, one.waiting_events, one.away) for one in rows] == [
+        (0, 0, None),
+        (1, 2, None),
+        (2, 3, None),
+    ]
+    assert group.lag_s == max(one.lag_s or 0 for one in rows)
+    assert len({one.server for one in rows}) == 1
+    assert found.log_servers == []
+    assert found.log_state.durability == "fsync"
+
+
+async def test_one_partition_is_told_as_ever(link: Link, db: Database, settings: Settings) -> None:
+    """Where there is one, nothing is told of partitions and servers."""
+    collector = Collector(settings)
+    found = await collector.look()
+    await collector.close()
+    assert (found.partitions, found.log_servers) == ([], [])
+
+
+async def test_those_that_the_settings_do_not_name(
+    link: Link, db: Database, keys: Keys, settings: Settings
+) -> None:
+    """Partitions that servers have noted in the log are seen at once, those of the store too."""
+    await append_events(settings, 3, partition=2)
+    await note(link, keys, 2)
+    looks = LogLooks(settings)
+    assert len((await looks.look()).partitions) == 2
+    await looks.close()
+    assert (await look_once(settings, db)).in_log == 0
+    await note_partitions(db, 3)
+    assert (await look_once(settings, db)).in_log == 3
+
+
+async def test_balance(link: Link, db: Database, settings: Settings) -> None:
+    """What servers recorded in all partitions is what was accepted; what waits is added up."""
+    two = changed(settings, partitions=2)
+    for partition in range(2):
+        async with connected(two, partition=partition) as server:
+            await server.append(open_frame(event(partition), event(9)), 1)
+            epochs = map(record_of, server.epochs()[1])
+            await record_epochs(link, Keys(two.stream, partition), epochs)
+    balance = await look_once(two, db)
+    assert (balance.accepted, balance.in_log, balance.unaccounted) == (4, 4, 0)
+
+
+async def test_one_that_is_away(
+    link: Link,
+    db: Database,
+    three: Settings,
+    own_log_server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without one of its servers the rest of the log is told, with what was known of that one."""
+    move(monkeypatch, three, 1, own_log_server)
+    for partition in range(3):
+        await append_events(three, 2, partition=partition)
+    looks, gauges = LogLooks(three), LogGauges(three)
+    found = await looks.look()
+    assert [(one.partitions, one.state.durability) for one in found.servers] == [
+        ([0, 2], "fsync"),
+        ([1], "fsync"),
+    ]
+    await asyncio.to_thread(own_log_server.kill)
+    await append_events(three, 5, first=10, partition=2)
+    found = await looks.look()
+    assert (found.facts.events_accepted, found.facts.length) == (11, 11)
+    assert found.accepted_per_s > 0
+    away = {one.partition: one.away for one in found.partitions if one.away}
+    assert list(away) == [1]
+    assert "can't reach the log" in away[1] or "lost the log" in away[1]
+    with pytest.raises(LogUnavailable, match="partition 1: "):
+        await look_once(three, db)
+    told = await gauges.look()
+    assert [told[number]["evp_log_up"] for number in "012"] == [1, 0, 1]
+    assert told["2"]["evp_stream_entries"] == 7
+    assert list(told["1"]) == ["evp_log_up"]
+    await asyncio.to_thread(own_log_server.start)
+    found = await looks.look()
+    assert [one.away for one in found.partitions] == [None] * 3
+    await looks.close()
+    await gauges.close()
+
+
+async def test_one_that_hangs(
+    link: Link, three: Settings, own_log_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that answers nothing costs a look a bounded time; the others are told."""
+    monkeypatch.setattr("evp.looks.LOG_LOOK_S_MAX", 0.2)
+    move(monkeypatch, three, 2, own_log_server)
+    looks = LogLooks(three)
+    await looks.look()
+    with own_log_server.paused():
+        found = await looks.look()
+    assert [one.away for one in found.partitions] == [
+        None,
+        None,
+        "the log did not answer within 0.2 s",
+    ]
+    await looks.close()
