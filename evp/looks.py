@@ -146,10 +146,11 @@ class LogLooks:
         return row
 
     def _servers(self, rows: Sequence[PartitionRow]) -> list[ServerRow]:
-        return [
+        servers = [
             ServerRow(server, [one.partition for one in rows if one.server == server], state)
             for server, state in self._states.items()
         ]
+        return sorted(servers, key=lambda one: one.partitions)
 
     def _sum(self, away: Mapping[int, str]) -> LogFacts:
         """Return what all streams hold, by the clock of the first one that answered."""

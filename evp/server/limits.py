@@ -166,6 +166,7 @@ LIVE_TYPES_MAX = 6
 #: Workers and consumer groups that a snapshot tells of.
 LIVE_WORKERS_MAX = 64
 LIVE_GROUPS_MAX = 64
+LIVE_PARTITIONS_MAX = 64
 #: Dead letters that a server counts, newest first, and their largest groups; those of a page, and
 #: as many as it has unasked; how large one may be to be shown, or delivered by a server.
 LETTERS_COUNTED_MAX = 2_000

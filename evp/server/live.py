@@ -26,6 +26,7 @@ from evp.server.limits import (
     LIVE_HISTORY_S,
     LIVE_KEPT_S,
     LIVE_LOOK_S,
+    LIVE_PARTITIONS_MAX,
     LIVE_TYPES_MAX,
     LIVE_TYPES_MINUTES,
     LIVE_TYPES_S,
@@ -72,8 +73,8 @@ class Snapshot(Struct):
     """How everything stands at `at_ms`.
 
     Without a log there are no `stats`, and `log_error` says why. `types` is null until it is known;
-    `workers_more` and `groups_more` count those beyond what `stats` tells of. Consumers are only
-    counted, by group: there may be any number.
+    `workers_more`, `groups_more` and `partitions_more` count those beyond what `stats` tells of.
+    Consumers are only counted, by group: there may be any number.
     """
 
     at_ms: int
@@ -82,6 +83,7 @@ class Snapshot(Struct):
     types: TypeCounts | None = None
     workers_more: int = 0
     groups_more: int = 0
+    partitions_more: int = 0
     consumers: dict[str, int] = {}
 
 
@@ -289,6 +291,10 @@ def _cut(snapshot: Snapshot, stats: Stats) -> None:
     snapshot.consumers = {one.name: len(one.consumers) for one in groups}
     # Not the group itself: the collector compares looks.
     stats.log = replace(stats.log, groups=[replace(one, consumers=[]) for one in groups])
+    # Those that are away stay, then the first ones.
+    away_first = sorted(stats.partitions, key=lambda one: one.away is None)
+    stats.partitions = sorted(away_first[:LIVE_PARTITIONS_MAX], key=lambda one: one.partition)
+    snapshot.partitions_more = len(away_first) - len(stats.partitions)
 
 
 async def _set(event: asyncio.Event) -> None:

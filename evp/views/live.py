@@ -14,8 +14,10 @@ from rich.styled import Styled
 from rich.table import Table
 from rich.text import Text
 
+from evp.stats import Stats
 from evp.views import units
 from evp.views.members import Order, group_table, groups_of, member_table, members_of
+from evp.views.partitions import partition_table
 from evp.views.stats_parts import (
     Headline,
     Seen,
@@ -35,6 +37,9 @@ _ROWS_BEFORE_GAPS = 16
 #: Each table has one.
 _HEADINGS = 2
 _GROUPS_SHOWN_MIN = 3
+_PARTITIONS_SHOWN_MIN = 3
+#: What the headline and the facts take of a screen, about.
+_ROWS_WITHOUT_TABLES = 12
 #: A look that is older is told to be.
 _OLD_S = 3.0
 
@@ -116,7 +121,12 @@ class LiveView:
         groups = groups_of(stats, steering.order, steering.filter)
         members = members_of(stats, steering.order, steering.filter)
         alarm = _alarm(self._picture.away)
-        facts = Group(balance_line(stats), latency_line(stats), engine_lines(stats))
+        facts = Group(
+            balance_line(stats),
+            latency_line(stats),
+            engine_lines(stats),
+            *_partitions(stats, rows),
+        )
         fixed = Group(*alarm, Headline(seen), facts)
         spare = rows - len(console.render_lines(fixed, size, pad=False)) - _HEADINGS
         room = _share(rows, spare, len(groups), len(members))
@@ -128,6 +138,14 @@ class LiveView:
         ]
         shown = Group(*_spread(parts, room.gaps))
         return Group(*alarm, Styled(shown, "dim") if alarm else shown)
+
+
+def _partitions(stats: Stats, rows: int) -> list[RenderableType]:
+    """Return a table of several partitions: a few on a low screen, more on a high one."""
+    if not stats.partitions:
+        return []
+    shown = max(_PARTITIONS_SHOWN_MIN, (rows - _ROWS_WITHOUT_TABLES) // 4)
+    return [partition_table(stats, min(shown, len(stats.partitions)))]
 
 
 class _Room(NamedTuple):

@@ -8,6 +8,7 @@ from rich.text import Text
 from evp.stats import Stats
 from evp.views import units
 from evp.views.members import group_table, groups_of, member_table, members_of
+from evp.views.partitions import partition_table
 from evp.views.stats_parts import Headline, Seen, balance_line, engine_lines, latency_line
 from evp.views.untrusted import printable
 
@@ -27,6 +28,8 @@ def render(stats: Stats) -> RenderableType:
         latency_line(stats),
         engine_lines(stats),
     ]
+    if stats.partitions:
+        parts += [Text(), partition_table(stats)]
     if groups := groups_of(stats):
         parts += [Text(), group_table(stats, groups)]
     if members := members_of(stats):

@@ -16,6 +16,7 @@ from evp.history import Sample
 from evp.state import LogState
 from evp.stats import Stats, Summed
 from evp.views import sparkline, units
+from evp.views.partitions import away_texts, server_text
 from evp.views.units import UNKNOWN
 from evp.views.untrusted import printable
 
@@ -140,10 +141,10 @@ def latency_line(stats: Stats) -> RenderableType:
 def engine_lines(stats: Stats) -> RenderableType:
     """Return how log and store are: a line for each, and what is wrong with it."""
     log, store = stats.log_state, stats.store_state
-    version = Text(printable(log.version))
-    parts = [_labelled("log", _spaced(version, _durability(log), _memory(log)))]
-    if log.detail:
-        parts.append(_labelled("", Text(_shortened(log.detail), style="red")))
+    version, server = Text(printable(log.version)), Text(printable(server_text(stats)))
+    parts = [_labelled("log", _spaced(version, _durability(log), _memory(log), server))]
+    troubles = [*filter(None, [log.detail]), *away_texts(stats)]
+    parts += [_labelled("", Text(_shortened(text), style="red")) for text in troubles]
     version = Text(f"mongodb {printable(store.version)}" if store is not None else "")
     parts.append(_labelled("store", _spaced(version, _answer(stats))))
     if stats.store_error:

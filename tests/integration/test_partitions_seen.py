@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Protocol, TypeVar
 
 import pytest
 
 from evp.balance import look_once
 from evp.errors import LogUnavailable
 from evp.looks import LogLooks
+from evp.server.live import Snapshot, _cut
 from evp.settings import Settings
 from evp.stats import Collector
 from evp.storage.client import Database
@@ -34,6 +38,35 @@ def three(settings: Settings) -> Settings:
     return changed(settings, partitions=3)
 
 
+class Closes(Protocol):
+    """What has connections."""
+
+    async def close(self) -> None:
+        """Close them."""
+
+
+T = TypeVar("T", bound=Closes)
+
+
+class CloseAtEnd:
+    """Closes what it was given when the test is over, however that ends."""
+
+    def __init__(self, stack: contextlib.AsyncExitStack) -> None:
+        self._stack = stack
+
+    def __call__(self, thing: T) -> T:
+        """Return it."""
+        self._stack.push_async_callback(thing.close)
+        return thing
+
+
+@pytest.fixture
+async def closed_at_end() -> AsyncIterator[CloseAtEnd]:
+    """Takes what is to be closed."""
+    async with contextlib.AsyncExitStack() as stack:
+        yield CloseAtEnd(stack)
+
+
 async def read_one(settings: Settings, partition: int) -> None:
     """Give one entry of a partition to a consumer that goes without a word."""
     reader = consumer(settings, partition=partition)
@@ -42,15 +75,14 @@ async def read_one(settings: Settings, partition: int) -> None:
     await reader.close()
 
 
-async def test_sums(link: Link, db: Database, three: Settings) -> None:
+async def test_sums(link: Link, db: Database, three: Settings, closed_at_end: CloseAtEnd) -> None:
     """Events and entries are added up, the oldest counts for all, and each stream is told."""
     await append(three, [event(0), event(1)], partition=1)
     await append(three, [event(2)], [event(3), event(4)], partition=2)
     for partition in range(3):
         await read_one(three, partition)
-    collector = Collector(three)
+    collector = closed_at_end(Collector(three))
     found = await collector.look()
-    await collector.close()
     assert (found.log.events_accepted, found.log.length) == (5, 3)
     [group] = found.log.groups
     assert (group.pending, group.pending_events, group.lag_events) == (2, 3, 2)
@@ -67,23 +99,23 @@ async def test_sums(link: Link, db: Database, three: Settings) -> None:
     assert found.log_state.durability == "fsync"
 
 
-async def test_one_partition_is_told_as_ever(link: Link, db: Database, settings: Settings) -> None:
+async def test_one_partition_is_told_as_ever(
+    link: Link, db: Database, settings: Settings, closed_at_end: CloseAtEnd
+) -> None:
     """Where there is one, nothing is told of partitions and servers."""
-    collector = Collector(settings)
+    collector = closed_at_end(Collector(settings))
     found = await collector.look()
-    await collector.close()
     assert (found.partitions, found.log_servers) == ([], [])
 
 
 async def test_those_that_the_settings_do_not_name(
-    link: Link, db: Database, keys: Keys, settings: Settings
+    link: Link, db: Database, keys: Keys, settings: Settings, closed_at_end: CloseAtEnd
 ) -> None:
     """Partitions that servers have noted in the log are seen at once, those of the store too."""
     await append_events(settings, 3, partition=2)
     await note(link, keys, 2)
-    looks = LogLooks(settings)
+    looks = closed_at_end(LogLooks(settings))
     assert len((await looks.look()).partitions) == 2
-    await looks.close()
     assert (await look_once(settings, db)).in_log == 0
     await note_partitions(db, 3)
     assert (await look_once(settings, db)).in_log == 3
@@ -107,12 +139,13 @@ async def test_one_that_is_away(
     three: Settings,
     own_log_server: Server,
     monkeypatch: pytest.MonkeyPatch,
+    closed_at_end: CloseAtEnd,
 ) -> None:
     """Without one of its servers the rest of the log is told, with what was known of that one."""
     move(monkeypatch, three, 1, own_log_server)
     for partition in range(3):
         await append_events(three, 2, partition=partition)
-    looks, gauges = LogLooks(three), LogGauges(three)
+    looks, gauges = closed_at_end(LogLooks(three)), closed_at_end(LogGauges(three))
     found = await looks.look()
     assert [(one.partitions, one.state.durability) for one in found.servers] == [
         ([0, 2], "fsync"),
@@ -135,17 +168,37 @@ async def test_one_that_is_away(
     await asyncio.to_thread(own_log_server.start)
     found = await looks.look()
     assert [one.away for one in found.partitions] == [None] * 3
-    await looks.close()
-    await gauges.close()
+
+
+async def test_snapshot_of_a_server(
+    link: Link,
+    db: Database,
+    three: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    closed_at_end: CloseAtEnd,
+) -> None:
+    """What watchers are told has the partitions, of many those that are away first."""
+    monkeypatch.setattr("evp.server.live.LIVE_PARTITIONS_MAX", 2)
+    collector = closed_at_end(Collector(three))
+    stats = await collector.look()
+    stats.partitions[2].away = "gone"
+    snapshot = Snapshot(0, stats)
+    _cut(snapshot, stats)
+    assert [one.partition for one in stats.partitions] == [0, 2]
+    assert snapshot.partitions_more == 1
 
 
 async def test_one_that_hangs(
-    link: Link, three: Settings, own_log_server: Server, monkeypatch: pytest.MonkeyPatch
+    link: Link,
+    three: Settings,
+    own_log_server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+    closed_at_end: CloseAtEnd,
 ) -> None:
     """A server that answers nothing costs a look a bounded time; the others are told."""
     monkeypatch.setattr("evp.looks.LOG_LOOK_S_MAX", 0.2)
     move(monkeypatch, three, 2, own_log_server)
-    looks = LogLooks(three)
+    looks = closed_at_end(LogLooks(three))
     await looks.look()
     with own_log_server.paused():
         found = await looks.look()
@@ -154,4 +207,3 @@ async def test_one_that_hangs(
         None,
         "the log did not answer within 0.2 s",
     ]
-    await looks.close()

@@ -48,7 +48,7 @@ export class Board {
       say($("stream"), printable(stats.stream));
       fillFacts($("tiles"), tiles(stats, own, snapshot.at_ms));
       showBalance(stats, snapshot.at_ms);
-      showEngines(stats);
+      showEngines(stats, snapshot.partitions_more);
       showGroups(stats, snapshot);
       showWorkers(stats, snapshot.workers_more);
       show($("empty"), stats.log.events_accepted === 0 && !(stats.totals?.stored > 0));
@@ -156,13 +156,22 @@ function verdict({ unaccounted, unaccounted_max: most, unknown }, sign) {
   return ["good", sign === "=" ? "✓ It adds up" : "✓ Nothing is missing"];
 }
 
-function showEngines({ log, log_state: state, store_state: store, store_error: error }) {
+/** Several partitions, on how many servers; nothing where there is one. */
+function partitionFacts(partitions, more, servers) {
+  if (partitions.length === 0) return [];
+  const away = partitions.filter((one) => one.away).length;
+  const where = servers.length ? `on ${count(servers.length)} servers; memory of the fullest` : "on one server";
+  return [["Partitions", count(partitions.length + more), away ? `${count(away)} away` : where, away ? "bad" : ""]];
+}
+
+function showEngines({ log, log_state: state, log_servers: servers, partitions, store_state: store, store_error: error }, more) {
   say($("log-version"), printable(state.version));
   const share = state.mark_bytes ? state.used_bytes / state.mark_bytes : null;
   fillFacts($("log-facts"), [
     ["Durability", state.durability || "not durable", state.durability ? "" : printable(state.detail), state.durability ? "" : "bad"],
     ["Memory", bytes(state.used_bytes), state.mark_bytes ? `of ${bytes(state.mark_bytes)}, then evp refuses` : "no mark is known", share > 0.8 ? "warn" : ""],
     ["Stream", `${count(log.length)} frames`, bytes(log.size_bytes)],
+    ...partitionFacts(partitions, more, servers),
   ]);
   const bar = $("log-bar");
   show(bar, share !== null);
@@ -211,10 +220,21 @@ function showWorkers({ workers, store_error: error }, more) {
   say($("workers-more"), `and ${count(more)} more`);
 }
 
+function awayByReason(partitions) {
+  const found = new Map();
+  for (const { partition, away } of partitions) {
+    if (away) found.set(away, [...(found.get(away) ?? []), partition]);
+  }
+  return found;
+}
+
 function showNotices({ log_error: log, stats }) {
   const store = stats?.store_error;
   const told = [];
   if (log) told.push(["bad", `The log is away, so nothing is accepted: clients are told to send again. ${printable(log)}`]);
+  for (const [why, numbers] of awayByReason(stats?.partitions ?? [])) {
+    told.push(["bad", `Partition ${numbers.join(", ")} of the log is away; servers use the others. ${printable(why)}`]);
+  }
   if (store) told.push(["warn", `The store is away. Events are accepted and wait in the log; nothing is lost. ${printable(store)}`]);
   const box = $("notices");
   while (box.children.length > told.length) box.lastElementChild.remove();
