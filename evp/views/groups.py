@@ -9,8 +9,8 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from evp.groups.book import GroupRow
-from evp.groups.describe import Described, Member
-from evp.groups.reset import LogSpan, Mark, Position, Reset
+from evp.groups.describe import Described, Member, PartitionStanding
+from evp.groups.reset import LogSpan, Mark, PartitionReset, Position, Reset
 from evp.views.tables import plain_table
 from evp.views.units import seconds, size
 from evp.views.untrusted import printable
@@ -27,6 +27,11 @@ def group_table(rows: Sequence[GroupRow]) -> RenderableType:
         parts.append(Text("* not made by evp; holds the log all the same"))
     if any(not row.exists for row in rows):
         parts.append(Text("missing: nothing is trimmed until it is made again, or deleted"))
+    parts += [
+        Text(f"{printable(row.name)} is missing from {_partitions(row.missing_from)}")
+        for row in rows
+        if row.missing_from
+    ]
     return Group(*parts)
 
 
@@ -41,6 +46,17 @@ def description_view(found: Described) -> RenderableType:
     else:
         parts.append(Text("missing from the log: nothing is trimmed until its workers make it"))
         parts.append(Text("again, at the beginning, or `evp groups delete` removes it"))
+    if found.partitions:
+        parts.append(plain_table([_standing_in(one) for one in found.partitions]))
+        for one in found.partitions:
+            if one.away is not None:
+                text = f"partition {one.partition} is away: {printable(one.away)}"
+                parts.append(Text(text, style="red"))
+        missing = [one.partition for one in found.partitions if not (one.exists or one.away)]
+        if missing and found.exists:
+            parts.append(
+                Text(f"it is missing from {_partitions(missing)}: nothing is trimmed there")
+            )
     if found.consumers:
         parts.append(plain_table([_member(one, found.at) for one in found.consumers]))
     hidden = found.consumers_total - len(found.consumers)
@@ -55,8 +71,7 @@ def reset_view(reset: Reset) -> RenderableType:
     """Return where a group is set, what that delivers again or passes over, what the log has."""
     parts: list[RenderableType] = [
         Text(_head(reset.group, reset.stream, reset.database, writes=reset.writes)),
-        Text(f"  from      {_place(reset.before)}"),
-        Text(f"  to        {_place(reset.after)}"),
+        *_places(reset),
         *map(Text, _meaning(reset)),
         *map(Text, _held(reset.log)),
     ]
@@ -67,6 +82,47 @@ def reset_view(reset: Reset) -> RenderableType:
     else:
         parts.append(Text("nothing was changed; --execute does it"))
     return Group(*parts)
+
+
+def _places(reset: Reset) -> list[RenderableType]:
+    """Return from where to where: two lines, or a table of several partitions."""
+    if reset.partitions:
+        return [plain_table([_reset_in(one) for one in reset.partitions])]
+    return [
+        Text(f"  from      {_place(reset.before)}"),
+        Text(f"  to        {_place(reset.after)}"),
+    ]
+
+
+def _reset_in(one: PartitionReset) -> dict[str, str]:
+    return {
+        "partition": str(one.partition),
+        "from": _time(one.before.last, "beginning"),
+        "to": _time(one.after.last, "beginning"),
+        "again": f"{one.again_events:,}",
+        "skipped": f"{one.skipped_events:,}",
+        "waiting": f"{one.waiting_events:,}",
+    }
+
+
+def _standing_in(one: PartitionStanding) -> dict[str, str]:
+    known = one.away is None
+    return {
+        "partition": str(one.partition),
+        "server": printable(one.server),
+        "first unacked": _time(one.first_unacked, "") if known else "away",
+        "pending": f"{one.pending_events:,}" if known else "",
+        "lag": f"{one.lag_events:,}" if known else "",
+        "behind": seconds(one.lag_s) if known else "",
+    }
+
+
+def _time(mark: Mark | None, otherwise: str) -> str:
+    return otherwise if mark is None else f"{mark.at:%Y-%m-%d %H:%M:%S}Z"
+
+
+def _partitions(numbers: Sequence[int]) -> str:
+    return f"partition{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
 
 
 def _cells(row: GroupRow) -> dict[str, str]:
