@@ -19,13 +19,21 @@ Look = Callable[[Deployment], Awaitable[list[Finding]]]
 LOG = "log"
 STORE = "store"
 
+ONCE = "once"
+EACH_SERVER = "each server of the log"
+EACH_PARTITION = "each partition of the log"
+
 
 class Check(NamedTuple):
-    """One check: the function, the engines it asks, and what mends its `fixable` findings."""
+    """One check: the function, the engines it asks, and what mends its `fixable` findings.
+
+    `made` tells how often: ONCE, for EACH_SERVER or EACH_PARTITION of the log.
+    """
 
     look: Look
     asks: tuple[str, ...] = (LOG,)
     fix: Fix | None = None
+    made: str = ONCE
 
     @property
     def name(self) -> str:
@@ -37,33 +45,38 @@ _BOTH = (LOG, STORE)
 _STORE = (STORE,)
 
 CHECKS: tuple[Check, ...] = (
-    Check(log_state.log_is_replica),
-    Check(log_state.too_old),
+    Check(log_state.log_is_replica, made=EACH_SERVER),
+    Check(log_state.too_old, made=EACH_SERVER),
     Check(log_settings.durability_waived, ()),
-    Check(log_settings.aof_off, fix=log_settings.turn_aof_on),
-    Check(log_settings.aof_starting),
-    Check(log_settings.aof_not_synced, fix=set_to("appendfsync", "always")),
-    Check(log_settings.aof_sync_pauses, fix=set_to("no-appendfsync-on-rewrite", "no")),
-    Check(log_settings.evicts, fix=set_to("maxmemory-policy", "noeviction")),
-    Check(log_settings.no_memory_limit),
-    Check(log_settings.idle_connections_cut),
-    Check(log_settings.no_keepalive),
-    Check(log_settings.aof_rewritten_often),
-    Check(log_state.aof_write_failed),
-    Check(log_state.aof_rewrite_failed),
-    Check(log_state.aof_grown),
-    Check(log_state.memory_filling),
-    Check(log_state.connections_filling),
-    Check(stream.wrong_type),
-    Check(stream.newer_frames),
-    Check(stream.group_missing, _BOTH),
-    Check(stream.group_pins),
-    Check(stream.ghost_consumers, fix=stream.lay_ghosts),
-    Check(stream.not_trimmed, _BOTH, fix=stream.trim_now),
+    Check(log_settings.aof_off, fix=log_settings.turn_aof_on, made=EACH_SERVER),
+    Check(log_settings.aof_starting, made=EACH_SERVER),
+    Check(log_settings.aof_not_synced, fix=set_to("appendfsync", "always"), made=EACH_SERVER),
+    Check(
+        log_settings.aof_sync_pauses,
+        fix=set_to("no-appendfsync-on-rewrite", "no"),
+        made=EACH_SERVER,
+    ),
+    Check(log_settings.evicts, fix=set_to("maxmemory-policy", "noeviction"), made=EACH_SERVER),
+    Check(log_settings.no_memory_limit, made=EACH_SERVER),
+    Check(log_settings.idle_connections_cut, made=EACH_SERVER),
+    Check(log_settings.no_keepalive, made=EACH_SERVER),
+    Check(log_settings.aof_rewritten_often, made=EACH_SERVER),
+    Check(log_state.aof_write_failed, made=EACH_SERVER),
+    Check(log_state.aof_rewrite_failed, made=EACH_SERVER),
+    Check(log_state.aof_grown, made=EACH_SERVER),
+    Check(log_state.memory_filling, made=EACH_SERVER),
+    Check(log_state.connections_filling, made=EACH_SERVER),
+    Check(stream.wrong_type, made=EACH_PARTITION),
+    Check(stream.newer_frames, made=EACH_PARTITION),
+    Check(stream.partitions_lowered, _BOTH),
+    Check(stream.group_missing, _BOTH, made=EACH_PARTITION),
+    Check(stream.group_pins, made=EACH_PARTITION),
+    Check(stream.ghost_consumers, fix=stream.lay_ghosts, made=EACH_PARTITION),
+    Check(stream.not_trimmed, _BOTH, fix=stream.trim_now, made=EACH_PARTITION),
     Check(work.other_writer, _STORE),
-    Check(work.nobody_works),
-    Check(work.silent_worker, _BOTH),
-    Check(work.ledger_behind, _BOTH, fix=work.carry_ledger),
+    Check(work.nobody_works, made=EACH_PARTITION),
+    Check(work.silent_worker, _BOTH, made=EACH_PARTITION),
+    Check(work.ledger_behind, _BOTH, fix=work.carry_ledger, made=EACH_PARTITION),
     Check(work.dead_letters, _STORE),
     Check(work.entries_deleted, _STORE),
     Check(store.collections_missing, _STORE, fix=store.make_missing),
@@ -73,7 +86,7 @@ CHECKS: tuple[Check, ...] = (
     Check(store.weak_address, ()),
     Check(store.store_forgets, _STORE),
     Check(store.store_alone, _STORE),
-    Check(machine.log_clock),
+    Check(machine.log_clock, made=EACH_SERVER),
     Check(machine.store_clock, _STORE),
     Check(machine.few_files, ()),
 )

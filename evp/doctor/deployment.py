@@ -1,4 +1,8 @@
-"""What every check looks at: settings, log and store, none asked more often than needed."""
+"""What every check looks at: settings, log and store, none asked more often than needed.
+
+Of a log with several partitions each has a `Deployment` of its own: its stream, on its
+server, and the store that they share.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ from evp.settings import Settings
 from evp.storage.client import Database
 from evp.storage.inspection import SchemaGaps, schema_gaps
 from evp.stream.client import Link
+from evp.stream.dial import parse
 from evp.stream.info import GroupFacts, LogFacts, log_facts
 from evp.stream.inspection import ServerFacts
 from evp.stream.keys import Keys
@@ -22,11 +27,17 @@ _PASSED_ON = {"authSource", "directConnection", "replicaSet", "tls", "ssl"}
 
 
 class Deployment:
-    """One log and one store, as the settings name them, over one connection to each."""
+    """One stream and one store, as the settings name them, over one connection to each.
 
-    def __init__(self, settings: Settings, db: Database) -> None:
+    `partitions` is how many streams there are.
+    """
+
+    def __init__(
+        self, settings: Settings, db: Database, partition: int = 0, partitions: int = 1
+    ) -> None:
         self.settings = settings
-        self.keys = Keys(settings.stream)
+        self.keys = Keys(settings.stream, partition)
+        self.partitions = partitions
         self.db = db
         self._link: Link | None = None
         self._server: ServerFacts | None = None
@@ -56,6 +67,16 @@ class Deployment:
     def has_link(self) -> bool:
         """Whether there is a connection to the log."""
         return self._link is not None and self._link.is_open
+
+    @property
+    def log_name(self) -> str:
+        """What the log is called here: one of several partitions by its number."""
+        return "log" if self.partitions == 1 else f"partition {self.keys.partition}"
+
+    @property
+    def server_name(self) -> str:
+        """The address of the log's server; empty if it was never reached."""
+        return "" if self._link is None or self._link.node is None else str(self._link.node)
 
     @property
     def link(self) -> Link:
@@ -96,10 +117,14 @@ class Deployment:
         return ERROR if self.settings.durability == AUTO else WARNING
 
     def redis_cli(self, command: str) -> str:
-        """Return a command line that sends a command to the log; it asks for the password."""
-        given, url = _addresses(self.settings.redis_url)
-        parts = ["redis-cli", "-h", url.hostname or "127.0.0.1", "-p", str(url.port or 6379)]
-        number = url.path.strip("/")
+        """Return a command line that sends a command to the log; it asks for the password.
+
+        To the server that was dialled, of a cluster or behind Sentinels.
+        """
+        given, url = urlsplit(self.settings.redis_url), parse(redact_url(self.settings.redis_url))
+        host, port = (self._link and self._link.node) or url.nodes[0]
+        parts = ["redis-cli", "-h", host, "-p", str(port)]
+        number = url.path.rpartition("/")[2]
         parts += ["-n", number] if number.isdigit() and number != "0" else []
         parts += ["--tls"] if url.scheme == "rediss" else []
         parts += ["--user", quote(given.username)] if given.username else []

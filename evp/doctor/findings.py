@@ -18,7 +18,8 @@ SEVERITIES = (ERROR, WARNING, NOTE)
 class Finding(Struct, kw_only=True):
     """Something wrong: what, what it means, what to do, and a command for that if there is one.
 
-    `fixable` ones are mended by `--fix`. `check` is the name of the check that found it.
+    `fixable` ones are mended by `--fix`. `check` is the name of the check that found it, `where`
+    the partition of the log, or the server, if there are several.
     """
 
     severity: str
@@ -28,6 +29,7 @@ class Finding(Struct, kw_only=True):
     command: str = ""
     fixable: bool = False
     check: str = ""
+    where: str = ""
 
 
 class Unchecked(Struct):
@@ -46,7 +48,10 @@ class Mended(Struct):
 
 
 class Report(Struct):
-    """One examination. `away` are the engines that could not be reached, each with the reason."""
+    """One examination. `away` are the engines that could not be reached, each with the reason.
+
+    That is `log` and `store`, and of a log that has several partitions `partition 2`.
+    """
 
     stream: str
     database: str

@@ -28,6 +28,23 @@ from evp.stream.trim import Retention, trim
 from evp.worker.stale import claim_stale
 
 
+async def partitions_lowered(at: Deployment) -> list[Finding]:
+    """Look whether servers with these settings leave partitions alone that there are."""
+    used = at.settings.partitions
+    if used >= at.partitions:
+        return []
+    return [
+        Finding(
+            severity=NOTE,
+            what=f"servers with these settings write to {used} of {at.partitions} partitions "
+            "(EVP_PARTITIONS)",
+            meaning="Workers follow them all: what the others have is stored, and no more comes.",
+            mend="Nothing is to be done if the number was lowered on purpose; else set it to "
+            f"{at.partitions} where servers are started.",
+        )
+    ]
+
+
 async def wrong_type(at: Deployment) -> list[Finding]:
     """Look whether another program uses a key of evp's."""
     return [
@@ -71,12 +88,17 @@ async def group_missing(at: Deployment) -> list[Finding]:
             what=f"group {name} is registered, and the stream does not have it",
             meaning="It may need everything, so nothing is trimmed, and the log fills up.",
             mend="Start its workers, which make it anew; or delete it for good, if nobody will.",
-            command="evp work"
-            if name == at.settings.consumer_group
-            else f"evp groups delete {quote(name)}",
+            command=_of_missing(at, name),
         )
         for name in sorted(missing)
     ]
+
+
+def _of_missing(at: Deployment, name: str) -> str:
+    if name == at.settings.consumer_group:
+        return "evp work"
+    # Of several partitions it may be a new one that lacks it.
+    return f"evp groups {'delete' if at.partitions == 1 else 'create'} {quote(name)}"
 
 
 async def _missing_groups(at: Deployment) -> set[str]:

@@ -22,8 +22,11 @@ def report_view(report: Report, width: int) -> RenderableType:
     """
     parts = [_verdict(report, width)]
     for name, why in report.away.items():
-        text = f"The {name} is away: {why.rstrip('.')}; `evp up` starts one, {_ADDRESSES[name]} "
-        parts.append(_prose(f"{text}names another one.", width))
+        text = f"{name[0].upper()}{name[1:]} of the log is away: {why}"
+        if name in _ADDRESSES:
+            text = f"The {name} is away: {why.rstrip('.')}; `evp up` starts one, "
+            text += f"{_ADDRESSES[name]} names another one."
+        parts.append(_prose(text, width))
     for mended in report.mended:
         parts += _mended(mended, width)
     for finding in report.findings:
@@ -33,7 +36,7 @@ def report_view(report: Report, width: int) -> RenderableType:
 
 
 def _verdict(report: Report, width: int) -> Text:
-    made = report.checks - len(report.not_checked)
+    made = report.checks - len({one.check for one in report.not_checked})
     told = [
         f"{count:,} {severity}{'' if count == 1 else 's'}"
         for severity in _STYLES
@@ -49,6 +52,7 @@ def _verdict(report: Report, width: int) -> Text:
 def _finding(finding: Finding, width: int) -> list[Text]:
     head = Text(f"\n{finding.severity}: ", style=_STYLES[finding.severity])
     head.append(finding.check, style="bold")
+    head.append(f", {printable(finding.where)}" if finding.where else "")
     lines = [
         head,
         _prose(finding.what, width, _INDENT),

@@ -30,7 +30,9 @@ from evp.stream.client import Link
 from evp.stream.groups import delete_group, ensure_group, existing_groups
 from evp.stream.keys import Keys
 from evp.stream.ledger import Record, record_epochs
+from evp.stream.partitions import note
 from evp.stream.slots import Slot
+from tests.support.apart import move
 from tests.support.make import event
 from tests.support.server import request, serving
 from tests.support.servers import Server, own_log
@@ -705,6 +707,42 @@ async def test_engine_that_is_away(
     assert set(report.away) == away
     assert [one.check for one in report.findings if one.check != "few_files"] == [still]
     assert {one.why for one in report.not_checked} == {f"the {one} is away" for one in away}
+
+
+async def test_fewer_partitions_than_there_are(place: Place) -> None:
+    """Streams that servers with these settings leave alone are told; that may be meant."""
+    await note(place.link, place.keys, 3)
+    finding = await the_finding(place.settings, "partitions_lowered")
+    assert (finding.severity, finding.where) == (NOTE, "")
+    assert "write to 1 of 3 partitions" in finding.what
+
+
+async def test_each_partition_and_each_server(
+    place: Place, own_log_server: Server, monkeypatch: pytest.MonkeyPatch, at_once: None
+) -> None:
+    """Each stream and each server is looked at and mended by itself, and told by its name."""
+    three = changed(place.settings, partitions=3)
+    move(monkeypatch, three, 1, own_log_server)
+    there = await Link.open(own_log_server.url)
+    await there.call("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    await record_epochs(place.link, Keys(three.stream, 2), [Record(b"12345678", 1, 1)])
+    report = await examined(three)
+    found = {one.check: one for one in report.findings}
+    server = f"127.0.0.1:{own_log_server.port}"
+    assert (found["evicts"].where, found["ledger_behind"].where) == (server, "partition 2")
+    assert f"-p {own_log_server.port} CONFIG SET maxmemory-policy" in found["evicts"].command
+    assert len(report.findings) == 2 + ("few_files" in found)
+    done = await mended(three)
+    assert done[0].startswith(f"{server}: set maxmemory-policy to noeviction")
+    assert done[1].startswith("partition 2: carried to the store")
+    await there.close()
+    await asyncio.to_thread(own_log_server.kill)
+    await place.link.call("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    report = await examined(three)
+    assert list(report.away) == ["partition 1"]
+    [finding] = [one for one in report.findings if one.check != "few_files"]
+    assert (finding.check, finding.where) == ("evicts", "")
+    assert {one.why for one in report.not_checked} == {"partition 1 is away"}
 
 
 async def test_log_that_hangs(place: Place, log: Server, monkeypatch: pytest.MonkeyPatch) -> None:

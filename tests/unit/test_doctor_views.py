@@ -85,6 +85,32 @@ def test_nobody_can_be_asked(tmp_path: Path) -> None:
         examine_and_tell(settings, Options(fix=True, yes=False, json=False))
 
 
+def test_of_several_partitions_one_is_named() -> None:
+    """A finding tells where it is, and a partition that is away is no reason to start a log."""
+    report = Report("s", "d", 4, away={"partition 2": "no server"})
+    report.findings = [
+        Finding(severity="error", what="w", meaning="m", mend="n", check="evicts", where="a:1")
+    ]
+    report.not_checked = [Unchecked("one", "partition 2 is away")] * 2
+    lines = text(report).splitlines()
+    assert lines[0].endswith("(3 of 4 checks made)")
+    assert lines[1] == "Partition 2 of the log is away: no server"
+    assert "error: evicts, a:1" in lines
+
+
+@pytest.mark.parametrize(
+    ("url", "options"),
+    [
+        ("redis+cluster://app:x@one.example:7001,two.example:7002", "-h one.example -p 7001"),
+        ("rediss+sentinel://one.example:1/main/3?sentinel_password=x", "-p 1 -n 3 --tls"),
+    ],
+)
+def test_commands_for_several_servers(tmp_path: Path, url: str, options: str) -> None:
+    """Of an address with several servers a command has the one that was dialled, or the first."""
+    settings = configuration.load({"EVP_REDIS_URL": url}, {}, cwd=tmp_path).settings
+    assert options in Deployment(settings, cast("Any", None)).redis_cli("PING")
+
+
 @pytest.mark.parametrize("password", ["hidden", "hid/den", "hid@den", "hid:den"])
 def test_commands_hold_no_password(tmp_path: Path, password: str) -> None:
     """A command to be pasted has address and user, and lets the program ask for the password."""
