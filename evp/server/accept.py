@@ -9,6 +9,8 @@ when the log has the frame on disk. A refused request leaves nothing behind.
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 from collections.abc import Callable
 
 from evp.clock import now
@@ -18,16 +20,15 @@ from evp.errors import AckUnknown, LogUnavailable, Refusal
 from evp.metrics.counts import IngestCounts
 from evp.metrics.families import Values
 from evp.server.answer import JSON, Answer
-from evp.server.backpressure import BacklogPart, Backpressure
-from evp.server.logwatch import LogWatch, refusal_of
+from evp.server.backpressure import BacklogPart
+from evp.server.lane import Announcer, Lane
+from evp.server.logwatch import refusal_of
 from evp.server.problem import fault, problem
 from evp.server.told import Tell, tell_batch, tell_event
 from evp.settings import Settings
 from evp.sift import Sifted, sift
 from evp.stream.client import LogFull
-from evp.stream.flusher import Flusher
 from evp.stream.keys import Keys
-from evp.stream.producer import Epoch, Producer
 
 Respond = Callable[[Answer], None]
 
@@ -35,19 +36,19 @@ _EVENT, _CLOUD_EVENT = Media.EVENT, Media.CLOUD_EVENT
 
 
 class Acceptor:
-    """Takes requests for one server process."""
+    """Takes requests for one server process, each for the partition of the log whose turn it is."""
 
     def __init__(self, settings: Settings) -> None:
-        self._producer = Producer(
-            settings.redis_url,
-            Keys(settings.stream),
-            settings.durability,
-            settings.durability_replicas,
-        )
         self._admission = Admission(settings.default_source, settings.time_in_id)
-        self._flusher = Flusher(self._producer, self._admission)
-        self._backpressure = Backpressure(settings, self._flusher)
-        self._log = LogWatch(self._producer, self._backpressure)
+        self.counts = IngestCounts()
+        """What was counted since this process started."""
+        self.announcer = Announcer(settings)
+        self.lanes = [
+            Lane(settings, keys, self._admission, self.counts, self.announcer)
+            for keys in (Keys(settings.stream, number) for number in range(settings.partitions))
+        ]
+        self._turns = itertools.cycle(self.lanes)
+        self._lane = next(self._turns)
 
     def accept(self, body: bytes, media: Media, respond: Respond) -> int:
         """Take one request; `respond` is called exactly once, now or when the log has it.
@@ -74,18 +75,21 @@ class Acceptor:
 
         Raises Refusal; then nothing was kept, and `respond` is never called.
         """
+        lane = self._lane
 
         def done(result: str | LogUnavailable) -> None:
             if isinstance(result, LogUnavailable):
-                respond(self._failed(result))
+                respond(self._failed(lane, result))
                 return
             try:
-                answer = Answer(202, tell(ids, result, first, self._log.durability), JSON)
+                told = tell(ids, lane.place + result, first, lane.log.durability)
+                answer = Answer(202, told, JSON)
             except Exception as error:  # noqa: BLE001 - others wait for the same frame
                 answer = fault(error)
             respond(answer)
 
-        made, first = self._flusher.add(decoded, done, batch=batch)
+        made, first = lane.flusher.add(decoded, done, batch=batch)
+        self._lane = next(self._turns)
         # `done` holds on to the ids alone: the documents are free as soon as they are encoded.
         ids = made.ids
         return len(ids)
@@ -97,22 +101,31 @@ class Acceptor:
         """
         return sift(body, media, now(), self._admission)
 
-    def _failed(self, error: LogUnavailable) -> Answer:
+    def _failed(self, lane: Lane, error: LogUnavailable) -> Answer:
         """Return the answer to a request whose frame the log did not acknowledge."""
         if isinstance(error, LogFull):
-            self._backpressure.overflowed()
-            return self.refused(self._backpressure.refusal(0))
-        self._log.look_now()
+            lane.backpressure.overflowed()
+            return self.refused(lane.backpressure.refusal(0))
+        lane.log.look_now()
         if isinstance(error, AckUnknown):
             detail = "the log did not confirm it; send the same event again, with id and time"
             return self.refused(Refusal("ack_unknown", detail, retry_after_s=1))
         return self.refused(refusal_of(error))
 
     def refusal_of(self, size_bytes: int) -> Refusal | None:
-        """Return why a body of this size can't be taken now; None if it can."""
-        if self._log.refusal is None and size_bytes <= self._flusher.room_bytes:
+        """Return why a body of this size can't be taken now; None if it can.
+
+        A partition that can't take it is passed over while another one can.
+        """
+        lane = self._lane
+        if lane.log.refusal is None and size_bytes <= lane.flusher.room_bytes:
             return None
-        return self._log.refusal or self._backpressure.refusal(size_bytes)
+        refusal = lane.refusal_of(size_bytes)
+        for _ in self.lanes[1:]:
+            self._lane = next(self._turns)
+            if self._lane.refusal_of(size_bytes) is None:
+                return None
+        return refusal
 
     def refused(self, refusal: Refusal) -> Answer:
         """Return the answer to a request for events that is refused, and count it."""
@@ -121,67 +134,58 @@ class Acceptor:
 
     async def start(self) -> None:
         """Connect and keep connected. Does not fail: `refusal` says what is wrong."""
-        self._flusher.start()
-        await self._log.start()
-        self._backpressure.start()
+        await asyncio.gather(*(lane.start() for lane in self.lanes))
 
     def refuse_new(self) -> None:
         """Refuse every request from now on; those already taken are still answered."""
-        self._log.end(Refusal("shutting_down", "this server is stopping", retry_after_s=1))
+        for lane in self.lanes:
+            lane.log.end(Refusal("shutting_down", "this server is stopping", retry_after_s=1))
 
     async def drain(self) -> None:
         """Answer what was taken."""
         self.refuse_new()
-        await self._flusher.drain()
-        await self._stop_looking()
+        await asyncio.gather(*(lane.drain() for lane in self.lanes))
 
     async def close(self) -> None:
         """Disconnect. Whoever still waits for the log is told that nobody knows."""
         self.refuse_new()
-        await self._stop_looking()
-        await self._producer.close()
-        await self._flusher.drain()
-        await self._flusher.stop()
-
-    async def _stop_looking(self) -> None:
-        await self._log.close()
-        await self._backpressure.close()
+        await asyncio.gather(*(lane.close() for lane in self.lanes))
+        await self.announcer.close()
 
     @property
     def refusal(self) -> Refusal | None:
         """Why nothing can be accepted here; None if it can, or only has to wait for the backlog."""
-        return self._log.refusal
+        refusals = [lane.log.refusal for lane in self.lanes]
+        return None if None in refusals else refusals[0]
+
+    @property
+    def troubles(self) -> list[str]:
+        """Which partitions can't be written to, and why, while others can."""
+        return [
+            f"partition {lane.keys.partition}: {lane.log.refusal.detail}"
+            for lane in self.lanes
+            if lane.log.refusal is not None and self.refusal is None
+        ]
 
     @property
     def durability(self) -> str:
         """What a 202 is worth: fsync, declared or memory; empty before the first connection."""
-        return self._log.durability
+        return next((lane.log.durability for lane in self.lanes if lane.log.durability), "")
 
     @property
     def backlog(self) -> BacklogPart:
-        """What waits in the log, and whether more may be added."""
-        return self._backpressure.part()
-
-    @property
-    def counts(self) -> IngestCounts:
-        """What was counted since this process started."""
-        return self._flusher.counts
+        """What waits in the log, and whether more may be added; of the fullest partition."""
+        fullest = max(
+            self.lanes, key=lambda lane: (lane.backpressure.full, lane.backpressure.events)
+        )
+        return fullest.backpressure.part()
 
     def values(self) -> Values:
         """Return what metrics tell of this process."""
-        durability = self._producer.durability
-        lasts = durability is not None and durability.label != "memory"
+        connected = [one for lane in self.lanes if (one := lane.producer.durability) is not None]
         return {
             **self.counts.values(),
-            "evp_log_durable": lasts,
+            "evp_log_durable": bool(connected) and all(one.label != "memory" for one in connected),
             "evp_ingest_ready": self.refusal is None,
-            "evp_ingest_backlog_full": self._backpressure.full,
+            "evp_ingest_backlog_full": all(lane.backpressure.full for lane in self.lanes),
         }
-
-    def epochs(self) -> tuple[list[Epoch], list[Epoch]]:
-        """Return this process's epochs to record: (those that are closed, those that may grow)."""
-        return self._producer.epochs()
-
-    def forget(self, closed: list[Epoch]) -> None:
-        """Forget closed epochs that the store has recorded."""
-        self._producer.forget(closed)

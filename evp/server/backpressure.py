@@ -68,12 +68,13 @@ class BacklogPart(Struct, omit_defaults=True):
 class Backpressure:
     """Looks how full the log is, and tells the flusher of this process how much it may take."""
 
-    def __init__(self, settings: Settings, flusher: Flusher) -> None:
-        self._keys = Keys(settings.stream)
+    def __init__(self, settings: Settings, keys: Keys, flusher: Flusher) -> None:
+        self._keys = keys
         self._server = secrets.token_hex(8)
         self._flusher = flusher
-        self._backlog_max = settings.backlog_max
-        self._overload = Overload(settings.backlog_max)
+        self._backlog_max = _share(settings.backlog_max, settings.partitions)
+        # One server may hold all partitions: each takes its part of what is free there.
+        self._overload = Overload(self._backlog_max, settings.partitions)
         self._link = KeptLink(settings.redis_url, self._keys)
         self._turn = asyncio.Lock()
         self._blind = "nobody has looked yet how full the log is"
@@ -176,6 +177,11 @@ class Backpressure:
         else:
             _log.info("backlog has drained: accepting", reason=self._overload.why())
 
+    @property
+    def events(self) -> int:
+        """How many events wait, as far as anybody has looked."""
+        return 0 if self._overload.backlog is None else self._overload.backlog.pin.events
+
     async def _watch(self) -> None:
         backoff = Backoff(longest_s=RECONNECT_LONGEST_S)
         while True:
@@ -186,3 +192,8 @@ class Backpressure:
             else:
                 backoff.reset()
                 await asyncio.sleep(BACKLOG_LOOK_S)
+
+
+def _share(events_max: int | None, partitions: int) -> int | None:
+    """Return how many events may wait in one partition."""
+    return None if events_max is None else max(1, events_max // partitions)

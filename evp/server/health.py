@@ -82,16 +82,18 @@ class HealthCheck:
     async def look(self) -> Health:
         """Return how everything is now."""
         refusal = self._acceptor.refusal
+        troubles = self._acceptor.troubles
+        why = "; ".join(troubles) if refusal is None else refusal.detail
         log = Part(
             ok=refusal is None,
-            detail=UNSET if refusal is None else refusal.detail,
+            detail=why or UNSET,
             durability=self._acceptor.durability or UNSET,
         )
         store = await self._store_part()
         self._begin_balance()
         backlog = self._acceptor.backlog
         unaccounted = self._balance is not None and bool(self._balance.unaccounted)
-        fine = store.ok and backlog.ok and not unaccounted
+        fine = store.ok and backlog.ok and not unaccounted and not troubles
         status = "down" if not log.ok else "ok" if fine else "degraded"
         uptime_s = int(monotonic_s() - self._started_at_s)
         return Health(status, evp.__version__, uptime_s, log, backlog, store, self._balance)

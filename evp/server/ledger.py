@@ -9,7 +9,7 @@ to the store as well, and so is what a store that was put back has lost.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from evp.errors import LogUnavailable, StoreUnavailable
@@ -34,7 +34,12 @@ _log = get("evp.server")
 
 
 class Numbering(Protocol):
-    """Whose frames are numbered: the acceptor of a server process."""
+    """Whose frames are numbered: what adds to one stream."""
+
+    @property
+    def keys(self) -> Keys:
+        """The stream's."""
+        ...
 
     def epochs(self) -> tuple[list[Epoch], list[Epoch]]:
         """Return the epochs to record: (those that are closed, those that may grow)."""
@@ -46,16 +51,18 @@ class Numbering(Protocol):
 
 
 class Ledger:
-    """Records a process's epochs from `start` to `close`; never raises, is never in the way.
+    """Records what one process adds to one stream, from `start` to `close`.
+
+    It never raises, and is never in the way.
 
     Connections are its own: the one that appends must not wait for this.
     """
 
-    def __init__(self, settings: Settings, db: Database, acceptor: Numbering) -> None:
+    def __init__(self, settings: Settings, db: Database, frames: Numbering) -> None:
         self._url = settings.redis_url
-        self._keys = Keys(settings.stream)
+        self._keys = frames.keys
         self._db = db
-        self._acceptor = acceptor
+        self._frames = frames
         # Whoever writes to the log's hash looks at the epochs within its turn. Otherwise one
         # that has just been marked as over could be overwritten by a record of before.
         self._log_turn = asyncio.Lock()
@@ -66,7 +73,7 @@ class Ledger:
         steps = (
             (self._tell_log, LEDGER_RECORD_S),
             (self._tell_store, LEDGER_RECORD_S),
-            (self._carry, LEDGER_CARRY_S),
+            (self.carry, LEDGER_CARRY_S),
         )
         self._tasks = [asyncio.create_task(_again(*one), name="ledger") for one in steps]
 
@@ -82,29 +89,29 @@ class Ledger:
 
     async def _tell_log(self) -> None:
         async with self._log_turn, Link.opened(self._url, self._keys) as link:
-            closed, open_ = self._acceptor.epochs()
+            closed, open_ = self._frames.epochs()
             await record_epochs(link, self._keys, map(record_of, closed + open_))
 
     async def _tell_store(self, *, for_good: bool = False) -> None:
-        closed, open_ = self._acceptor.epochs()
+        closed, open_ = self._frames.epochs()
         await self._record_in_store([record_of(one) for one in closed + open_])
         done = closed + open_ if for_good else closed
         if not done:
             return
         async with self._log_turn, Link.opened(self._url, self._keys) as link:
             await retire_epochs(link, self._keys, map(record_of, done))
-            self._acceptor.forget(closed)
+            self._frames.forget(closed)
 
     async def _tell_store_for_good(self) -> None:
         await self._tell_store(for_good=True)
 
-    async def _carry(self) -> None:
+    async def carry(self) -> None:
         """Carry what other processes recorded in the log to the store, then mark it there.
 
         A process that still runs records anew what it needs.
         """
         async with Link.opened(self._url, self._keys) as link:
-            mine = {epoch.srv for some in self._acceptor.epochs() for epoch in some}
+            mine = {epoch.srv for some in self._frames.epochs() for epoch in some}
             found = [one for one in await recorded_epochs(link, self._keys) if one.srv not in mine]
             left = [one for one in found if not one.retired_ms]
             lacking = await unrecorded_servers(
@@ -119,6 +126,61 @@ class Ledger:
             [(one.srv, one.seq, one.events, one.unknown) for one in records],
             self._keys.partition,
         )
+
+
+class Ledgers:
+    """The ledgers of one process, one for each of its partitions.
+
+    In streams that only servers with more PARTITIONS wrote to may be records that the
+    store lacks; they are carried as well.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        db: Database,
+        lanes: Sequence[Numbering],
+        partitions: Callable[[], int],
+    ) -> None:
+        self._settings = settings
+        self._db = db
+        self._ledgers = [Ledger(settings, db, lane) for lane in lanes]
+        self._partitions = partitions
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to record; needs a running loop."""
+        for one in self._ledgers:
+            one.start()
+        self._task = asyncio.create_task(_again(self._carry_former, LEDGER_CARRY_S), name="former")
+
+    async def stop(self) -> None:
+        """Stop recording."""
+        if self._task is not None:
+            await end(self._task)
+        await asyncio.gather(*(one.stop() for one in self._ledgers))
+
+    async def close(self) -> None:
+        """Stop, and record for good how far this process got, as far as the engines answer."""
+        await asyncio.gather(*(one.close() for one in self._ledgers))
+
+    async def _carry_former(self) -> None:
+        for number in range(len(self._ledgers), self._partitions()):
+            former = _Former(Keys(self._settings.stream, number))
+            await Ledger(self._settings, self._db, former).carry()
+
+
+class _Former:
+    """A stream to which this process adds nothing."""
+
+    def __init__(self, keys: Keys) -> None:
+        self.keys = keys
+
+    def epochs(self) -> tuple[list[Epoch], list[Epoch]]:
+        return [], []
+
+    def forget(self, closed: list[Epoch]) -> None:
+        pass
 
 
 async def _again(step: Callable[[], Awaitable[None]], every_s: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
 
 from evp.batch.retry import Backoff
 from evp.errors import LogNotDurable, LogUnavailable, Refusal
@@ -18,15 +19,23 @@ _log = get("evp.accept")
 class LogWatch:
     """Keeps a producer connected from `start` to `close`; never raises.
 
+    `announce` says that its stream is written to; it may raise LogUnavailable.
+
     `refusal` is why nothing can be accepted, None if it can; `durability` what a 202 is
     worth: fsync, declared or memory, and empty before the first connection.
     """
 
-    def __init__(self, producer: Producer, backpressure: Backpressure) -> None:
+    def __init__(
+        self,
+        producer: Producer,
+        backpressure: Backpressure,
+        announce: Callable[[], Awaitable[None]],
+    ) -> None:
         self.refusal: Refusal | None = Refusal("log_unavailable", "the log is not connected yet")
         self.durability = ""
         self._producer = producer
         self._backpressure = backpressure
+        self._announce = announce
         self._ended = False
         self._look_now = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -68,6 +77,8 @@ class LogWatch:
         before, found = self.refusal, None
         try:
             durability = await self._producer.connect()
+            # Before the first append: what nobody knows of nobody would read.
+            await self._announce()
             if before is not None:
                 await self._backpressure.look()
         except LogUnavailable as error:

@@ -81,12 +81,16 @@ class Overload:
     """The state of one log, from look to look."""
 
     def __init__(
-        self, backlog_events_max: int | None, draw: Callable[[], float] = random.random
+        self,
+        backlog_events_max: int | None,
+        partitions: int = 1,
+        draw: Callable[[], float] = random.random,
     ) -> None:
         self.full = False
         self.memory: Memory | None = None
         self.backlog: Backlog | None = None
         self._backlog_events_max = backlog_events_max
+        self._partitions = partitions
         self._draining = DrainRate()
         self._draw = draw
 
@@ -159,7 +163,9 @@ class Overload:
 
     @property
     def _servers(self) -> int:
-        return max(1, self.backlog.servers) if self.backlog is not None else 1
+        """How many add to the same memory: each server does for each of its partitions."""
+        servers = 1 if self.backlog is None else max(1, self.backlog.servers)
+        return servers * self._partitions
 
     def _takes_s(self, excess: float, falls_per_s: float) -> float:
         """Return how long it takes until so much has drained."""
@@ -181,7 +187,7 @@ class Overload:
         memory, backlog, rate = self.memory, self.backlog, self.drained
         if memory is not None and memory.mark_bytes and backlog is not None:
             mark, others = memory.mark_bytes, self._others_bytes()
-            frames = FRAME_BYTES_CLOSE * backlog.servers / LOOK_SHARE
+            frames = FRAME_BYTES_CLOSE * self._servers / LOOK_SHARE
             full = mark - min(frames, LAST_SHARE_MAX * mark)
             share_of_rest = others + REOPEN_SHARE * (full - others)
             drained = max(REOPEN_SHARE * mark, min(share_of_rest, full - REOPEN_BAND_SHARE * mark))

@@ -31,7 +31,7 @@ from evp.server.guard import Guard
 from evp.server.health import HealthCheck
 from evp.server.keys import Keys
 from evp.server.keywatch import KeyWatch
-from evp.server.ledger import Ledger
+from evp.server.ledger import Ledgers
 from evp.server.letters import Letters
 from evp.server.limits import KEEP_ALIVE_S, SERVER_STORE_CONNECTIONS_MAX
 from evp.server.live import Live
@@ -71,7 +71,7 @@ async def serve(
     client = connect(settings, connections_max=SERVER_STORE_CONNECTIONS_MAX)
     db = database(client, settings.mongo_db)
     acceptor = Acceptor(settings)
-    ledger = Ledger(settings, db, acceptor)
+    ledger = Ledgers(settings, db, acceptor.lanes, lambda: acceptor.announcer.partitions)
     keys = Keys(settings.api_keys, complete=False)
     key_watch = KeyWatch(settings, db, keys)
     bodies = Bodies()
@@ -173,7 +173,7 @@ async def _comes(signals: Signals, within_s: float) -> bool:
     return True
 
 
-async def _wind_up(acceptor: Acceptor, ledger: Ledger) -> None:
+async def _wind_up(acceptor: Acceptor, ledger: Ledgers) -> None:
     """Answer what was taken, and record for good how far this process got."""
     await acceptor.drain()
     await ledger.close()

@@ -49,23 +49,26 @@ class BatchAccepted(Struct, frozen=True):
 
 
 Tell = Callable[[list[bytes], str, int, str], bytes]
-"""Makes the body of a 202 from ids, entry id, index of the first event in it, and durability."""
+"""Makes the body of a 202 from ids, entry, index of the first event in it, and durability.
+
+The entry is `<partition>.<entry id>`.
+"""
 
 _encode = msgspec.json.Encoder().encode
 
 
-def tell_event(ids: list[bytes], entry_id: str, first: int, durability: str) -> bytes:
+def tell_event(ids: list[bytes], entry: str, first: int, durability: str) -> bytes:
     """Return an EventAccepted; none of its texts has anything to escape."""
     return (
-        f'{{"event_id":"{canonical(ids[0])}","receipt":"0.{entry_id}.{first}",'
+        f'{{"event_id":"{canonical(ids[0])}","receipt":"{entry}.{first}",'
         f'"durability":"{durability}"}}'
     ).encode()
 
 
-def tell_batch(ids: list[bytes], entry_id: str, first: int, durability: str) -> bytes:
+def tell_batch(ids: list[bytes], entry: str, first: int, durability: str) -> bytes:
     """Return a BatchAccepted of a batch that was taken whole."""
     return (
-        f'{{"accepted":{len(ids)},"rejected":[],"receipt":"0.{entry_id}.{first}",'
+        f'{{"accepted":{len(ids)},"rejected":[],"receipt":"{entry}.{first}",'
         f'"durability":"{durability}"}}'
     ).encode()
 
@@ -73,12 +76,12 @@ def tell_batch(ids: list[bytes], entry_id: str, first: int, durability: str) -> 
 def telling(rejected: Mapping[int, Refusal], *, skips: bool, with_ids: bool) -> Tell:
     """Return what makes a BatchAccepted that says more; `rejected` is by index."""
 
-    def tell(ids: list[bytes], entry_id: str, first: int, durability: str) -> bytes:
+    def tell(ids: list[bytes], entry: str, first: int, durability: str) -> bytes:
         named = islice(rejected.items(), REJECTED_NAMED_MAX)
         answer = BatchAccepted(
             accepted=len(ids),
             rejected=[Rejected(index, one.code, one.detail) for index, one in named],
-            receipt=f"0.{entry_id}.{first}",
+            receipt=f"{entry}.{first}",
             durability=durability,
             rejected_total=len(rejected) if skips else UNSET,
             event_ids=_by_index(ids, rejected) if with_ids else UNSET,

@@ -33,16 +33,18 @@ Done = Callable[[str | LogUnavailable], None]
 
 
 class Flusher:
-    """The one queue between the requests of a process and the log."""
+    """The one queue between the requests of a process and a stream; several may share `counts`."""
 
-    def __init__(self, producer: Producer, admission: Admission) -> None:
+    def __init__(
+        self, producer: Producer, admission: Admission, counts: IngestCounts | None = None
+    ) -> None:
         self._producer = producer
         self._admission = admission
         self.added_bytes = 0
         """What was ever added, in bytes of documents."""
         self.answered_bytes = 0
         """What of it was answered."""
-        self.counts = IngestCounts()
+        self.counts = counts or IngestCounts()
         self.room_bytes = FRAMES_WAITING_BYTES_MAX
         """How large a request may be that is added now, in the log; below 0 none may."""
         self.refuse: Callable[[int], Refusal] = _refuse

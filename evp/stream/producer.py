@@ -52,7 +52,7 @@ class Producer:
 
     def __init__(self, url: str, keys: Keys, policy: str, replicas: int) -> None:
         self._url = url
-        self._keys = keys
+        self.keys = keys
         self._policy = policy
         self._replicas = replicas
         self._link: Link | None = None
@@ -87,9 +87,9 @@ class Producer:
         return self._durability
 
     async def _dial(self) -> Link:
-        link = await Link.open(self._url, self._keys)
+        link = await Link.open(self._url, self.keys)
         try:
-            await require_commands(link, self._keys)
+            await require_commands(link, self.keys)
         except BaseException:
             await link.close()
             raise
@@ -141,7 +141,7 @@ class Producer:
     ) -> str:
         fields = [item for pair in frame.fields(srv, seq).items() for item in pair]
         arguments: list[Argument] = [frame.count, requests, frame.size_bytes, *fields]
-        keys = (self._keys.stream, self._keys.counters, self._keys.index)
+        keys = (self.keys.stream, self.keys.counters, self.keys.index)
         wait = [("WAITAOF", 1, durability.replicas, DURABLE_WAIT_MS_MAX)] if durability.wait else []
         wait_s = DURABLE_WAIT_MS_MAX / 1000 if wait else 0.0
         try:

@@ -246,8 +246,8 @@ def protocol_keys(server: InProcess) -> Keys:
     [bound] = [
         one
         for one in IngestProtocol.__subclasses__()
-        if getattr(one.acceptor, "_producer", None) is not None
-        and one.acceptor._producer._keys.stream == server.settings.stream
+        if [lane.keys.stream for lane in getattr(one.acceptor, "lanes", ())]
+        == [server.settings.stream]
     ]
     return bound.keys
 

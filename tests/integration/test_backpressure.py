@@ -210,7 +210,7 @@ async def test_servers_share_what_is_free(
     body = batch(100_000)
     async with accepting(settings, 4) as acceptors:
         for one in acceptors:
-            await one._backpressure.look()
+            await one.lanes[0].backpressure.look()
         before = await used(link)
         assert before.mark_bytes is not None
         free_bytes = before.mark_bytes - before.used_bytes
@@ -277,7 +277,7 @@ async def test_other_keys_do_not_keep_it_closed(small: tuple[Settings, Link]) ->
 
 async def until_looked(acceptor: Acceptor) -> bool:
     """Look how full the log is, as is done four times a second."""
-    await acceptor._backpressure.look()
+    await acceptor.lanes[0].backpressure.look()
     return True
 
 
@@ -292,7 +292,7 @@ async def test_room_is_measured_as_the_log_will_hold_it(
     await link.call("CONFIG", "RESETSTAT")
     async with accepting(settings, 4) as acceptors:
         for one in acceptors:
-            await one._backpressure.look()
+            await one.lanes[0].backpressure.look()
         answers = await asyncio.gather(*(send(one, body) for one in acceptors))
         assert [code_of(one) for one in answers] == ["backlog_full"] * 4
         assert not await refused_for_memory(link)
@@ -313,7 +313,7 @@ async def test_request_that_comes_too_soon_is_told_so(
     await link.call("SETRANGE", "other", int(0.84 * mark) - (await used(link)).used_bytes, b"x")
     body = batch(400_000)
     async with accepting(settings, 1) as [acceptor]:
-        await acceptor._backpressure.look()
+        await acceptor.lanes[0].backpressure.look()
         answers = [await send(acceptor, body) for _ in range(20)]
         refused = [one for one in answers if one.status != 202]
         assert refused
@@ -328,7 +328,7 @@ async def test_request_that_never_fits_is_told_so(small: tuple[Settings, Link]) 
     assert mark is not None
     await link.call("SETRANGE", "other", int(0.84 * mark) - (await used(link)).used_bytes, b"x")
     async with accepting(settings, 1) as [acceptor]:
-        await acceptor._backpressure.look()
+        await acceptor.lanes[0].backpressure.look()
         answer = await send(acceptor, batch(mark // 2))
         assert code_of(answer) == "backlog_full"
         assert "send fewer events in one request" in str(answer)
@@ -364,7 +364,7 @@ async def test_log_that_overflows_is_a_backlog(small: tuple[Settings, Link]) -> 
             return (await send(acceptor, ONE_IN_BATCH)).status == 202
 
         await until(is_open, what="it accepts again")
-        assert [len(one) for one in acceptor.epochs()] == [0, 1]
+        assert [len(one) for one in acceptor.lanes[0].epochs()] == [0, 1]
 
 
 OTHER_FORMATS = (
@@ -535,7 +535,7 @@ async def test_a_hanging_log_does_not_hold_up_the_end(
     settings: Settings, own_log_server: Server
 ) -> None:
     """A process that ends tells the others so, if the log listens; it does not wait for that."""
-    ending = Acceptor(changed(settings, redis_url=own_log_server.url))._backpressure
+    ending = Acceptor(changed(settings, redis_url=own_log_server.url)).lanes[0].backpressure
     await ending.look()
     with own_log_server.paused():
         async with asyncio.timeout(3):

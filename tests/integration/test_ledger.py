@@ -50,6 +50,9 @@ async def producer(settings: Settings, link: Link) -> AsyncIterator[Producer]:
 class Nobody:
     """A process that accepted nothing."""
 
+    def __init__(self, keys: Keys) -> None:
+        self.keys = keys
+
     def epochs(self) -> tuple[list[Epoch], list[Epoch]]:
         """Return nothing to record."""
         return [], []
@@ -106,7 +109,7 @@ async def test_an_hour_of_unknown_outcomes_is_one_record(
         await book._tell_log()
         await book._tell_store()
         # Another process takes what it finds for left by one that is gone.
-        await Ledger(settings, db, Nobody())._carry()
+        await Ledger(settings, db, Nobody(Keys(settings.stream))).carry()
     await book.close()
     stored = [one async for one in db["servers"].find()]
     assert {one["_id"]: (one["seq"], one["events"], one["unknown"]) for one in stored} == {
@@ -189,13 +192,13 @@ async def test_a_store_that_was_put_back_is_told_again(
     await db["servers"].delete_many({"_id": {"$ne": min(known)}})
     await db["servers"].update_many({}, {"$set": {"seq": 0}})
     assert {one.srv: (one.seq, one.events) for one in await recorded_epochs(link, keys)} == known
-    await Ledger(settings, db, producer)._carry()
+    await Ledger(settings, db, producer).carry()
     assert await rows(db) == known
     await db["servers"].update_one({}, {"$set": {"unknown": 0}})
-    await Ledger(settings, db, producer)._carry()
+    await Ledger(settings, db, producer).carry()
     assert sum([row["unknown"] async for row in db["servers"].find()]) == 4 * 3
     before = await db["servers"].find().to_list()
-    await Ledger(settings, db, producer)._carry()
+    await Ledger(settings, db, producer).carry()
     assert await db["servers"].find().to_list() == before
 
 

@@ -108,16 +108,16 @@ def test_what_a_202_says(
     ids: list[bytes], rejected: dict[int, Refusal], *, skips: bool, with_ids: bool
 ) -> None:
     """What is put together by hand is what the types say, with and without what may be asked."""
-    event = msgspec.json.decode(tell_event(ids, "5-1", 3, "fsync"), type=EventAccepted)
+    event = msgspec.json.decode(tell_event(ids, "0.5-1", 3, "fsync"), type=EventAccepted)
     assert event == EventAccepted(canonical(ids[0]), "0.5-1.3", "fsync")
-    whole = msgspec.json.decode(tell_batch(ids, "5-1", 3, "fsync"), type=BatchAccepted)
+    whole = msgspec.json.decode(tell_batch(ids, "0.5-1", 3, "fsync"), type=BatchAccepted)
     assert whole == BatchAccepted(len(ids), [], "0.5-1.3", "fsync")
     count = len(ids) + len(rejected)
     placed = {index % count: one for index, one in rejected.items()}
     if len(placed) < len(rejected):
         return
     tell = telling(placed, skips=skips, with_ids=with_ids)
-    told = msgspec.json.decode(tell(ids, "5-1", 3, "fsync"), type=BatchAccepted)
+    told = msgspec.json.decode(tell(ids, "0.5-1", 3, "fsync"), type=BatchAccepted)
     assert {one.index for one in told.rejected} == set(placed)
     assert told.rejected_total == (len(placed) if skips else UNSET)
     if not with_ids:
