@@ -55,6 +55,8 @@ SUMMARY_SOURCES_MAX = 50
 PARTITIONS_MAX = 256
 #: How often a process that follows all partitions looks whether there are more by now.
 PARTITIONS_LOOK_S = 2.0
+#: A partition whose server was away is not asked again by a sweep for so long.
+PARTITION_AWAY_S = 5.0
 #: How long, and how often at once, a frame is sent again while a cluster moves its slot.
 LOG_MOVED_S_MAX = 4.0
 LOG_MOVED_AGAIN_S = 0.05

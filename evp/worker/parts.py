@@ -33,23 +33,37 @@ class Parts(NamedTuple):
     read_size: ReadSize
 
 
+def base_of(name: str, keys: Keys) -> str:
+    """Return the base of consumer names in a partition: `name`, `name-p1`, `name-p2` and so on.
+
+    So each consumer of a process has a name that no other one of its group has.
+    """
+    return f"{name}-p{keys.partition}" if keys.partition else name
+
+
 def build(
-    settings: Settings, db: Database, slot: Slot, journal: Journal, *, claim_idle_ms: int
+    settings: Settings,
+    db: Database,
+    keys: Keys,
+    slot: Slot,
+    journal: Journal,
+    *,
+    claim_idle_ms: int,
 ) -> Parts:
-    """Return the parts of a worker under the name of `slot`.
+    """Return the parts of a worker on one partition, under the name of `slot`.
 
     It claims what nobody has worked on for `claim_idle_ms`.
     """
     consumer = Consumer(
         settings.redis_url,
-        Keys(settings.stream),
+        keys,
         settings.consumer_group,
         slot.name,
         block_ms=settings.read_block_ms,
         claim_idle_ms=claim_idle_ms,
         admission=Admission(settings.default_source, settings.time_in_id),
     )
-    origin = Origin(settings.stream, settings.consumer_group, slot.name)
+    origin = Origin(keys.stream, settings.consumer_group, slot.name, keys.partition)
     read_size = ReadSize(settings.worker_batch_size, settings.read_count)
     carrier = Carrier(
         consumer,
@@ -57,7 +71,7 @@ def build(
         Witness(slot.incarnation, slot.killed),
         journal,
         read_size,
-        stream=settings.stream,
+        stream=keys.stream,
         claim_idle_ms=settings.claim_idle_ms,
         deliveries_max=settings.max_deliveries,
     )

@@ -15,7 +15,7 @@ from evp.storage.metrics import Kept, Metrics, metrics_with
 from evp.storage.minutes import Minutes
 from evp.storage.prune import prune
 from evp.storage.rollups import fold
-from evp.storage.sweep import Swept, sweep
+from evp.storage.sweep import Sought, Swept, sweep
 from evp.storage.tail import TailReader
 
 FOLDS_MAX = 60
@@ -38,8 +38,8 @@ async def fold_all(db: Database) -> None:
 async def sweep_all(db: Database, in_log: Sequence[bytes] = ()) -> list[Swept]:
     """Sweep all that is due, and what will be; `in_log` are frame ids that the log has."""
 
-    async def ask(entries: Sequence[tuple[str, bytes]]) -> set[bytes]:
-        return {frame_id for _, frame_id in entries} & set(in_log)
+    async def ask(sought: Sequence[Sought]) -> set[bytes]:
+        return {one.frame_id for one in sought} & set(in_log)
 
     for collection, field in (
         (schema.OUTCOMES, "judge_at"),
