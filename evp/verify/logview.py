@@ -13,7 +13,9 @@ from msgspec import Struct
 
 from evp.errors import LogUnavailable
 from evp.frame import entry_order
+from evp.partitions import find
 from evp.settings import Settings
+from evp.storage.client import Database
 from evp.storage.evidence import FrameHeader
 from evp.stream.asking import asked, told_away
 from evp.stream.headers import Header, all_headers, clock_ms, deliver_again, header_of
@@ -69,13 +71,9 @@ class LogView:
         """Return whether a stream can be read."""
         return partition not in self._away
 
-    async def find(self, stored: int) -> None:
-        """Find all streams there ever were; the store knows of `stored`."""
-        self._partitions.grow(stored)
-        try:
-            await self._partitions.look()
-        except LogUnavailable as error:
-            self._away[0] = str(error)
+    async def find(self, db: Database) -> None:
+        """Find all streams there ever were, as far as log and store can tell."""
+        await find(self._partitions, db)
 
     async def records(self) -> list[tuple[int, Record]]:
         """Return the epochs that the log has recorded, each with its partition.
@@ -141,8 +139,6 @@ class LogView:
         await self._partitions.close()
 
     async def _records(self, one: Partition) -> list[tuple[int, Record]]:
-        if one.number in self._away:
-            return []
         try:
             records = await asked(one.link, lambda link: recorded_epochs(link, one.keys))
         except LogUnavailable as error:

@@ -33,7 +33,6 @@ from evp.storage.evidence import (
 )
 from evp.storage.groups import writer
 from evp.storage.lookup import portions
-from evp.storage.partitions import known_partitions
 from evp.storage.sweep import judge_again
 from evp.stream.headers import Header
 from evp.verify import findings
@@ -113,7 +112,7 @@ class _Verification:
             self._log.group = writing[1]
         # The log's come first: they leave it only when the store has them. It keeps them for a
         # while all the same, as the store may be put back; the larger number counts.
-        await self._log.find(await known_partitions(self._db))
+        await self._log.find(self._db)
         for partition, one in await self._log.records():
             said_ms = one.retired_ms or None
             self._epochs.record(one.srv, one.seq, one.events, said_ms, partition=partition)
