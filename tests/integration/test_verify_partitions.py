@@ -6,17 +6,15 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
 import pytest
-from redis.asyncio.connection import AbstractConnection
 
 from evp.settings import Settings
 from evp.storage.client import Database
-from evp.stream import client
 from evp.stream.client import Link
-from evp.stream.dial import dial
 from evp.stream.keys import Keys
 from evp.stream.partitions import note
 from evp.verify.report import Kind, Scope
 from tests.support.make import event
+from tests.support.missing import take_away
 from tests.support.stores import MAY_LEAVE_SOCKETS
 from tests.support.verifying import Accepting, accepting, clean, look, the_finding
 from tests.support.workers import changed, drain
@@ -149,14 +147,7 @@ async def test_one_partition_away(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What only its log could tell is undecided, and it is named; the others are judged."""
-    away = Keys(two.stream, 1).stream
-
-    async def dial_some(url: str, stream: str | None) -> AbstractConnection:
-        if stream == away:
-            raise ConnectionError("nobody is there")
-        return await dial(url, stream)
-
-    monkeypatch.setattr(client, "dial", dial_some)
+    take_away(monkeypatch, two, 1)
     report = await look(two)
     assert (report.findings, report.exit_code, report.undecided_frames) == ([], 3, 3)
     assert report.log_error is not None
