@@ -16,7 +16,8 @@ from evp.server.waiting import LogPlace, Waiting
 from evp.settings import Settings
 from evp.storage import schema
 from evp.storage.client import Database
-from evp.stream.client import Link
+from evp.stream.asking import asked
+from evp.stream.client import KeptLink, Link, LogMoved
 from evp.stream.keys import Keys
 from evp.stream.partitions import note
 from evp.tap.run import Tap
@@ -234,3 +235,25 @@ async def test_tap_while_all_are_away(three: Settings) -> None:
     with pytest.raises(LogUnavailable):
         await tap.begin(Start())
     await tap.close()
+
+
+async def test_a_stream_that_moves_is_asked_again(
+    settings: Settings, link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a cluster moves a slot its nodes send callers on; that ends, or they give up."""
+    kept = KeptLink(settings.redis_url, Keys(settings.stream))
+    moves = 2
+
+    async def ask(link: Link) -> str:
+        nonlocal moves
+        moves -= 1
+        if moves >= 0:
+            raise LogMoved("to another node")
+        return str(await link.call("ECHO", "here"), "ascii")
+
+    assert await asked(kept, ask) == "here"
+    moves = 1_000_000
+    monkeypatch.setattr("evp.stream.asking.LOG_MOVED_S_MAX", 0.1)
+    with pytest.raises(LogMoved):
+        await asked(kept, ask)
+    await kept.close()
