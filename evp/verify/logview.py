@@ -6,7 +6,8 @@ Each of its streams may be away by itself; what that one alone could tell is not
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Iterator, Sequence
 from enum import Enum
 
 from msgspec import Struct
@@ -91,12 +92,13 @@ class LogView:
         for one in self._partitions:
             if one.number in self._away:
                 continue
-            if counted:
-                self._seen[one.number] = _Seen(await asked(one.link, clock_ms))
-            async for page in all_headers(one.link, one.keys, self.group):
+            with self._named(one.number):
                 if counted:
-                    self._count(self._seen[one.number], page)
-                yield page
+                    self._seen[one.number] = _Seen(await asked(one.link, clock_ms))
+                async for page in all_headers(one.link, one.keys, self.group):
+                    if counted:
+                        self._count(self._seen[one.number], page)
+                    yield page
 
     def was_early(self, partition: int, at_ms: int) -> bool:
         """Return whether a moment was before a stream was looked at; one that wasn't has none."""
@@ -117,11 +119,12 @@ class LogView:
         """
         if frame.partition in self._away:
             return Whereabouts.UNKNOWN
-        try:
-            header = await self._header_of(frame)
-        except LogUnavailable:
-            # The log may have closed a connection that was idle for long.
-            header = await self._header_of(frame)
+        with self._named(frame.partition):
+            try:
+                header = await self._header_of(frame)
+            except LogUnavailable:
+                # The log may have closed a connection that was idle for long.
+                header = await self._header_of(frame)
         same = b"" if frame.external else frame.frame_id.binary
         if header is None or header.frame_id != same:
             return Whereabouts.GONE
@@ -130,13 +133,24 @@ class LogView:
     async def deliver_again(self, partition: int, entry_ids: Sequence[str]) -> int:
         """Have acked entries delivered once more; return how many. Raises LogUnavailable."""
         one = self._partitions[partition]
-        return await asked(
-            one.link, lambda link: deliver_again(link, one.keys, self.group, entry_ids)
-        )
+        with self._named(partition):
+            return await asked(
+                one.link, lambda link: deliver_again(link, one.keys, self.group, entry_ids)
+            )
 
     async def close(self) -> None:
         """Close the connections."""
         await self._partitions.close()
+
+    @contextlib.contextmanager
+    def _named(self, partition: int) -> Iterator[None]:
+        """Have an error tell which of several streams has gone away."""
+        try:
+            yield
+        except LogUnavailable as error:
+            if len(self._partitions) == 1:
+                raise
+            raise LogUnavailable(f"partition {partition}: {error}") from error
 
     async def _records(self, one: Partition) -> list[tuple[int, Record]]:
         try:
