@@ -67,9 +67,9 @@ class Accepting:
 
     async def record_in_log(self) -> None:
         """Record in the log how far it got."""
-        link = await Link.open(self._settings.redis_url)
+        keys = Keys(self._settings.stream, self._partition)
+        link = await Link.open(self._settings.redis_url, keys)
         try:
-            keys = Keys(self._settings.stream, self._partition)
             await record_epochs(link, keys, map(record_of, self._all()))
         finally:
             await link.close()
