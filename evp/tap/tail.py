@@ -23,6 +23,7 @@ from evp.errors import FrameError, LogUnavailable
 from evp.frame import entry_order
 from evp.limits import TAP_BEHIND_EVENTS_MAX, TAP_BLOCK_MS
 from evp.plain import read_entry
+from evp.stream.asking import asked
 from evp.stream.client import Link
 from evp.stream.headers import clock_ms
 from evp.stream.partitions import Partition
@@ -80,10 +81,9 @@ class Tail:
         was_away = self._backoff.attempts > 0
         try:
             await self.begin()
-            link = await self._link.get()
             if was_away:
-                await self._find_again(link)
-            portion = await self._next(link)
+                await self._find_again(await self._link.get())
+            portion = await asked(self._link, self._next)
         except LogUnavailable as error:
             await asyncio.sleep(self._backoff.next_s())
             return Portion() if was_away else Portion(notice=f"{error}; waiting for it")
