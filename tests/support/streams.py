@@ -18,7 +18,7 @@ async def connected(settings: Settings, **changes: Any) -> AsyncIterator[Produce
     """Run a producer that is connected; closed at the end."""
     producer = Producer(
         changes.get("url", settings.redis_url),
-        Keys(settings.stream),
+        Keys(settings.stream, changes.get("partition", 0)),
         changes.get("policy", "auto"),
         changes.get("replicas", 0),
     )
@@ -29,18 +29,23 @@ async def connected(settings: Settings, **changes: Any) -> AsyncIterator[Produce
         await producer.close()
 
 
-async def append(settings: Settings, *frames: list[dict[str, Any]]) -> list[str]:
+async def append(
+    settings: Settings, *frames: list[dict[str, Any]], partition: int = 0
+) -> list[str]:
     """Append one frame for each list of events; return their entry ids."""
-    async with connected(settings) as producer:
+    async with connected(settings, partition=partition) as producer:
         return [await producer.append(open_frame(*events), 1) for events in frames]
 
 
-async def append_events(settings: Settings, count: int, *, first: int = 0, each: int = 1) -> None:
+async def append_events(
+    settings: Settings, count: int, *, first: int = 0, each: int = 1, partition: int = 0
+) -> None:
     """Append `count` events with the ids e<first>…, `each` in a frame."""
     numbers = range(first, first + count)
     await append(
         settings,
         *([event(n) for n in numbers[start : start + each]] for start in range(0, count, each)),
+        partition=partition,
     )
 
 
@@ -48,7 +53,7 @@ def consumer(settings: Settings, name: str = "c-1", **changes: Any) -> Consumer:
     """Return a consumer of the configured group."""
     return Consumer(
         changes.get("url", settings.redis_url),
-        Keys(settings.stream),
+        Keys(settings.stream, changes.get("partition", 0)),
         changes.get("group", settings.consumer_group),
         name,
         block_ms=changes.get("block_ms", 100),
