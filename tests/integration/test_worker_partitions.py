@@ -37,7 +37,7 @@ from evp.worker.stale import Claimed, claim_stale
 from evp.worker.streams import Streams
 from tests.support.make import event
 from tests.support.servers import Server, own_log
-from tests.support.stores import MAY_LEAVE_SOCKETS, documents
+from tests.support.stores import MAY_LEAVE_SOCKETS, documents, hanging
 from tests.support.streams import append, append_events, consumer
 from tests.support.sums import sweep_all
 from tests.support.wait import until
@@ -240,6 +240,34 @@ async def test_one_that_is_away_holds_up_no_other(
     await exactly(db, count)
     assert {one["partition"] for one in of_level(lines, "warning")} <= {0, 1}
     assert said(lines, "no consumer name yet")[0]["partition"] == 1
+
+
+async def test_told_to_stop_all_loops_give_back(
+    link: Link, settings: Settings, failing: Server
+) -> None:
+    """However many loops have a write under way, they end together and give back what they have."""
+    three = changed(settings, partitions=3, mongo_url=failing.url, shutdown_timeout_s=1.6)
+    async with working(three) as worker:
+        first = await append_to(three, *THREE, count=2)
+        await until_done(three, *THREE)
+        with hanging(failing), heard() as lines:
+            await append_to(three, *THREE, count=2, first=first)
+            await until(lambda: are_under_way(three), what="all are under way")
+            worker.tell()
+            await worker.ended()
+            assert not said(lines, "could not give back; it comes again by itself")
+            for partition in THREE:
+                group = (Keys(three.stream, partition).stream, three.consumer_group)
+                taken = await link.call("XAUTOCLAIM", *group, "other", 3_600_000, "0", "COUNT", 9)
+                assert len(taken[1]) == 1
+
+
+async def are_under_way(settings: Settings) -> bool:
+    """Return whether one frame of each partition was read and is not acked."""
+    async with Link.opened(settings.redis_url) as link:
+        streams = [Keys(settings.stream, partition).stream for partition in THREE]
+        rows = [await link.call("XPENDING", one, settings.consumer_group) for one in streams]
+    return all(row[0] == 1 for row in rows)
 
 
 async def test_loop_that_fails_ends_the_others(db: Database, three: Settings) -> None:
