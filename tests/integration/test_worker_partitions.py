@@ -23,6 +23,7 @@ from evp.storage.client import Database
 from evp.storage.erasure import Wanted
 from evp.storage.partitions import known_partitions, note_partitions
 from evp.storage.rollups import fold
+from evp.storage.writer import Writer
 from evp.stream.client import Link
 from evp.stream.info import log_facts, unsettled
 from evp.stream.keys import Keys
@@ -37,7 +38,7 @@ from evp.worker.stale import Claimed, claim_stale
 from evp.worker.streams import Streams
 from tests.support.make import event
 from tests.support.servers import Server, own_log
-from tests.support.stores import MAY_LEAVE_SOCKETS, documents, hanging
+from tests.support.stores import MAY_LEAVE_SOCKETS, documents, fail, hanging
 from tests.support.streams import append, append_events, consumer
 from tests.support.sums import sweep_all
 from tests.support.wait import until
@@ -46,6 +47,7 @@ from tests.support.workers import changed, drain, heard, of_level, said, working
 pytestmark = MAY_LEAVE_SOCKETS
 
 THREE = range(3)
+NAMES = ("worker-1", "worker-p1-1", "worker-p2-1")
 
 
 @pytest.fixture
@@ -161,7 +163,7 @@ async def test_every_partition_is_worked_on(db: Database, three: Settings) -> No
         async with working(three):
             await until_done(three, *THREE)
             names = [await consumers_of(three, partition) for partition in THREE]
-            assert names == [["worker-1"], ["worker-p1-1"], ["worker-p2-1"]]
+            assert names == [[name] for name in NAMES]
             count = await append_to(three, *THREE, count=4, first=count)
             await until_done(three, *THREE)
     await exactly(db, count)
@@ -171,7 +173,7 @@ async def test_every_partition_is_worked_on(db: Database, three: Settings) -> No
     [stopped] = said(lines, "stopped")
     assert (stopped["events"], stopped["stored"]) == (count, count)
     told = {one["name"]: one["totals"]["stored"] for one in await documents(db, schema.WORKERS)}
-    assert told == {"worker-1": 14, "worker-p1-1": 14, "worker-p2-1": 14}
+    assert told == dict.fromkeys(NAMES, 14)
 
 
 async def test_one_partition_is_not_spoken_of(db: Database, link: Link, settings: Settings) -> None:
@@ -270,6 +272,39 @@ async def are_under_way(settings: Settings) -> bool:
     return all(row[0] == 1 for row in rows)
 
 
+async def test_what_may_kill_is_written_while_no_loop_writes(
+    faulty: Database,
+    link: Link,
+    settings: Settings,
+    failing: Server,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A process that dies takes all loops along: so nobody writes beside a suspected frame."""
+    three = changed(settings, partitions=3, mongo_url=failing.url, max_deliveries=1, read_count=1)
+    for partition in (0, 1):
+        await leave_behind(three, partition, first=4 * partition, name=NAMES[partition])
+    await append_to(three, 2, count=8, first=8)
+    under_way, seen = Counter[str](), set[tuple[int, int]]()
+
+    def watched(kind: str, write: Any) -> Any:
+        async def wrapper(*args: Any) -> Any:
+            under_way[kind] += 1
+            seen.add((under_way["alone"], under_way["beside"]))
+            try:
+                return await write(*args)
+            finally:
+                under_way[kind] -= 1
+
+        return wrapper
+
+    monkeypatch.setattr(Writer, "write", watched("beside", Writer.write))
+    monkeypatch.setattr(Writer, "write_alone", watched("alone", Writer.write_alone))
+    async with fail(faulty, "insert", blockConnection=True, blockTimeMS=20), working(three):
+        await until_done(three, *THREE)
+    assert {(1, 0), (0, 1)} <= seen <= {(1, 0), (0, 1), (0, 2)}
+    await exactly(faulty, 16)
+
+
 async def test_loop_that_fails_ends_the_others(db: Database, three: Settings) -> None:
     """A loop that ends with an error has the others end in their own time; then it is raised."""
     stop, ended = asyncio.Event(), list[int]()
@@ -359,10 +394,10 @@ async def test_every_stream_is_trimmed(
 # What is left behind, and what waits
 
 
-async def leave_behind(settings: Settings, partition: int, *, first: int) -> None:
+async def leave_behind(settings: Settings, partition: int, *, first: int, name: str = "") -> None:
     """Deliver four events of a partition to a consumer that goes away."""
     await append_events(settings, 4, first=first, each=2, partition=partition)
-    gone = consumer(settings, f"gone-p{partition}-1", partition=partition)
+    gone = consumer(settings, name or f"gone-p{partition}-1", partition=partition)
     await gone.ensure_group()
     assert len(await gone.read(100)) == 2
     await gone.close()
