@@ -123,7 +123,8 @@ WORKER_MISSED_S = 60.0
 GIVE_BACK_S_MAX = 1.0
 #: Frames asked for in one read.
 READ_FRAMES_MAX = 1_000
-#: Bytes of frames asked for in one read; one frame may have more.
+#: Bytes of frames asked for in one read; one frame may have more. A worker process may hold
+#: this much for each partition and batch in flight.
 READ_BYTES_TARGET = 16 * MIB
 #: After a read that gave less than was asked for, the next one waits at least so long, seconds:
 #: what comes meanwhile is written at once.

@@ -1,7 +1,7 @@
 """One partition's loop in a worker process: its consumer name, its helpers, its end.
 
 All that it holds is its own, the journal as well, so a partition that is away or busy
-holds up no other one.
+holds up no other one. Only what may kill the process is written while no other loop writes.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from evp.worker.heartbeat import Heartbeat
 from evp.worker.journal import Journal, Journals
 from evp.worker.loop import Worker
 from evp.worker.parts import base_of, build, leave
+from evp.worker.quiet import Quiet
 from evp.worker.upkeep import StreamUpkeep
 
 _log = get("evp.worker")
@@ -36,6 +37,7 @@ class Job(Struct, frozen=True):
     settings: Settings
     db: Database
     journals: Journals
+    quiet: Quiet
     stop: asyncio.Event
     in_flight: int
     burst: bool
@@ -62,7 +64,13 @@ async def _work_as(job: Job, keys: Keys, slot: Slot, journal: Journal) -> None:
     """Work under a name until told to stop, until it is drained, or until the name is lost."""
     settings, db, group = job.settings, job.db, job.settings.consumer_group
     consumer, carrier, read_size = build(
-        settings, db, keys, slot, journal, claim_idle_ms=settings.claim_idle_ms
+        settings,
+        db,
+        keys,
+        slot,
+        journal,
+        claim_idle_ms=settings.claim_idle_ms,
+        quiet=job.quiet,
     )
     heartbeat = Heartbeat(db, group, slot.name, journal)
     ended = asyncio.Event()

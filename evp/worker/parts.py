@@ -15,12 +15,12 @@ from evp.settings import Settings
 from evp.storage.client import Database
 from evp.storage.dead_letters import Origin
 from evp.storage.isolation import Witness
-from evp.storage.writer import Writer
 from evp.stream.consumer import Consumer
 from evp.stream.keys import Keys
 from evp.stream.slots import Slot
 from evp.worker.carrier import Carrier
 from evp.worker.journal import Journal
+from evp.worker.quiet import Quiet, QuietWriter
 
 _log = get("evp.worker")
 
@@ -49,10 +49,11 @@ def build(
     journal: Journal,
     *,
     claim_idle_ms: int,
+    quiet: Quiet | None = None,
 ) -> Parts:
     """Return the parts of a worker on one partition, under the name of `slot`.
 
-    It claims what nobody has worked on for `claim_idle_ms`.
+    It claims what nobody has worked on for `claim_idle_ms`. Loops of one process share `quiet`.
     """
     consumer = Consumer(
         settings.redis_url,
@@ -67,7 +68,7 @@ def build(
     read_size = ReadSize(settings.worker_batch_size, settings.read_count)
     carrier = Carrier(
         consumer,
-        Writer(db, settings.write_timeout_ms, origin),
+        QuietWriter(db, settings.write_timeout_ms, origin, quiet or Quiet()),
         Witness(slot.incarnation, slot.killed),
         journal,
         read_size,
