@@ -64,16 +64,18 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- end }}
 
 {{/*
-Environment of every process: (list root settings). Workers and jobs need the secret of tokens
-too: with EVP_ENV=production evp starts nothing without it.
+Environment of every process: (list root settings), and a secret if it is another one. Workers
+and jobs need the secret of tokens too: with EVP_ENV=production evp starts nothing without it.
 */}}
 {{- define "evp.env" -}}
 {{- $root := index . 0 -}}
+{{- $secret := include "evp.secretName" $root -}}
+{{- if gt (len .) 2 }}{{ $secret = default $secret (index . 2) }}{{ end -}}
 - {name: EVP_ENV, value: production}
 - {name: EVP_DATA_DIR, value: /tmp/evp}
 {{- range $key := list "EVP_REDIS_URL" "EVP_MONGO_URL" "EVP_JWT_SECRET" }}
 - name: {{ $key }}
-  valueFrom: {secretKeyRef: {name: {{ include "evp.secretName" $root }}, key: {{ $key }}}}
+  valueFrom: {secretKeyRef: {name: {{ $secret }}, key: {{ $key }}}}
 {{- end }}
 - {name: EVP_SHUTDOWN_TIMEOUT_S, value: {{ $root.Values.shutdownTimeoutS | quote }}}
 {{- range $key, $value := merge (dict) (index . 1) $root.Values.settings }}
