@@ -100,8 +100,10 @@ def test_chart_has_the_version_of_evp() -> None:
 
 
 def test_templates_name_settings_and_commands() -> None:
-    """Also what no set of values renders names only what there is."""
-    text = "".join(path.read_text(encoding="utf-8") for path in CHART.rglob("templates/**/*.*"))
+    """Also what no set of values renders names only what there is; so do the pages about it."""
+    pages = [CHART / "README.md", CHART / "values.yaml", ROOT / "docs" / "DEPLOY.md"]
+    paths = [*CHART.rglob("templates/**/*.*"), *pages]
+    text = "".join(path.read_text(encoding="utf-8") for path in paths)
     assert set(re.findall(r"EVP_[A-Z_]+", text)) <= KEYS
     commands = re.findall(r"\bargs: \[(\w+)", text) + re.findall(r"-- evp (\w+)", text)
     assert {"serve", "work", "init", "verify", "health", "doctor"} <= set(commands)
