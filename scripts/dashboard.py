@@ -1,6 +1,6 @@
 """The Grafana dashboard as a table of panels; `scripts/deploy.py` writes deploy/grafana/evp.json.
 
-A query names metrics as `evp_x{}`: the braces get the dashboard's choice of jobs.
+A query names metrics as `evp_x{}`: the braces get what was chosen of namespaces and jobs.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ HEIGHT = 8
 STAT_HEIGHT = 4
 RATE = "[$__rate_interval]"
 SOURCE = {"type": "prometheus", "uid": "${datasource}"}
+CHOSEN = 'namespace=~"$namespace", job=~"$job"'
 GREEN, YELLOW, RED = "green", "yellow", "red"
 
 Limits = tuple[tuple[float, str], ...]
@@ -205,9 +206,11 @@ def _datasource() -> dict[str, Any]:
 
 
 def _variables() -> Iterator[dict[str, Any]]:
+    jobs = 'label_values(evp_build_info{namespace=~"$namespace"}, job)'
     for name, label, query in (
-        ("job", "Jobs", "label_values(evp_build_info, job)"),
-        ("group", "Groups", 'label_values(evp_stream_lag_events{job=~"$job"}, group)'),
+        ("namespace", "Namespaces", "label_values(evp_build_info, namespace)"),
+        ("job", "Jobs", jobs),
+        ("group", "Groups", f"label_values(evp_stream_lag_events{{{CHOSEN}}}, group)"),
     ):
         yield {
             "name": name,
@@ -218,7 +221,8 @@ def _variables() -> Iterator[dict[str, Any]]:
             "refresh": 2,
             "includeAll": True,
             "multi": True,
-            "allValue": ".+",
+            # Also what has no such label: there are namespaces in Kubernetes only.
+            "allValue": ".*",
             "current": {"text": "All", "value": "$__all"},
         }
 
@@ -264,13 +268,13 @@ def _panel(panel: Panel, number: int, place: dict[str, int]) -> dict[str, Any]:
         "fieldConfig": {"defaults": defaults, "overrides": []},
         "options": options,
         "targets": [
-            {"refId": chr(ord("A") + n), "datasource": SOURCE, "expr": _of_jobs(query.expr),
+            {"refId": chr(ord("A") + n), "datasource": SOURCE, "expr": _of_chosen(query.expr),
              "legendFormat": query.legend or "__auto"}
             for n, query in enumerate(panel.queries)
         ],
     }  # fmt: skip
 
 
-def _of_jobs(expr: str) -> str:
-    """Return a query that looks at the chosen jobs only."""
-    return expr.replace("{", '{job=~"$job", ').replace(", }", "}")
+def _of_chosen(expr: str) -> str:
+    """Return a query that looks at what was chosen only."""
+    return expr.replace("{", f"{{{CHOSEN}, ").replace(", }", "}")

@@ -55,6 +55,26 @@ chart() {
   done
 }
 
+# Queries of the dashboard, of the rules as the chart makes them, and of KEDA, read by Prometheus.
+queries() {
+  local rules=$WORK/queries.yaml
+  "$PYTHON" - "$WORK"/all-values-*.yaml >"$rules" <<'PY'
+import json, sys, yaml
+found = [target["expr"] for panel in json.load(open("deploy/grafana/evp.json"))["panels"]
+         for target in panel.get("targets", [])]
+for path in sys.argv[1:]:
+    for one in filter(None, yaml.safe_load_all(open(path))):
+        if one["kind"] == "PrometheusRule":
+            found += [rule["expr"] for group in one["spec"]["groups"] for rule in group["rules"]]
+        if one["kind"] == "ScaledObject":
+            found += [trigger["metadata"]["query"] for trigger in one["spec"]["triggers"]]
+named = {expr.replace("$__rate_interval", "5m"): f"query:{n}" for n, expr in enumerate(found)}
+rules = [{"record": name, "expr": expr} for expr, name in named.items()]
+json.dump({"groups": [{"name": "queries", "rules": rules}]}, sys.stdout)
+PY
+  promtool check rules "$rules" | tail -n +2
+}
+
 units() {
   local path
   # The program need not be here to check the rest.
@@ -79,6 +99,7 @@ fi
 if need promtool "$PROMTOOL"; then
   promtool check rules --lint=all deploy/prometheus/alerts.yaml
   promtool test rules deploy/prometheus/alerts.test.yaml
+  if [ -e "$WORK/all-values-${KUBE_VERSIONS[0]}.yaml" ]; then queries; fi
 fi
 if command -v systemd-analyze >/dev/null; then units; else left_out+=(systemd-analyze); fi
 

@@ -23,6 +23,9 @@ DEPLOY = ROOT / "deploy"
 OTHERS = {"kube_job_status_failed": {"job_name"}, "node_systemd_unit_state": {"name", "state"}}
 """Metrics that are not evp's, with the labels by which alarms choose."""
 
+METRIC = re.compile(r"\b((?:evp|process|kube|node)_[a-z_]+)\b(?:\{([^}]*)\})?")
+"""A metric in a query, and what it is chosen by."""
+
 OF_A_TARGET = {"job", "instance", "namespace"}
 """Labels that Prometheus gives to whatever it scrapes."""
 
@@ -33,13 +36,12 @@ VALUES: dict[str, set[str]] = {
 }
 """What evp's labels may say."""
 
-_METRIC = re.compile(r"\b((?:evp|process|kube|node)_[a-z_]+)\b(?:\{([^}]*)\})?")
 _MATCHER = re.compile(r'(\w+)(=~|!~|!=|=)"([^"]*)"')
 _GROUPING = re.compile(r"\b(?:by|on|without) \(([^)]*)\)")
 _PART = re.compile(r"_(bucket|sum|count)$")
 
 
-def rules() -> list[dict[str, Any]]:
+def alarms() -> list[dict[str, Any]]:
     """Return all alarms."""
     text = (DEPLOY / "prometheus" / "alerts.yaml").read_text(encoding="utf-8")
     return [rule for group in yaml.safe_load(text)["groups"] for rule in group["rules"]]
@@ -53,7 +55,7 @@ def dashboard() -> dict[str, Any]:
 
 def queries() -> Iterator[str]:
     """Give every query there is: of alarms, panels, variables, and of KEDA's triggers."""
-    yield from (rule["expr"] for rule in rules())
+    yield from (rule["expr"] for rule in alarms())
     for panel in dashboard()["panels"]:
         yield from (target["expr"] for target in panel.get("targets", []))
     for variable in dashboard()["templating"]["list"]:
@@ -90,7 +92,7 @@ def labels_of(name: str) -> set[str]:
 def test_metrics_and_labels_are_told() -> None:
     """Each metric exists, has the labels by which it is chosen or grouped, and may say so."""
     for query in queries():
-        found = [one.groups(default="") for one in _METRIC.finditer(query)]
+        found = [one.groups(default="") for one in METRIC.finditer(query)]
         assert found, query
         known = set[str]()
         for name, matchers in found:
@@ -107,8 +109,8 @@ def test_every_alarm_leads_to_what_to_do() -> None:
     page = (ROOT / "docs" / "OPERATIONS.md").read_text(encoding="utf-8")
     section = page.partition("## Alarms, one by one\n")[2].partition("\n## ")[0]
     told = re.findall(r"^### (\w+)$", section, re.MULTILINE)
-    assert told == [rule["alert"] for rule in rules()]
-    for rule in rules():
+    assert told == [rule["alert"] for rule in alarms()]
+    for rule in alarms():
         assert rule["labels"]["severity"] in {"critical", "warning"}
         assert rule["annotations"]["summary"].endswith(".")
         file, _, anchor = rule["annotations"]["runbook_url"].partition("#")
@@ -122,16 +124,16 @@ def test_a_metric_that_is_none_is_found() -> None:
         family_of("evp_ingest_event_total")
 
 
-def test_every_alarm_is_raised_by_the_test_of_rules() -> None:
+def test_every_alarm_is_raised_by_the_test_of_alarms() -> None:
     """`promtool test rules` has a case that raises each alarm."""
     text = (DEPLOY / "prometheus" / "alerts.test.yaml").read_text(encoding="utf-8")
     raised = set(re.findall(r'alertname="(\w+)"', text))
-    assert raised == {rule["alert"] for rule in rules()}
+    assert raised == {rule["alert"] for rule in alarms()}
 
 
 def test_servers_errors_are_alarming() -> None:
     """The alarm about refusals names every code of a 5xx that sending events may end in."""
-    refuses = next(rule["expr"] for rule in rules() if rule["alert"] == "EvpRefuses")
+    refuses = next(rule["expr"] for rule in alarms() if rule["alert"] == "EvpRefuses")
     codes = {code for _, _, values in _MATCHER.findall(refuses) for code in values.split("|")}
     every = {code for code, status in STATUS_BY_CODE.items() if status >= 500}
     # A server that stops is replaced; the other two are answers to questions.

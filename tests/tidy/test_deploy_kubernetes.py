@@ -22,6 +22,7 @@ from evp.metrics import port as metrics_port
 from evp.server.operations import OPERATIONS
 from evp.settings import ROWS, Settings
 from tests.tidy.source import ROOT
+from tests.tidy.test_alarms import METRIC, alarms
 from tests.tidy.test_docs import COMMANDS
 
 DEPLOY = ROOT / "deploy"
@@ -240,6 +241,25 @@ def test_who_is_scaled_has_no_number_of_its_own(rendered: list[Any]) -> None:
         if one["kind"] == "Deployment":
             assert ("replicas" in one["spec"]) == (one["metadata"]["name"] not in scaled)
             assert one["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
+
+
+@with_helm
+def test_rules_of_a_release_look_at_it_alone() -> None:
+    """Several evps in a Prometheus don't hide each other: alarms choose by namespace."""
+    values = CHART / "ci" / "all-values.yaml"
+    done = helm("-n", "prod", "-f", str(values), "-s", "templates/metrics.yaml")
+    found = [one for one in yaml.safe_load_all(done.stdout) if one["kind"] == "PrometheusRule"]
+    made = [rule for group in found[0]["spec"]["groups"] for rule in group["rules"]]
+    assert [rule["alert"] for rule in made] == [rule["alert"] for rule in alarms()]
+    for rule, before in zip(made, alarms(), strict=True):
+        metrics = METRIC.findall(rule["expr"])
+        assert [name for name, _ in metrics] == [name for name, _ in METRIC.findall(before["expr"])]
+        assert all(labels.startswith('namespace="prod"') for _, labels in metrics), rule["expr"]
+        assert rule["labels"] == before["labels"] | {"namespace": "prod"}
+        runbook = before["annotations"]["runbook_url"]
+        assert (
+            rule["annotations"]["runbook_url"] == f"https://git.example.com/evp/blob/main/{runbook}"
+        )
 
 
 @with_helm

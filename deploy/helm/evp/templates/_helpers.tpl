@@ -58,6 +58,11 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- if or .Values.secrets.metricsToken .Values.metrics.tokenInSecret }}true{{ end }}
 {{- end }}
 
+{{/* The labels by which Prometheus tells the series of this evp from those of others. */}}
+{{- define "evp.series" -}}
+{{- default (printf "namespace=%q" .Release.Namespace) .Values.metrics.selector }}
+{{- end }}
+
 {{/* The group of the workers, as they have it: their settings, all settings, evp's default. */}}
 {{- define "evp.consumerGroup" -}}
 {{- coalesce (get .Values.worker.settings "EVP_CONSUMER_GROUP") (get .Values.settings "EVP_CONSUMER_GROUP") "evp-workers-group" }}
