@@ -159,6 +159,8 @@ DEAD_LETTER_SHOWN_BYTES_MAX = 4 * KIB
 #: Server selection and waiting for a pooled connection, milliseconds.
 STORE_SELECT_MS_MAX = 5_000
 STORE_QUEUE_MS_MAX = 2_000
+#: One step of `evp init` may take this long: an index over all events that are there already.
+PROVISION_STEP_S_MAX = 4 * 3600
 
 #: What people ask of the store must be answered within this, seconds.
 PEOPLE_STORE_S_MAX = 3.0

@@ -92,9 +92,15 @@ INDEXES = {
 }
 """Indexes by collection. One for each frame costs little; sparse ones, nothing where absent."""
 
+SHARDED = (EVENTS, FRAMES, OUTCOMES, DEAD_LETTERS, DEAD_LETTER_PARTS)
+"""What grows with the events, and is spread over the shards of a cluster (`evp init`)."""
+
+SHARD_KEY = {"_id": "hashed"}
+"""The key they get. An `_id` then has one shard only, so it is unique in all of the cluster."""
+
 _NAMESPACE_EXISTS = 48
 _UNAUTHORIZED = 13
-_SHARD_KEYS = ({"_id": "hashed"}, {"_id": 1})
+_SHARD_KEYS = (SHARD_KEY, {"_id": 1})
 _CLUSTERED = {"key": {"_id": 1}, "unique": True}
 
 
@@ -105,13 +111,22 @@ async def ensure(db: Database) -> None:
     else than `_id`: the same `_id` could then be stored once on each shard.
     """
     with told():
-        await _check_shard_keys(db)
+        await check_shard_keys(db)
         existing = set(await db.list_collection_names())
         for name in ALL:
             if name not in existing:
-                await _create(db, name)
+                await make_collection(db, name)
         for name, indexes in INDEXES.items():
             await db[name].create_indexes(list(indexes))
+
+
+async def shard_keys(db: Database) -> dict[str, dict[str, Any]]:
+    """Return by which keys evp's collections are sharded, those that are. Raises PyMongoError."""
+    names = {f"{db.name}.{name}": name for name in ALL}
+    rows = await db.client["config"]["collections"].find({"_id": {"$in": list(names)}}).to_list()
+    # A collection that a cluster only keeps track of has a key as well, and is on one shard.
+    found = [row for row in rows if row.get("key") and not row.get("unsplittable")]
+    return {names[row["_id"]]: dict(row["key"]) for row in found}
 
 
 async def wrongly_sharded(db: Database) -> str | None:
@@ -119,19 +134,17 @@ async def wrongly_sharded(db: Database) -> str | None:
 
     Raises PyMongoError.
     """
-    names = [f"{db.name}.{name}" for name in ALL]
-    rows = await db.client["config"]["collections"].find({"_id": {"$in": names}}).to_list()
-    for row in rows:
-        key = dict(row.get("key") or {})
-        if key and key not in _SHARD_KEYS:
+    for name, key in (await shard_keys(db)).items():
+        if key not in _SHARD_KEYS:
             return (
-                f"{row['_id']} is sharded by {key}: the same _id could be stored once on each "
+                f"{db.name}.{name} is sharded by {key}: the same _id could be stored once on each "
                 'shard; shard a new collection by {"_id": "hashed"}'
             )
     return None
 
 
-async def _check_shard_keys(db: Database) -> None:
+async def check_shard_keys(db: Database) -> None:
+    """Raise WrongShardKey if a collection is sharded by something else than `_id`; PyMongoError."""
     try:
         wrong = await wrongly_sharded(db)
     except OperationFailure as error:
@@ -142,7 +155,8 @@ async def _check_shard_keys(db: Database) -> None:
         raise WrongShardKey(wrong)
 
 
-async def _create(db: Database, name: str) -> None:
+async def make_collection(db: Database, name: str) -> None:
+    """Create one of evp's collections, unless it is there. Raises PyMongoError."""
     options: dict[str, Any] = {"clusteredIndex": _CLUSTERED} if name == EVENTS else {}
     try:
         await db.create_collection(name, **options)
