@@ -157,14 +157,12 @@ class _Pass:
         self, partitions: Iterable[Partition], there: set[str]
     ) -> list[Partition]:
         """Return those that have the group; add the groups that there are to `there`."""
+        asked = [one for one in partitions if one.number not in self._away]
         having: list[Partition] = []
-        for partition in partitions:
-            if partition.number in self._away:
-                continue
-            try:
-                names = await existing_groups(await partition.link.get(), partition.keys)
-            except LogUnavailable as error:
-                self._away[partition.number] = error
+        found = await asyncio.gather(*map(_groups_of, asked))
+        for partition, names in zip(asked, found, strict=True):
+            if isinstance(names, LogUnavailable):
+                self._away[partition.number] = names
                 continue
             there |= names
             if self._group in names:
@@ -221,3 +219,11 @@ class _Pass:
             away=sorted(self._away),
             interrupted=self._told,
         )
+
+
+async def _groups_of(partition: Partition) -> set[str] | LogUnavailable:
+    """Return the names of a partition's groups, or why they can't be had."""
+    try:
+        return await existing_groups(await partition.link.get(), partition.keys)
+    except LogUnavailable as error:
+        return error
