@@ -16,7 +16,7 @@ $(READY): requirements/dev.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-.PHONY: help up test test-slow lint type format cov docs lock faults faults-slice faults-suite
+.PHONY: help up test test-slow lint lint-deploy type format cov docs lock faults faults-slice faults-suite
 .PHONY: bench bench-quick bench-growth bench-queries bench-slow bench-store api-cases fuzz clean
 
 help: ## list the targets
@@ -39,6 +39,9 @@ test-slow: $(READY) ## run those that take many seconds each: crashes at every p
 lint: $(READY) ## check style and formatting
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
+lint-deploy: $(READY) ## check deploy/ with helm, promtool, systemd-analyze and schemas (built once, where Go is)
+	@scripts/lint_deploy_chart.sh
+
 type: $(READY) ## check types
 	@$(BIN)/mypy
 
@@ -49,8 +52,9 @@ cov: $(READY) ## run the tests and report what they don't cover (at least 90 % o
 	@rm -f .coverage .coverage.*
 	@$(BIN)/coverage run -m pytest -q && $(BIN)/coverage combine -q && $(BIN)/coverage report
 
-docs: $(READY) ## write docs/SETTINGS.md, docs/CLI.md and docs/METRICS.md anew from the code
+docs: $(READY) ## write anew what docs/ and deploy/ take from the code
 	@$(BIN)/python scripts/docs.py
+	@$(BIN)/python scripts/deploy.py
 
 SEED ?= $(shell date +%s)
 

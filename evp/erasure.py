@@ -6,6 +6,7 @@ first, and told. Everything can be ended at any moment and done again.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable
 
@@ -14,14 +15,14 @@ from msgspec import Struct, field
 from evp.batch.raw import text_of
 from evp.clock import now
 from evp.errors import LogUnavailable
+from evp.partitions import find
 from evp.settings import Settings
 from evp.storage import dlq, erasure
 from evp.storage.client import Database
 from evp.storage.erasure import Wanted
 from evp.storage.groups import writer
-from evp.stream.client import Link
 from evp.stream.info import unsettled
-from evp.stream.keys import Keys
+from evp.stream.partitions import Partition, Partitions
 
 _OTHER = "other"
 _SOURCES_MAX = 20
@@ -30,8 +31,9 @@ _SOURCES_MAX = 20
 class Erased(Struct):
     """What was erased, or would be (`dry_run`).
 
-    `waiting_events` are those that the log has and the store may not, of whomever;
-    None if the log can't be asked, and `log_error` says why. `unreadable_letters` are
+    `waiting_events` are those that the log has and the store may not, of whomever; None if
+    no partition of the log can be asked. Where one can't be, `log_error` says why, and those
+    of the others are counted. `unreadable_letters` are
     dead letters of which nobody can tell what they hold. `refused` events stay, by
     reason: an index of the operator's does not take what would be left of them.
     """
@@ -92,10 +94,26 @@ async def _erase_letters(db: Database, wanted: Wanted, erased: Erased, notify: N
 async def _look_at_log(settings: Settings, db: Database, erased: Erased) -> None:
     writing = await writer(db)
     group = writing[1] if writing is not None else settings.consumer_group
+    partitions = Partitions(settings)
     try:
-        async with Link.opened(settings.redis_url, Keys(settings.stream)) as link:
-            waiting = await unsettled(link, Keys(settings.stream), group)
+        await find(partitions, db)
+        found = await asyncio.gather(*(_waiting(one, group) for one in partitions))
+    finally:
+        await partitions.close()
+    counted = [one for one in found if isinstance(one, int)]
+    away = [(number, one) for number, one in enumerate(found) if not isinstance(one, int)]
+    if counted:
+        erased.waiting_events = sum(counted)
+    if len(found) == 1:
+        erased.log_error = next((str(error) for _, error in away), None)
+    elif away:
+        erased.log_error = "; ".join(f"partition {number}: {error}" for number, error in away)
+
+
+async def _waiting(partition: Partition, group: str) -> int | LogUnavailable:
+    """Return how many events of a partition wait, at least one if anything does; or why not."""
+    try:
+        waiting = await unsettled(await partition.link.get(), partition.keys, group)
     except LogUnavailable as error:
-        erased.log_error = str(error)
-    else:
-        erased.waiting_events = max(waiting.events, int(waiting.any_entry))
+        return error
+    return max(waiting.events, int(waiting.any_entry))

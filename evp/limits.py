@@ -57,6 +57,8 @@ PARTITIONS_MAX = 256
 PARTITIONS_LOOK_S = 2.0
 #: Of several streams each has so long to answer a look, seconds: the others are told without it.
 LOG_LOOK_S_MAX = 2.0
+#: A partition whose server was away is not asked again by a sweep for so long.
+PARTITION_AWAY_S = 5.0
 #: How long, and how often at once, a frame is sent again while a cluster moves its slot.
 LOG_MOVED_S_MAX = 4.0
 LOG_MOVED_AGAIN_S = 0.05
@@ -123,7 +125,8 @@ WORKER_MISSED_S = 60.0
 GIVE_BACK_S_MAX = 1.0
 #: Frames asked for in one read.
 READ_FRAMES_MAX = 1_000
-#: Bytes of frames asked for in one read; one frame may have more.
+#: Bytes of frames asked for in one read; one frame may have more. A worker process may hold
+#: this much for each partition and batch in flight.
 READ_BYTES_TARGET = 16 * MIB
 #: After a read that gave less than was asked for, the next one waits at least so long, seconds:
 #: what comes meanwhile is written at once.
@@ -158,6 +161,8 @@ DEAD_LETTER_SHOWN_BYTES_MAX = 4 * KIB
 #: Server selection and waiting for a pooled connection, milliseconds.
 STORE_SELECT_MS_MAX = 5_000
 STORE_QUEUE_MS_MAX = 2_000
+#: One step of `evp init` may take this long: an index over all events that are there already.
+PROVISION_STEP_S_MAX = 4 * 3600
 
 #: What people ask of the store must be answered within this, seconds.
 PEOPLE_STORE_S_MAX = 3.0

@@ -2,16 +2,19 @@
 
     python scripts/docs.py [FOLDER]
 
-Between the two marks of each file stands what is made here; the rest is written by hand.
+Between two marks stands what is made here; the rest is written by hand. The alarms of
+docs/METRICS.md are those of deploy/prometheus/alerts.yaml.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import yaml
 from typer.main import get_command
 
 from evp.cli.app import app
@@ -19,7 +22,9 @@ from evp.metrics.families import EACH, FAMILIES, LOG, SERVE, WORK, Family
 from evp.settings import ROWS, Row
 
 BEGIN = "<!-- made by `make docs`; what is changed here is lost -->"
+BEGIN_ALARMS = "<!-- made by `make docs` from deploy/prometheus/alerts.yaml -->"
 END = "<!-- until here -->"
+ALARMS = Path(__file__).parents[1] / "deploy" / "prometheus" / "alerts.yaml"
 WIDTH = 80
 
 
@@ -49,6 +54,22 @@ def metrics_tables() -> str:
         "\n".join([f"### {title}", "", head, *map(metric_row, families_of(who))])
         for who, title in told_by.items()
     )
+
+
+def alarms_table() -> str:
+    """Return all alarms as one table, each with a link to what to do about it."""
+    head = "| alarm | severity | if | for | what it says |\n|---|---|---|---|---|"
+    groups = yaml.safe_load(ALARMS.read_text(encoding="utf-8"))["groups"]
+    return "\n".join([head, *(alarm_row(rule) for group in groups for rule in group["rules"])])
+
+
+def alarm_row(rule: dict[str, Any]) -> str:
+    """Return one alarm as a row of the table."""
+    name, severity = rule["alert"], rule["labels"]["severity"]
+    expr = rule["expr"].replace("|", "\\|")
+    summary = re.sub(r"\{\{ \$(labels\.)?(\w+).*?\}\}", r"*\2*", rule["annotations"]["summary"])
+    link = f"[{name}](OPERATIONS.md#{name.lower()})"
+    return f"| {link} | {severity} | `{expr}` | {rule.get('for', '')} | {summary} |"
 
 
 def families_of(who: str) -> list[Family]:
@@ -85,12 +106,12 @@ def commands(name: str, command: Any, parent: Any) -> Iterator[tuple[str, str]]:
             yield from commands(name_below, one, context)
 
 
-def put(path: Path, made: str) -> None:
+def put(path: Path, made: str, mark: str = BEGIN) -> None:
     """Put what was made between the marks of a file."""
-    before, begin, rest = path.read_text(encoding="utf-8").partition(BEGIN)
+    before, begin, rest = path.read_text(encoding="utf-8").partition(mark)
     _, end, after = rest.partition(END)
     if not end:
-        raise SystemExit(f"{path} lacks one of the marks:\n{BEGIN}\n{END}")
+        raise SystemExit(f"{path} lacks one of the marks:\n{mark}\n{END}")
     path.write_text(f"{before}{begin}\n\n{made}\n\n{end}{after}", encoding="utf-8")
 
 
@@ -98,4 +119,5 @@ if __name__ == "__main__":
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1] / "docs"
     put(folder / "SETTINGS.md", settings_table())
     put(folder / "CLI.md", command_sections())
+    put(folder / "METRICS.md", alarms_table(), BEGIN_ALARMS)
     put(folder / "METRICS.md", metrics_tables())

@@ -113,7 +113,8 @@ async def link(settings: Settings, keys: Keys) -> AsyncIterator[Link]:
     finally:
         await link.close()
         cleaner = await Link.open(settings.redis_url)
-        for pattern in (f"{keys.stream}*", f"{{{keys.stream}*"):
+        # Those of other partitions as well.
+        for pattern in (f"{keys.stream}*", f"{{{keys.stream}[:}}]*"):
             names = await cleaner.call("KEYS", pattern)
             if names:
                 await cleaner.call("DEL", *names)

@@ -14,6 +14,7 @@ from evp.cli.doctor import doctor
 from evp.cli.erase import erase
 from evp.cli.groups import groups
 from evp.cli.health import health
+from evp.cli.init import init
 from evp.cli.keys import keys
 from evp.cli.loadtest import loadtest
 from evp.cli.openapi import openapi
@@ -50,6 +51,7 @@ app.command()(health)
 app.command()(openapi)
 app.command("claim-stale")(claim_stale)
 app.command()(erase)
+app.command()(init)
 app.command()(doctor)
 app.add_typer(groups)
 app.add_typer(dlq)

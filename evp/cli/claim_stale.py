@@ -22,7 +22,8 @@ def claim_stale(
     """Take over entries that workers left pending: write them, ack them, remove who is gone.
 
     Workers do this by themselves; use it from cron where none may be running. Exit 1 if an
-    event can't be stored, or an entry was deleted from the log or is of a newer evp.
+    event can't be stored, or an entry was deleted from the log or is of a newer evp; exit 3
+    if all is well but for partitions whose server is away.
 
     Example: evp claim-stale --min-idle 60000 --json
     """
@@ -30,7 +31,7 @@ def claim_stale(
 
     from evp.cli.context import EXIT_INTERRUPTED, run, start
     from evp.cli.output import Output
-    from evp.errors import EXIT_FINDING, EXIT_OK
+    from evp.errors import EXIT_FINDING, EXIT_OK, EXIT_UNAVAILABLE
     from evp.signals import own_signals
     from evp.views.claimed import claimed_line
     from evp.worker.stale import Claimed, claim_stale
@@ -55,4 +56,6 @@ def claim_stale(
         Output().say(claimed_line(account))
     if account.interrupted:
         raise typer.Exit(EXIT_INTERRUPTED)
-    raise typer.Exit(EXIT_OK if account.clean else EXIT_FINDING)
+    if not account.clean:
+        raise typer.Exit(EXIT_FINDING)
+    raise typer.Exit(EXIT_UNAVAILABLE if account.away else EXIT_OK)

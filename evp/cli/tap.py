@@ -52,7 +52,8 @@ def tap(
 ) -> None:
     """Show events as the log accepts them: a live sample, without touching anything.
 
-    Nothing is claimed, acked or moved. What is not shown is counted on stderr.
+    Nothing is claimed, acked or moved. What is not shown is counted on stderr. All partitions
+    are read; --rate and --limit are for all of them together.
 
     Example: evp tap --where data.user.id=42 --from 10m --json
 

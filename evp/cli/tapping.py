@@ -12,12 +12,12 @@ from evp.cli.away import hint_if_away
 from evp.cli.moments import moment_of, span_s_of
 from evp.cli.output import Output
 from evp.clock import monotonic_s, to_ms
-from evp.documents import Admission
 from evp.errors import UsageError
 from evp.limits import TAP_BROKEN_TOLD_MAX, TAP_TELL_S, TAP_WHERE_MAX
 from evp.settings import Settings
-from evp.stream.keys import Keys
-from evp.tap import Portion, Start, Tap, Wanted
+from evp.tap.run import Tap
+from evp.tap.showing import Portion
+from evp.tap.wanted import Start, Wanted
 from evp.views.tap import Columns, json_line, logfmt_line, summary
 from evp.views.untrusted import printable
 
@@ -144,16 +144,9 @@ async def follow(
 ) -> None:
     """Print events as they come, until it is over or nobody reads any more.
 
-    Raises LogUnavailable if the log is away at the start; later it is waited for.
+    Raises LogUnavailable if all of the log is away at the start; later it is waited for.
     """
-    tap = Tap(
-        settings.redis_url,
-        Keys(settings.stream),
-        Admission(settings.default_source, settings.time_in_id),
-        wanted,
-        shown_per_s=shown_per_s,
-        shown_max=ending.events,
-    )
+    tap = Tap(settings, wanted, shown_per_s=shown_per_s, shown_max=ending.events)
     notes = Notes(tap)
     try:
         with hint_if_away():

@@ -36,8 +36,8 @@ def trace(
 ) -> None:
     """Tell where one event came in, who had it, and what became of it, or why it is not stored.
 
-    Exit 1 if it is a dead letter, missing or unknown; 3 if log or store is away, and
-    what the other one knows is told all the same.
+    Exit 1 if it is a dead letter, missing or unknown; 3 if the store is away, or the log or a
+    partition of it that was to be asked, and what the others know is told all the same.
 
     Example: evp trace --id order-1042 --source shop
 

@@ -47,8 +47,9 @@ def verify(
     """Prove that every event that was accepted is stored, a duplicate, dead, or in the log.
 
     Changes nothing without --repair or --acknowledge, and may run at any time, also beside
-    servers and workers. Exit 0: clean; 1: a difference was found, and it is not acknowledged;
-    3: not all could be looked at or acknowledged.
+    servers and workers. All partitions there ever were are proved; one that is away is named,
+    and what it alone could tell is undecided. Exit 0: clean; 1: a difference was found, and it
+    is not acknowledged; 3: not all could be looked at or acknowledged.
 
     Examples: evp verify;  evp verify --since 24h;  evp verify --all --json | jq .findings
     """

@@ -24,7 +24,9 @@ def work(
     in_flight: Annotated[
         int,
         typer.Option(
-            min=1, max=16, help="Batches written at once by one process, when it is behind."
+            min=1,
+            max=16,
+            help="Batches of each partition written at once by one process, when it is behind.",
         ),
     ] = 2,
     burst: Annotated[

@@ -29,3 +29,10 @@ class Histogram:
         """Count a value, as often as it came."""
         self.counts[bisect_left(self.ends, value)] += times
         self.total += value * times
+
+    def __add__(self, other: Histogram) -> Histogram:
+        """Return what two with the same ends have counted together."""
+        both = Histogram(self.ends)
+        both.counts = [one + more for one, more in zip(self.counts, other.counts, strict=True)]
+        both.total = self.total + other.total
+        return both

@@ -93,7 +93,7 @@ async def place_of(reading: Reading, event_id: bytes, receipt: Receipt | None) -
         except LogUnavailable as error:
             log_error = error
     async with reading.asking() as db:
-        frame = None if receipt is None else await begun(db, receipt.entry_id)
+        frame = None if receipt is None else await begun(db, receipt.entry_id, receipt.partition)
         found = await whereabouts(db, event_id)
         if frame is not None and found.nothing and frame.settled and not frame.expired:
             frame.expired = await has_gone(db, frame)

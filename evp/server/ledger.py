@@ -122,7 +122,9 @@ class Ledger:
 
     async def _record_in_store(self, records: list[Record]) -> None:
         await record_servers(
-            self._db, [(one.srv, one.seq, one.events, one.unknown) for one in records]
+            self._db,
+            [(one.srv, one.seq, one.events, one.unknown) for one in records],
+            self._keys.partition,
         )
 
 

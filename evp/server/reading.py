@@ -40,7 +40,6 @@ from evp.storage.listing import Page, Place, page
 from evp.storage.metrics import Kept, Metrics, metrics_with
 from evp.storage.minutes import Minutes
 from evp.storage.tail import Tail, TailReader
-from evp.stream.keys import Keys
 
 _log = get("evp.server")
 
@@ -53,7 +52,7 @@ class Reading:
         self._db = database(self._client, settings.mongo_db)
         self._within_s = within_s
         self._turns = Turns(READ_AT_ONCE, READ_WAITING_MAX)
-        self._waiting = Waiting(settings.redis_url, Keys(settings.stream))
+        self._waiting = Waiting(settings)
         self._group = settings.consumer_group
         self._metrics: Shared[Metrics] = Shared(ANSWER_KEEP_S)
         self._tails: Shared[Tail] = Shared(0.0)

@@ -1,12 +1,15 @@
 """Where an event waits in the log, for those who ask with a receipt.
 
-Over one connection of its own, which is kept; one look at a time, few that wait for
-theirs, and all within LOG_LOOK_S_MAX: ingest has other connections.
+Over one connection of its own to each partition, which is kept; one look at a time there,
+few that wait for theirs, and all within LOG_LOOK_S_MAX: ingest has other connections.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TypeVar
 
 from msgspec import Struct
 
@@ -15,10 +18,12 @@ from evp.frame import NOT_CARRIERS, split
 from evp.limits import LOG_LOOK_S_MAX, LOG_LOOKS_WAITING_MAX
 from evp.receipt import Receipt
 from evp.server.turns import Turns
-from evp.stream.client import KeptLink
+from evp.settings import Settings
 from evp.stream.headers import carriers_of, header_of
 from evp.stream.info import events_ahead
-from evp.stream.keys import Keys
+from evp.stream.partitions import Partitions
+
+T = TypeVar("T")
 
 
 class LogPlace(Struct):
@@ -29,12 +34,11 @@ class LogPlace(Struct):
 
 
 class Waiting:
-    """Looks into one stream."""
+    """Looks into the streams that there are."""
 
-    def __init__(self, url: str, keys: Keys) -> None:
-        self._keys = keys
-        self._link = KeptLink(url, keys)
-        self._turns = Turns(1, LOG_LOOKS_WAITING_MAX)
+    def __init__(self, settings: Settings) -> None:
+        self._partitions = Partitions(settings)
+        self._turns: dict[int, Turns] = {}
 
     async def place(self, event_id: bytes, receipt: Receipt, group: str) -> LogPlace | None:
         """Return where an event waits for a group; None if it does not, or not at its receipt.
@@ -42,25 +46,37 @@ class Waiting:
         Raises LogUnavailable, and Refusal `server_busy`.
         """
         try:
-            async with asyncio.timeout(LOG_LOOK_S_MAX), self._turns.one():
-                was_open = self._link.is_open
-                try:
-                    return await self._look(event_id, receipt, group)
-                except LogUnavailable:
-                    if not was_open or self._link.is_open:
-                        raise
-                # The connection was lost while nobody asked.
-                return await self._look(event_id, receipt, group)
+            async with asyncio.timeout(LOG_LOOK_S_MAX):
+                if receipt.partition >= len(self._partitions):
+                    # Other servers may write to more of them; anybody may make up a receipt.
+                    await self._ask(0, self._partitions.look)
+                if receipt.partition >= len(self._partitions):
+                    return None
+                look = partial(self._look, event_id, receipt, group)
+                return await self._ask(receipt.partition, look)
         except TimeoutError as error:
             raise LogUnavailable("the log does not answer in time") from error
 
     async def close(self) -> None:
-        """Close the connection."""
-        await self._link.close()
+        """Close the connections."""
+        await self._partitions.close()
+
+    async def _ask(self, partition: int, ask: Callable[[], Awaitable[T]]) -> T:
+        """Return an answer of a partition, when it is its turn."""
+        link = self._partitions[partition].link
+        async with self._turns.setdefault(partition, Turns(1, LOG_LOOKS_WAITING_MAX)).one():
+            was_open = link.is_open
+            try:
+                return await ask()
+            except LogUnavailable:
+                if not was_open or link.is_open:
+                    raise
+            # The connection was lost while nobody asked, or the stream has moved.
+            return await ask()
 
     async def _look(self, event_id: bytes, receipt: Receipt, group: str) -> LogPlace | None:
-        link = await self._link.get()
-        keys, entry_id = self._keys, receipt.entry_id
+        partition, entry_id = self._partitions[receipt.partition], receipt.entry_id
+        link, keys = await partition.link.get(), partition.keys
         header = await header_of(link, keys, entry_id, group)
         if header is None or header.acked or not header.count:
             return None

@@ -41,6 +41,7 @@ class EpochRow(Struct, gc=False):
 
     `unknown` are events of appends of unknown outcome: of the one that ended it; where `seq`
     is 0, of all those by which a process ended epochs that had nothing acknowledged.
+    `partition` is the number of the stream that it is of.
     """
 
     srv: bytes
@@ -48,6 +49,7 @@ class EpochRow(Struct, gc=False):
     events: int
     unknown: int
     seen_at: datetime | None
+    partition: int = 0
 
 
 class FrameHeader(Struct, gc=False):
@@ -110,7 +112,8 @@ async def epoch_rows(db: Database) -> AsyncIterator[EpochRow]:
     with told():
         async for row in db[SERVERS].find(batch_size=VERIFY_PAGE_FRAMES):
             unknown, seen_at = row.get("unknown", 0), row.get("seen_at")
-            yield EpochRow(row["_id"], row["seq"], row["events"], unknown, seen_at)
+            partition = row.get("partition", 0)
+            yield EpochRow(row["_id"], row["seq"], row["events"], unknown, seen_at, partition)
 
 
 async def first_record_at(db: Database) -> datetime | None:

@@ -54,14 +54,17 @@ async def schema_gaps(db: Database) -> SchemaGaps:
         for name, wanted in INDEXES.items():
             rows = await (await db[name].list_indexes()).to_list() if name in existing else []
             for one in wanted:
-                state = _state(one.document, rows)
+                state = index_state(one.document, rows)
                 if state is not None:
                     getattr(gaps, state).append((name, one.document["name"]))
     return gaps
 
 
-def _state(wanted: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> str | None:
-    """Return whether an index is `missing` or `different`; None if it is as it should be."""
+def index_state(wanted: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> str | None:
+    """Return whether an index is `missing` or `different`; None if it is as it should be.
+
+    `rows` are the indexes that there are, as listIndexes tells them.
+    """
     for row in rows:
         same_keys = list(row["key"].items()) == list(wanted["key"].items())
         if not same_keys and row["name"] != wanted["name"]:

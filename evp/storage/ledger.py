@@ -18,19 +18,23 @@ _DELETED = "deleted_entries"
 _DELETED_NAMED_MAX = 100
 
 
-async def record_servers(db: Database, rows: Iterable[tuple[bytes, int, int, int]]) -> None:
+async def record_servers(
+    db: Database, rows: Iterable[tuple[bytes, int, int, int]], partition: int = 0
+) -> None:
     """Record (epoch, last acknowledged seq, events, events of unknown outcome) of server epochs.
 
-    Numbers and times only grow, so a late or repeated record does no harm. Raises
-    StoreUnavailable, at the latest after LEDGER_STORE_S_MAX.
+    All are of one partition, which is named where it is not 0. Numbers and times only grow,
+    so a late or repeated record does no harm. Raises StoreUnavailable, at the latest after
+    LEDGER_STORE_S_MAX.
     """
     at = now()
+    where = {"partition": partition} if partition else {}
     writes = [
         UpdateOne(
             {"_id": srv},
             {
                 "$max": {"seq": seq, "events": events, "unknown": unknown, "seen_at": at},
-                "$setOnInsert": {"first_at": at},
+                "$setOnInsert": {"first_at": at, **where},
             },
             upsert=True,
         )

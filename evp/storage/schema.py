@@ -9,8 +9,8 @@
 | `buckets` | `<level>:<start>`, milliseconds | which sums are due: `dirty` and `done`, versions, `fold_at` while they differ; `unsettled_at` asks for a sweep; `account`, the rest of the sums; `pruned` once its cells by the minute are gone, `prune_at` until then; `expire_from`, its start, while events of its frames are kept, `expired`, the version of which none are (`evp.storage.retention`) | `fold_at`, `unsettled_at`, `prune_at`, `expire_from`, `level` and `start` |
 | `dead_letters` | `<frame id>:<index>` or hash | what can't be stored, and why (`evp.storage.dead_letters`); one that was purged stays without its payload, and has `purged_at` | `last_at`, `frame_id`, `event_id` |
 | `dead_letter_parts` | `<letter id>/<n>` | `data`: a piece of a payload too large for its letter | |
-| `servers` | epoch | how far a server process got: `seq`, `events`, `unknown` (events of the append of unknown outcome that ended it; with `seq` 0, of all those by which a process ended epochs that had nothing acknowledged), `first_at`, `seen_at` | |
-| `workers` | `<group>/<name>` | what a worker does now, or did last: `group`, `name`, `host`, `pid`, `totals`, `stored_per_s`, `rss_bytes`, `seen_at` | |
+| `servers` | epoch | how far a server process got: `seq`, `events`, `unknown` (events of the append of unknown outcome that ended it; with `seq` 0, of all those by which a process ended epochs that had nothing acknowledged), `first_at`, `seen_at`, `partition` where it is not 0 | |
+| `workers` | `<group>/<name>` | what a worker does now, or did last: `group`, `name`, `partition` (where there are several), `host`, `pid`, `totals`, `stored_per_s`, `rss_bytes`, `seen_at` | |
 | `groups` | group | the consumer groups there may be; a group is written here before it is made in the log, and leaves by `evp groups delete` alone | |
 | `attempts` | `<frame id>:<first>:<last>` | `incarnations`: the workers that began to write these events of a frame | |
 | `acknowledged` | key of a finding | losses that were taken note of (`evp verify --acknowledge`): `kind`, `reason`, `at` | |
@@ -92,9 +92,15 @@ INDEXES = {
 }
 """Indexes by collection. One for each frame costs little; sparse ones, nothing where absent."""
 
+SHARDED = (EVENTS, FRAMES, OUTCOMES, DEAD_LETTERS, DEAD_LETTER_PARTS)
+"""What grows with the events, and is spread over the shards of a cluster (`evp init`)."""
+
+SHARD_KEY = {"_id": "hashed"}
+"""The key they get. An `_id` then has one shard only, so it is unique in all of the cluster."""
+
 _NAMESPACE_EXISTS = 48
 _UNAUTHORIZED = 13
-_SHARD_KEYS = ({"_id": "hashed"}, {"_id": 1})
+_SHARD_KEYS = (SHARD_KEY, {"_id": 1})
 _CLUSTERED = {"key": {"_id": 1}, "unique": True}
 
 
@@ -105,13 +111,22 @@ async def ensure(db: Database) -> None:
     else than `_id`: the same `_id` could then be stored once on each shard.
     """
     with told():
-        await _check_shard_keys(db)
+        await check_shard_keys(db)
         existing = set(await db.list_collection_names())
         for name in ALL:
             if name not in existing:
-                await _create(db, name)
+                await make_collection(db, name)
         for name, indexes in INDEXES.items():
             await db[name].create_indexes(list(indexes))
+
+
+async def shard_keys(db: Database) -> dict[str, dict[str, Any]]:
+    """Return by which keys evp's collections are sharded, those that are. Raises PyMongoError."""
+    names = {f"{db.name}.{name}": name for name in ALL}
+    rows = await db.client["config"]["collections"].find({"_id": {"$in": list(names)}}).to_list()
+    # A collection that a cluster only keeps track of has a key as well, and is on one shard.
+    found = [row for row in rows if row.get("key") and not row.get("unsplittable")]
+    return {names[row["_id"]]: dict(row["key"]) for row in found}
 
 
 async def wrongly_sharded(db: Database) -> str | None:
@@ -119,19 +134,17 @@ async def wrongly_sharded(db: Database) -> str | None:
 
     Raises PyMongoError.
     """
-    names = [f"{db.name}.{name}" for name in ALL]
-    rows = await db.client["config"]["collections"].find({"_id": {"$in": names}}).to_list()
-    for row in rows:
-        key = dict(row.get("key") or {})
-        if key and key not in _SHARD_KEYS:
+    for name, key in (await shard_keys(db)).items():
+        if key not in _SHARD_KEYS:
             return (
-                f"{row['_id']} is sharded by {key}: the same _id could be stored once on each "
+                f"{db.name}.{name} is sharded by {key}: the same _id could be stored once on each "
                 'shard; shard a new collection by {"_id": "hashed"}'
             )
     return None
 
 
-async def _check_shard_keys(db: Database) -> None:
+async def check_shard_keys(db: Database) -> None:
+    """Raise WrongShardKey if a collection is sharded by something else than `_id`; PyMongoError."""
     try:
         wrong = await wrongly_sharded(db)
     except OperationFailure as error:
@@ -142,7 +155,8 @@ async def _check_shard_keys(db: Database) -> None:
         raise WrongShardKey(wrong)
 
 
-async def _create(db: Database, name: str) -> None:
+async def make_collection(db: Database, name: str) -> None:
+    """Create one of evp's collections, unless it is there. Raises PyMongoError."""
     options: dict[str, Any] = {"clusteredIndex": _CLUSTERED} if name == EVENTS else {}
     try:
         await db.create_collection(name, **options)

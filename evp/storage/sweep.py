@@ -17,7 +17,7 @@ from __future__ import annotations
 import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from bson import ObjectId
 from msgspec import Struct
@@ -36,8 +36,17 @@ from evp.storage.lookup import ids_of, portions, stored_events
 from evp.storage.schema import BUCKETS, DEAD_LETTERS, FRAMES, OUTCOMES
 from evp.storage.settle import document_of, is_final, judge_at, replace
 
-InLog = Callable[[Sequence[tuple[str, bytes]]], Awaitable[set[bytes]]]
-"""Asked with (entry id, frame id), tells which of these frames the log still has."""
+
+class Sought(NamedTuple):
+    """A frame that the log may still have: in which partition, as which entry."""
+
+    partition: int
+    entry_id: str
+    frame_id: bytes
+
+
+InLog = Callable[[Sequence[Sought]], Awaitable[set[bytes]]]
+"""Tells which of these frames the log still has, or may have: what it can't be asked about."""
 
 _ATTEMPTS_MAX = 5
 _COUNTED = ("frame_id", "type", "source", "time", ERASED)
@@ -169,18 +178,23 @@ async def _insert(db: Database, outcome: Outcome) -> bool | None:
 
 async def _lost(db: Database, in_log: InLog, bucket: Mapping[str, Any]) -> list[ObjectId]:
     """Return frames of a bucket that have no outcome and will get none: the log lost them."""
+    fields = {"entry": 1, "partition": 1}
     with told():
-        rows = await db[FRAMES].find({"bucket": bucket["start"]}, {"entry": 1}).to_list()
+        rows = await db[FRAMES].find({"bucket": bucket["start"]}, fields).to_list()
         judged: set[ObjectId] = set()
         for portion in portions([row["_id"] for row in rows]):
             outcomes = db[OUTCOMES].find({"_id": {"$in": portion}}, {"_id": 1})
             judged.update(row["_id"] for row in await outcomes.to_list())
-    entries = [(row["entry"], row["_id"].binary) for row in rows if row["_id"] not in judged]
-    if len(entries) > SWEEP_ENTRIES_MAX:
+    sought = [
+        Sought(row.get("partition", 0), row["entry"], row["_id"].binary)
+        for row in rows
+        if row["_id"] not in judged
+    ]
+    if len(sought) > SWEEP_ENTRIES_MAX:
         # At random: whichever come first may be those that the log has.
-        entries = random.sample(entries, SWEEP_ENTRIES_MAX)
-    kept = await in_log(entries) if entries else set()
-    return [ObjectId(frame_id) for _, frame_id in entries if frame_id not in kept]
+        sought = random.sample(sought, SWEEP_ENTRIES_MAX)
+    kept = await in_log(sought) if sought else set()
+    return [ObjectId(one.frame_id) for one in sought if one.frame_id not in kept]
 
 
 async def _looked_into(db: Database, bucket: Mapping[str, Any]) -> None:

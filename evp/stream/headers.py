@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
+from functools import partial
 
 from msgspec import Struct
 
 from evp.limits import HEADERS_BYTES_TARGET, HEADERS_MAX, LOG_LOOK_BYTES_MAX
-from evp.stream.client import Argument, Link, clock_of
+from evp.stream.asking import asked
+from evp.stream.client import Argument, KeptLink, Link, clock_of
 from evp.stream.header_scripts import CARRIERS, DELIVER_AGAIN, HEADERS
 from evp.stream.keys import Keys
 
@@ -23,6 +25,7 @@ class Header(Struct, frozen=True, gc=False):
     """One entry. `frame_id`, `srv` are empty and `seq`, `count` 0 for a plain entry.
 
     It is `acked` if the group that was asked about was given it and has done with it.
+    `partition` is the number of its stream.
     """
 
     entry_id: str
@@ -31,6 +34,7 @@ class Header(Struct, frozen=True, gc=False):
     seq: int
     count: int
     acked: bool = False
+    partition: int = 0
 
 
 async def headers(
@@ -43,13 +47,14 @@ async def headers(
     """
     first = after if after == "-" else f"({after}"
     bounds = (first, "+", most, HEADERS_BYTES_TARGET, group)
-    return [_header(row) for row in await link.script(HEADERS, (keys.stream, keys.index), bounds)]
+    rows = await link.script(HEADERS, (keys.stream, keys.index), bounds)
+    return [_header(row, keys.partition) for row in rows]
 
 
-async def all_headers(link: Link, keys: Keys, group: str = "") -> AsyncIterator[list[Header]]:
+async def all_headers(link: KeptLink, keys: Keys, group: str = "") -> AsyncIterator[list[Header]]:
     """Give all entries, oldest first, a page at a time. Raises LogUnavailable."""
     after = "-"
-    while page := await headers(link, keys, after, group=group):
+    while page := await asked(link, partial(headers, keys=keys, after=after, group=group)):
         yield page
         after = page[-1].entry_id
 
@@ -57,7 +62,7 @@ async def all_headers(link: Link, keys: Keys, group: str = "") -> AsyncIterator[
 async def header_of(link: Link, keys: Keys, entry_id: str, group: str = "") -> Header | None:
     """Return what an entry holds; None if the log doesn't have it. Raises LogUnavailable."""
     rows = await link.script(HEADERS, (keys.stream, keys.index), (entry_id, entry_id, 1, 1, group))
-    return _header(rows[0]) if rows else None
+    return _header(rows[0], keys.partition) if rows else None
 
 
 async def carriers_of(link: Link, keys: Keys, entry_id: str) -> bytes:
@@ -97,9 +102,8 @@ async def in_log(link: Link, keys: Keys, entries: Iterable[tuple[str, bytes]]) -
     return found
 
 
-def _header(row: tuple[bytes, bytes, bytes, bytes, bytes, int]) -> Header:
+def _header(row: tuple[bytes, bytes, bytes, bytes, bytes, int], partition: int) -> Header:
     entry_id, frame_id, srv, seq, count, acked = row
     is_frame = len(frame_id) == _FRAME_ID_BYTES and seq.isdigit() and count.isdigit()
-    if not is_frame:
-        return Header(entry_id.decode(), b"", b"", 0, 0, bool(acked))
-    return Header(entry_id.decode(), frame_id, srv, int(seq), int(count), bool(acked))
+    facts = (frame_id, srv, int(seq), int(count)) if is_frame else (b"", b"", 0, 0)
+    return Header(entry_id.decode(), *facts, bool(acked), partition)

@@ -9,6 +9,7 @@ then the other one tells what it can.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from bson import ObjectId
 
@@ -20,10 +21,13 @@ from evp.storage.bounded import limited
 from evp.storage.client import Database, opened, reach
 from evp.storage.dlq import letters_of_entry
 from evp.storage.groups import writer
+from evp.storage.partitions import known_partitions
 from evp.storage.whereabouts import Whereabouts, begun, begun_frame, has_gone, whereabouts
 from evp.storage.workers import heard, worker_rows
-from evp.trace.log import LogReader, Notify
-from evp.trace.story import Story
+from evp.stream.asking import told_away
+from evp.stream.keys import Keys
+from evp.trace.log import EntryPlace, LogReader, Notify, Search
+from evp.trace.story import Searched, Story
 from evp.trace.tell import Asked, Evidence, Held, complete
 
 
@@ -42,7 +46,7 @@ async def trace(settings: Settings, asked: Asked, notify: Notify) -> Story:
 
 
 class _Tracer:
-    """Asks log and store in turn; each of them no more once it is away."""
+    """Asks log and store in turn; the store and each partition no more once it is away."""
 
     def __init__(self, stream: str, log: LogReader, db: Database, evidence: Evidence) -> None:
         self._stream = stream
@@ -50,30 +54,34 @@ class _Tracer:
         self._db = db
         self._evidence = evidence
         self._story = Story()
+        self._away: dict[int, str] = {}
+        self._stored_partitions = 1
 
     async def trace(self, notify: Notify) -> Story:
         asked, frames = self._evidence.asked, self._evidence.frames
         if asked.receipt is not None:
-            self._add(asked.receipt.entry_id)
+            self._add(EntryPlace(asked.receipt.partition, asked.receipt.entry_id))
         await self._ask_store(self._ask_who_writes)
-        await self._ask_log(self._see_edges)
-        await self._ask_log(self._see_entries)
+        await self._log.find(self._stored_partitions)
+        await self._see_entries()
         await self._ask_store(self._look_up)
-        await self._ask_log(self._see_entries)
+        await self._see_entries()
         if asked.search or (asked.receipt is None and not frames):
-            await self._ask_log(lambda: self._search(notify))
-            await self._ask_log(self._see_entries)
+            await self._search(notify)
+            await self._see_entries()
             # It may have moved meanwhile.
             await self._ask_store(self._look_up)
+        self._story.partitions = self._log.partitions
+        self._story.log_error = told_away(self._away, self._log.partitions)
         complete(self._story, self._evidence)
         return self._story
 
-    async def _ask_log(self, look: Callable[[], Awaitable[None]]) -> None:
-        if self._story.log_error is None:
+    async def _ask_log(self, partition: int, look: Callable[[], Awaitable[None]]) -> None:
+        if partition not in self._away:
             try:
                 await look()
             except LogUnavailable as error:
-                self._story.log_error = str(error)
+                self._away[partition] = str(error)
 
     async def _ask_store(self, look: Callable[[], Awaitable[None]]) -> None:
         if self._story.store_error is None:
@@ -90,37 +98,51 @@ class _Tracer:
         writing = await writer(self._db)
         if writing is not None:
             self._evidence.group = writing[1]
+        self._stored_partitions = await known_partitions(self._db)
 
-    async def _see_edges(self) -> None:
-        edges = await self._log.edges()
-        self._story.log_first, self._story.log_last = edges.first, edges.last
+    async def _see_edges(self, partition: int) -> None:
+        if partition not in self._evidence.edges:
+            self._evidence.edges[partition] = await self._log.edges(partition)
 
     async def _see_entries(self) -> None:
         """Look into the log for each frame that was not looked for there."""
         for frame in self._evidence.frames.values():
             if frame.in_log is None:
-                frame.sight = await self._log.sight(frame.entry_id, self._evidence.group)
-                frame.in_log = frame.sight is not None
+                await self._ask_log(frame.place.partition, partial(self._see, frame))
         self._name_event()
+
+    async def _see(self, frame: Held) -> None:
+        await self._see_edges(frame.place.partition)
+        frame.sight = await self._log.sight(frame.place, self._evidence.group)
+        frame.in_log = frame.sight is not None
 
     async def _search(self, notify: Notify) -> None:
         """Look through the log for frames that hold the event."""
-        if self._evidence.event_id is not None:
-            found = await self._log.search(self._evidence.event_id, notify)
-            entry_ids, self._story.searched = found
-            for entry_id in entry_ids:
-                self._add(entry_id)
+        if self._evidence.event_id is None:
+            return
+        for partition in range(self._log.partitions):
+            await self._ask_log(partition, partial(self._see_edges, partition))
+        edges = self._evidence.edges
+        search = Search(self._evidence.event_id)
+        search.expected = sum(one.events_behind for one in edges.values())
+        for partition, end in edges.items():
+            through = partial(self._log.search, partition, search, end, notify)
+            await self._ask_log(partition, through)
+        for place in search.found:
+            self._add(place)
+        if len(self._away) < self._log.partitions:
+            self._story.searched = Searched(search.events, search.whole and not self._away)
 
     async def _look_up(self) -> None:
         """Ask the store for each frame, then for the event and the frames that it is of."""
         evidence = self._evidence
         for frame in evidence.frames.values():
-            frame.begun = await begun(self._db, frame.entry_id)
+            partition, entry_id = frame.place
+            frame.begun = await begun(self._db, entry_id, partition)
             is_readable = frame.sight is not None and frame.sight.error is None
             if frame.begun is None and not is_readable:
-                most = EVENT_LETTERS_MAX
-                letters = letters_of_entry(self._db, self._stream, frame.entry_id, most)
-                frame.letters = await letters
+                stream, most = Keys(self._stream, partition).stream, EVENT_LETTERS_MAX
+                frame.letters = await letters_of_entry(self._db, stream, entry_id, most)
         self._name_event()
         if evidence.event_id is None:
             return
@@ -128,20 +150,21 @@ class _Tracer:
         for frame_id in _frames_of(found):
             known = await begun_frame(self._db, frame_id)
             if known is not None:
-                self._add(known.entry_id).begun = known
+                self._add(EntryPlace(known.partition, known.entry_id)).begun = known
         for frame in evidence.frames.values():
             if found.nothing and frame.begun is not None and frame.begun.settled:
                 frame.has_gone = await has_gone(self._db, frame.begun)
 
-    def _add(self, entry_id: str) -> Held:
-        return self._evidence.frames.setdefault(entry_id, Held(entry_id))
+    def _add(self, place: EntryPlace) -> Held:
+        return self._evidence.frames.setdefault(place, Held(place))
 
     def _name_event(self) -> None:
         """Find the id of the event that a receipt is about."""
         evidence, receipt = self._evidence, self._evidence.asked.receipt
         if receipt is None or evidence.event_id is not None:
             return
-        ids, index = evidence.frames[receipt.entry_id].ids, receipt.first + evidence.asked.nth
+        place = EntryPlace(receipt.partition, receipt.entry_id)
+        ids, index = evidence.frames[place].ids, receipt.first + evidence.asked.nth
         if ids and index >= len(ids):
             raise UsageError(
                 f"there is no such event: entry {receipt.entry_id} holds {len(ids):,}, and number "

@@ -47,6 +47,8 @@ class Arrival(Struct):
     before it. `begun_at`, `settled_at` and `worker` are about the whole frame: when it was begun
     and settled first, and by whom; `judged_at` when its outcome last changed after that.
     `same_as` is the frame whose event is stored, where this one is a duplicate.
+    `partition` is the number of the stream it came by, which has entries from `log_first` to
+    `log_last`, if it could be asked.
     """
 
     entry: str
@@ -69,6 +71,9 @@ class Arrival(Struct):
     settled_after_ms: int | None = None
     judged_at: datetime | None = None
     worker: str | None = None
+    partition: int = 0
+    log_first: str | None = None
+    log_last: str | None = None
 
 
 class DeadLetter(Struct):
@@ -85,7 +90,7 @@ class DeadLetter(Struct):
 
 
 class Searched(Struct):
-    """A search through the log: `events` looked at; `whole` if it came to the end."""
+    """A search through the log: `events` looked at; `whole` if it came to the end of it all."""
 
     events: int
     whole: bool
@@ -96,7 +101,8 @@ class Story(Struct):
 
     `event` has its attributes without its data, `erased_at` where it was erased.
     `stored_per_s` is what all workers store now. `log_first` and `log_last` are the entry ids
-    between which the log has entries, of an empty log the last one alone.
+    between which the log has entries, of an empty log the last one alone; of the `partitions`
+    that there are, those that were looked into.
     """
 
     event_id: str | None = None
@@ -108,6 +114,7 @@ class Story(Struct):
     stored_per_s: float | None = None
     log_first: str | None = None
     log_last: str | None = None
+    partitions: int = 1
     searched: Searched | None = None
     log_error: str | None = None
     store_error: str | None = None

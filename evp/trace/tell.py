@@ -16,7 +16,8 @@ from evp.storage.dead_letters import REASONS
 from evp.storage.dlq import Letter
 from evp.storage.whereabouts import Begun, Whereabouts
 from evp.stream.places import Progress
-from evp.trace.log import Sight
+from evp.stream.scan import Edges
+from evp.trace.log import EntryPlace, Sight
 from evp.trace.story import Arrival, DeadLetter, Fate, Story
 
 _DATA = ("data", "data_base64")
@@ -43,7 +44,7 @@ class Held(Struct):
     frame. `has_gone` if the event went with retention.
     """
 
-    entry_id: str
+    place: EntryPlace
     in_log: bool | None = None
     sight: Sight | None = None
     begun: Begun | None = None
@@ -62,18 +63,20 @@ class Evidence(Struct):
     """All that was found of an event.
 
     `group` is the one that writes. `found` is None if the store was not asked, or is away.
+    `edges` are those of the streams that were looked into.
     """
 
     asked: Asked
     group: str
     event_id: bytes | None
     found: Whereabouts | None = None
-    frames: dict[str, Held] = {}
+    frames: dict[EntryPlace, Held] = {}
+    edges: dict[int, Edges] = {}
 
     def index_in(self, frame: Held) -> int | None:
         """Return the place of the event in a frame; None where that is not known."""
         receipt = self.asked.receipt
-        if receipt is not None and receipt.entry_id == frame.entry_id:
+        if receipt is not None and (receipt.partition, receipt.entry_id) == frame.place:
             return receipt.first + self.asked.nth
         ids = frame.ids
         return ids.index(self.event_id) if self.event_id in ids else None
@@ -82,11 +85,12 @@ class Evidence(Struct):
 def complete(story: Story, evidence: Evidence) -> None:
     """Put into a story, which has errors and edges already, what the evidence says."""
     found = evidence.found
-    frames = sorted(evidence.frames.values(), key=lambda one: entry_order(one.entry_id))
+    frames = sorted(evidence.frames.values(), key=_age)
     letters = list(found.letters) if found else []
     letters += [letter for one in frames for letter in one.letters]
     is_store_there = story.store_error is None
     story.group = evidence.group
+    story.log_first, story.log_last = _edges(evidence)
     story.event_id = None if evidence.event_id is None else canonical(evidence.event_id)
     story.event = _attributes(evidence)
     story.arrivals = [_arrival(evidence, one, is_store_there=is_store_there) for one in frames]
@@ -94,6 +98,17 @@ def complete(story: Story, evidence: Evidence) -> None:
     story.fate = _fate(evidence, [one.fate for one in story.arrivals])
     if story.fate is None and story.is_whole:
         story.fate = Fate.UNKNOWN
+
+
+def _age(frame: Held) -> tuple[tuple[int, int], int]:
+    return entry_order(frame.place.entry_id), frame.place.partition
+
+
+def _edges(evidence: Evidence) -> tuple[str | None, str | None]:
+    """Return the first entry there is, and the last that was given, where it was looked into."""
+    firsts = [one.first for one in evidence.edges.values() if one.first is not None]
+    lasts = [one.last for one in evidence.edges.values()]
+    return min(firsts, key=entry_order, default=None), max(lasts, key=entry_order, default=None)
 
 
 def _fate(evidence: Evidence, fates: list[Fate | None]) -> Fate | None:
@@ -158,11 +173,15 @@ def _attributes(evidence: Evidence) -> dict[str, Any] | None:
 
 
 def _arrival(evidence: Evidence, frame: Held, *, is_store_there: bool) -> Arrival:
-    index, accepted_ms = evidence.index_in(frame), entry_ms(frame.entry_id)
+    partition, entry_id = frame.place
+    index, accepted_ms = evidence.index_in(frame), entry_ms(entry_id)
     fate, same_as = _fate_in(evidence, frame, index, is_store_there=is_store_there)
     arrival = Arrival(
-        frame.entry_id, from_ms(accepted_ms), fate, same_as, index=index, in_log=frame.in_log
+        entry_id, from_ms(accepted_ms), fate, same_as, index=index, in_log=frame.in_log
     )
+    arrival.partition = partition
+    if (edges := evidence.edges.get(partition)) is not None:
+        arrival.log_first, arrival.log_last = edges.first, edges.last
     if frame.sight is not None:
         _add_sight(arrival, frame.sight)
     if frame.begun is not None:

@@ -16,11 +16,15 @@ from evp.verify.intervals import Gap, IntervalSet
 
 
 class Hole(Struct, frozen=True):
-    """Acknowledged frames of an epoch that were not seen; `events` is None if not known."""
+    """Acknowledged frames of an epoch that were not seen; `events` is None if not known.
+
+    `partition` is the number of the stream that the epoch is of.
+    """
 
     srv: bytes
     gap: Gap
     events: int | None
+    partition: int = 0
 
     @property
     def frames(self) -> int:
@@ -31,6 +35,7 @@ class Hole(Struct, frozen=True):
 class _Epoch(Struct):
     """What is known of one epoch. Nothing up to `floor` is looked at."""
 
+    partition: int = 0
     recorded_seq: int = 0
     recorded_events: int = 0
     upto: int = 0
@@ -73,12 +78,14 @@ class Epochs:
         epoch = self._epochs.get(srv)
         return 0 if epoch is None else epoch.recorded_seq
 
-    def record(self, srv: bytes, seq: int, events: int, said_ms: int | None) -> None:
+    def record(
+        self, srv: bytes, seq: int, events: int, said_ms: int | None, *, partition: int = 0
+    ) -> None:
         """Take a record of an epoch; it may be recorded in two places, and the larger counts.
 
         `said_ms` is when it was last recorded, if that is known.
         """
-        epoch = self._epochs.setdefault(srv, _Epoch())
+        epoch = self._epochs.setdefault(srv, _Epoch(partition))
         if seq > epoch.recorded_seq:
             # When a smaller number was recorded says nothing about this one.
             epoch.last_said_ms = said_ms
@@ -88,24 +95,28 @@ class Epochs:
         epoch.recorded_events = max(epoch.recorded_events, events)
         epoch.upto = max(epoch.upto, seq)
 
-    def saw(self, srv: bytes, seq: int, events: int, at_ms: int, *, early: bool) -> None:
+    def saw(
+        self, srv: bytes, seq: int, events: int, at_ms: int, *, early: bool, partition: int = 0
+    ) -> None:
         """Take note of a frame that is in the log or in the store.
 
         `early` says that it was appended before the log was looked at: then so
         were those before it.
         """
         epoch = self._epochs.setdefault(srv, _Epoch())
+        epoch.partition = partition
         if self._seen.setdefault(srv, IntervalSet()).add(seq, at_ms) and seq <= epoch.recorded_seq:
             epoch.events_seen += events
         if early and not self._frozen:
             epoch.upto = max(epoch.upto, seq)
 
-    def expect(self, srv: bytes, seq: int, at_ms: int) -> None:
+    def expect(self, srv: bytes, seq: int, at_ms: int, *, partition: int = 0) -> None:
         """Take note of a frame that the log has and the store must have, which is yet to be seen.
 
         After `freeze` it says nothing new.
         """
         epoch = self._epochs.setdefault(srv, _Epoch())
+        epoch.partition = partition
         if not self._frozen:
             epoch.upto = max(epoch.upto, seq)
             if epoch.last_said_ms is not None:
@@ -148,7 +159,7 @@ class Epochs:
         for srv, epoch in self._epochs.items():
             gaps = list(self._seen.get(srv, IntervalSet()).gaps(epoch.floor, epoch.upto))
             for gap in gaps:
-                yield Hole(srv, gap, self._events_in(epoch, gaps))
+                yield Hole(srv, gap, self._events_in(epoch, gaps), epoch.partition)
 
     @staticmethod
     def _events_in(epoch: _Epoch, gaps: list[Gap]) -> int | None:

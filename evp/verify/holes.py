@@ -30,7 +30,10 @@ class Run(Struct):
 
 
 class Part(Struct, frozen=True):
-    """Missing frames of one kind. `events` is None if not known, the times where nothing is."""
+    """Missing frames of one kind. `events` is None if not known, the times where nothing is.
+
+    `partition` is the number of the stream that they are missing in.
+    """
 
     kind: Kind
     srv: bytes
@@ -41,6 +44,7 @@ class Part(Struct, frozen=True):
     before_ms: int | None
     entry_id: str | None = None
     letter_id: str | None = None
+    partition: int = 0
 
 
 class Spans:
@@ -146,7 +150,8 @@ def parts_of(hole: Hole, known: Known) -> list[Part]:
     if next_ <= hole.gap.last:
         lost = (hole.srv, next_, hole.gap.last, None, after_ms, hole.gap.before_ms)
         found.append(Part(Kind.HOLE, *lost))
-    return list(_counted(found, hole.events))
+    parts = [replace(part, partition=hole.partition) for part in found]
+    return list(_counted(parts, hole.events))
 
 
 def _marks(hole: Hole, known: Known) -> list[Part]:

@@ -1,18 +1,27 @@
-"""The log as a verification sees it: everything once, single entries later, or not at all."""
+"""The log as a verification sees it: everything once, single entries later, or not at all.
+
+Each of its streams may be away by itself; what that one alone could tell is not known then.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator, Sequence
 from enum import Enum
+
+from msgspec import Struct
 
 from evp.errors import LogUnavailable
 from evp.frame import entry_order
+from evp.partitions import find
 from evp.settings import Settings
+from evp.storage.client import Database
 from evp.storage.evidence import FrameHeader
-from evp.stream.client import KeptLink
+from evp.stream.asking import asked, told_away
 from evp.stream.headers import Header, all_headers, clock_ms, deliver_again, header_of
-from evp.stream.keys import Keys
 from evp.stream.ledger import Record, recorded_epochs
+from evp.stream.partitions import Partition, Partitions
 
 Place = tuple[int, int]
 
@@ -26,53 +35,80 @@ class Whereabouts(Enum):
     UNKNOWN = "unknown"
 
 
-class LogView:
-    """Looks into the log, over a connection that is dialled again when it has gone.
+class _Seen(Struct):
+    """What was seen of a stream that was looked at, from its oldest entry to its newest."""
 
-    `group` is the one that writes: what it has acked must be in the store.
+    looked_at_ms: int
+    oldest: Place | None = None
+    newest: Place = (0, 0)
+
+
+class LogView:
+    """Looks into all streams, over connections that are dialled again when they have gone.
+
+    `group` is the one that writes: what it has acked must be in the store. `frames` and
+    `events` count what is not settled.
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._keys = Keys(settings.stream)
-        self._link = KeptLink(settings.redis_url, self._keys)
-        self._oldest: Place | None = None
-        self._newest: Place = (0, 0)
+        self._partitions = Partitions(settings)
+        self._away: dict[int, str] = {}
+        self._seen: dict[int, _Seen] = {}
         self.group = settings.consumer_group
-        self.error: str | None = None
         self.frames = 0
         self.events = 0
-        self.looked_at_ms = 0
 
-    async def records(self) -> list[Record]:
-        """Return the epochs that the log has recorded; none, and `error` set, if it is away."""
-        try:
-            return await recorded_epochs(await self._link.get(), self._keys)
-        except LogUnavailable as error:
-            self.error = str(error)
-            return []
+    @property
+    def partitions(self) -> int:
+        """How many streams are known."""
+        return len(self._partitions)
+
+    @property
+    def error(self) -> str | None:
+        """Why streams can't be read, if any can't."""
+        return told_away(self._away, len(self._partitions))
+
+    def tells_of(self, partition: int) -> bool:
+        """Return whether a stream can be read."""
+        return partition not in self._away
+
+    async def find(self, db: Database) -> None:
+        """Find all streams there ever were, as far as log and store can tell."""
+        await find(self._partitions, db)
+
+    async def records(self) -> list[tuple[int, Record]]:
+        """Return the epochs that the log has recorded, each with its partition.
+
+        Of a stream that is away there are none, and `error` tells why.
+        """
+        found = await asyncio.gather(*map(self._records, self._partitions))
+        return [pair for pairs in found for pair in pairs]
 
     async def pages(self, *, counted: bool = True) -> AsyncIterator[list[Header]]:
-        """Give all entries, oldest first; `counted` ones are those of `frames` and `events`.
+        """Give all entries, stream by stream, in each the oldest first.
 
-        Raises LogUnavailable.
+        The `counted` ones are those of `frames` and `events`. Raises LogUnavailable.
         """
-        if self.error is not None:
-            return
-        link = await self._link.get()
-        if counted:
-            self.looked_at_ms = await clock_ms(link)
-        async for page in all_headers(link, self._keys, self.group):
-            if counted:
-                self._oldest = self._oldest or entry_order(page[0].entry_id)
-                self._newest = entry_order(page[-1].entry_id)
-                self.frames += len(page)
-                self.events += sum(one.count or 1 for one in page)
-            yield page
+        for one in self._partitions:
+            if one.number in self._away:
+                continue
+            with self._named(one.number):
+                if counted:
+                    self._seen[one.number] = _Seen(await asked(one.link, clock_ms))
+                async for page in all_headers(one.link, one.keys, self.group):
+                    if counted:
+                        self._count(self._seen[one.number], page)
+                    yield page
+
+    def was_early(self, partition: int, at_ms: int) -> bool:
+        """Return whether a moment was before a stream was looked at; one that wasn't has none."""
+        seen = self._seen.get(partition)
+        return seen is not None and at_ms < seen.looked_at_ms
 
     def settled(self, frame: FrameHeader) -> None:
         """Take a frame that is settled off what was counted, if it was."""
-        place = entry_order(frame.entry_id)
-        if self._oldest is not None and self._oldest <= place <= self._newest:
+        place, seen = entry_order(frame.entry_id), self._seen.get(frame.partition)
+        if seen is not None and seen.oldest is not None and seen.oldest <= place <= seen.newest:
             self.frames -= 1
             self.events -= frame.count
 
@@ -81,25 +117,59 @@ class LogView:
 
         Entry ids may be issued again after a failover, so the frame must be the same.
         """
-        if self.error is not None:
+        if frame.partition in self._away:
             return Whereabouts.UNKNOWN
-        try:
-            header = await self._header_of(frame)
-        except LogUnavailable:
-            # The log may have closed a connection that was idle for long.
-            header = await self._header_of(frame)
+        with self._named(frame.partition):
+            try:
+                header = await self._header_of(frame)
+            except LogUnavailable:
+                # The log may have closed a connection that was idle for long.
+                header = await self._header_of(frame)
         same = b"" if frame.external else frame.frame_id.binary
         if header is None or header.frame_id != same:
             return Whereabouts.GONE
         return Whereabouts.ACKED if header.acked else Whereabouts.WAITING
 
-    async def deliver_again(self, entry_ids: Sequence[str]) -> int:
+    async def deliver_again(self, partition: int, entry_ids: Sequence[str]) -> int:
         """Have acked entries delivered once more; return how many. Raises LogUnavailable."""
-        return await deliver_again(await self._link.get(), self._keys, self.group, entry_ids)
+        one = self._partitions[partition]
+        with self._named(partition):
+            return await asked(
+                one.link, lambda link: deliver_again(link, one.keys, self.group, entry_ids)
+            )
 
     async def close(self) -> None:
-        """Close the connection."""
-        await self._link.close()
+        """Close the connections."""
+        await self._partitions.close()
+
+    @contextlib.contextmanager
+    def _named(self, partition: int) -> Iterator[None]:
+        """Have an error tell which of several streams has gone away."""
+        try:
+            yield
+        except LogUnavailable as error:
+            if len(self._partitions) == 1:
+                raise
+            raise LogUnavailable(f"partition {partition}: {error}") from error
+
+    async def _records(self, one: Partition) -> list[tuple[int, Record]]:
+        try:
+            records = await asked(one.link, lambda link: recorded_epochs(link, one.keys))
+        except LogUnavailable as error:
+            self._away[one.number] = str(error)
+            return []
+        return [(one.number, record) for record in records]
+
+    def _count(self, seen: _Seen, page: Sequence[Header]) -> None:
+        seen.oldest = seen.oldest or entry_order(page[0].entry_id)
+        seen.newest = entry_order(page[-1].entry_id)
+        self.frames += len(page)
+        self.events += sum(one.count or 1 for one in page)
 
     async def _header_of(self, frame: FrameHeader) -> Header | None:
-        return await header_of(await self._link.get(), self._keys, frame.entry_id, self.group)
+        # It may be younger than the number of streams that was found.
+        self._partitions.grow(frame.partition + 1)
+        one = self._partitions[frame.partition]
+        return await asked(
+            one.link, lambda link: header_of(link, one.keys, frame.entry_id, self.group)
+        )

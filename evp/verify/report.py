@@ -74,6 +74,7 @@ class Finding(Struct, kw_only=True):
 
     `key` stands for exactly this difference: what it is about, all events of it. Of one
     that somebody has taken note of, `acknowledged` says why and when.
+    `partition` is the number of the stream it was found in, null of a stray document.
     `event_ids` names the first of them. `after` and `before` bound the time at
     which they were accepted, null where nothing is known.
     """
@@ -87,6 +88,7 @@ class Finding(Struct, kw_only=True):
     frames: int = 1
     events: int | None = None
     frame_id: str | None = None
+    partition: int | None = None
     entry_id: str | None = None
     event_ids: list[str] = field(default_factory=list)
     after: datetime | None = None
@@ -136,7 +138,7 @@ class Scope(Struct, frozen=True):
 
 
 class Report(Struct, kw_only=True):
-    """The answer.
+    """The answer. `stream` is the first of `partitions` streams.
 
     `undecided_frames` are those of which only the log, which is away, can tell, and
     those that somebody changed each time they were looked at. `acknowledge_error` says
@@ -145,6 +147,7 @@ class Report(Struct, kw_only=True):
 
     clean: bool = False
     stream: str
+    partitions: int = 1
     database: str
     scope: Scope
     began_at: datetime

@@ -86,7 +86,7 @@ class _Verification:
         self._judge = Judge(db, log, report.counts)
         self._sample = Sample(report.scope.sample or 0)
         self._doubts: list[ObjectId] = []
-        self._undone: list[str] = []
+        self._undone: dict[int, list[str]] = {}
         self._notes = Notes(db, report)
         self._since = _start_of_bucket(report.scope.since)
         self._since_ms = 0 if self._since is None else to_ms(self._since)
@@ -112,21 +112,24 @@ class _Verification:
             self._log.group = writing[1]
         # The log's come first: they leave it only when the store has them. It keeps them for a
         # while all the same, as the store may be put back; the larger number counts.
-        for one in await self._log.records():
-            self._epochs.record(one.srv, one.seq, one.events, one.retired_ms or None)
-        self._report.log_error = self._log.error
+        await self._log.find(self._db)
+        for partition, one in await self._log.records():
+            said_ms = one.retired_ms or None
+            self._epochs.record(one.srv, one.seq, one.events, said_ms, partition=partition)
+        self._report.partitions, self._report.log_error = self._log.partitions, self._log.error
         async for row in epoch_rows(self._db):
             said_ms = None if row.seen_at is None else to_ms(row.seen_at)
-            self._epochs.record(row.srv, row.seq, row.events, said_ms)
+            partition = row.partition
+            self._epochs.record(row.srv, row.seq, row.events, said_ms, partition=partition)
 
     async def _read_log(self) -> None:
         async for page in self._log.pages():
             for one in page:
-                at_ms = entry_ms(one.entry_id)
                 if self._must_be_stored(one):
-                    self._epochs.expect(one.srv, one.seq, at_ms)
+                    at_ms = entry_ms(one.entry_id)
+                    self._epochs.expect(one.srv, one.seq, at_ms, partition=one.partition)
                 elif one.srv:
-                    self._epochs.saw(one.srv, one.seq, one.count, at_ms, early=True)
+                    self._saw(one, early=True)
             self._progress("log", self._log.frames, None)
 
     def _must_be_stored(self, one: Header) -> bool:
@@ -141,7 +144,7 @@ class _Verification:
         expected = self._epochs.recorded[0] if self._since is None else None
         with_ids = self._scope.sample is None
         async for page in frame_pages(self._db, since=self._since, with_ids=with_ids):
-            self._saw(page)
+            self._saw_all(page)
             unsettled, suspects = await self._judge.quick(page, with_ids=with_ids)
             if self._scope.repair:
                 await self._repair(unsettled)
@@ -151,12 +154,15 @@ class _Verification:
             done += len(page)
             self._progress("frames", done, expected)
 
-    def _saw(self, page: list[FrameHeader]) -> None:
+    def _saw_all(self, page: list[FrameHeader]) -> None:
         for frame in page:
             if frame.srv:
                 at_ms = entry_ms(frame.entry_id)
-                early = at_ms < self._log.looked_at_ms
-                self._epochs.saw(frame.srv, frame.seq, frame.count, at_ms, early=early)
+                self._saw(frame, early=self._log.was_early(frame.partition, at_ms))
+
+    def _saw(self, frame: Header | FrameHeader, *, early: bool) -> None:
+        at_ms, partition = entry_ms(frame.entry_id), frame.partition
+        self._epochs.saw(frame.srv, frame.seq, frame.count, at_ms, early=early, partition=partition)
 
     async def _repair(self, unsettled: Sequence[FrameHeader]) -> None:
         """Settle, by what the store has of them, frames whose entry the log has lost."""
@@ -193,7 +199,7 @@ class _Verification:
         is_recorded = 0 < fault.frame.seq <= self._epochs.recorded_upto(fault.frame.srv)
         self._notes.add(findings.of_fault(fault), fault.unaccounted if is_recorded else 0)
         if fault.kind is Kind.ACKED_NOT_STORED:
-            self._undone.append(fault.frame.entry_id)
+            self._undone.setdefault(fault.frame.partition, []).append(fault.frame.entry_id)
 
     async def _find_beginnings(self, since: datetime) -> None:
         """Find out at which number each epoch stood when the time began that is looked at."""
@@ -201,7 +207,7 @@ class _Verification:
         if not unclear:
             return
         async for page in earlier_frame_pages(self._db, since):
-            self._saw(page)
+            self._saw_all(page)
             latest: dict[bytes, int] = {}
             for frame in page:
                 if frame.srv in unclear:
@@ -214,10 +220,7 @@ class _Verification:
 
     async def _settle_doubts(self) -> None:
         """Look again at what may have been on its way, and tell what is still nowhere."""
-        holes = list(self._epochs.holes())
-        if holes and self._log.error is not None:
-            self._judge.undecided += sum(hole.frames for hole in holes)
-            holes = []
+        holes = self._holes()
         if not holes and not self._doubts:
             return
         self._progress("what is in doubt", 0, None)
@@ -230,9 +233,14 @@ class _Verification:
             for fault in verdicts.faults:
                 self._tell_fault(fault)
         if self._scope.repair:
-            for entry_ids in portions(self._undone):
-                again = await self._log.deliver_again(entry_ids)
-                self._report.counts.redelivered_frames += again
+            for partition, entry_ids in self._undone.items():
+                for some in portions(entry_ids):
+                    again = await self._log.deliver_again(partition, some)
+                    self._report.counts.redelivered_frames += again
+
+    def _holes(self) -> list[Hole]:
+        """Return what is missing where the log could be asked."""
+        return [hole for hole in self._epochs.holes() if self._log.tells_of(hole.partition)]
 
     async def _tell_holes(self, holes: list[Hole]) -> None:
         """Look for frames that are missing once more, and tell which still are."""
@@ -242,7 +250,7 @@ class _Verification:
         known = Known(missing, [one async for one in letters if missing.has(one.srv, one.seq)])
         await self._look_for(holes, known)
         undone: list[Part] = []
-        for hole in self._epochs.holes():
+        for hole in self._holes():
             upto = self._epochs.recorded_upto(hole.srv)
             self._epochs.can_mend(hole.srv, known.acked_events(hole, upto))
             for part in parts_of(hole, known):
@@ -259,21 +267,21 @@ class _Verification:
                 if self._must_be_stored(one):
                     known.offer(one)
                 elif one.srv:
-                    at_ms = entry_ms(one.entry_id)
-                    self._epochs.saw(one.srv, one.seq, one.count, at_ms, early=False)
+                    self._saw(one, early=False)
         after = [hole.gap.after_ms for hole in holes]
         told = [one for one in after if one is not None]
         # A hole at an epoch's beginning may be anywhere.
         since = from_ms(min(told)) if len(told) == len(after) else None
         async for page in frame_pages(self._db, since=_start_of_bucket(since), with_ids=False):
-            self._saw(page)
+            self._saw_all(page)
 
     async def _deliver_again(self, parts: list[Part]) -> None:
         """Have frames delivered once more that the log has and the store lacks."""
         missing = Spans((part.srv, part.first, part.last) for part in parts)
         async for headers in self._log.pages(counted=False):
             ids = [one.entry_id for one in headers if missing.has(one.srv, one.seq)]
-            self._report.counts.redelivered_frames += await self._log.deliver_again(ids)
+            again = await self._log.deliver_again(headers[0].partition, ids)
+            self._report.counts.redelivered_frames += again
 
     async def _read_documents(self) -> None:
         documents, counts = Documents(self._db), self._report.counts
@@ -288,7 +296,9 @@ class _Verification:
         counts.epochs = len(self._epochs)
         counts.recorded_frames, counts.recorded_events = self._epochs.recorded
         counts.in_log_frames, counts.in_log_events = self._log.frames, self._log.events
-        self._report.undecided_frames = self._judge.undecided
+        self._report.undecided_frames = self._judge.undecided + sum(
+            hole.frames for hole in self._epochs.holes() if not self._log.tells_of(hole.partition)
+        )
 
 
 def _start_of_bucket(moment: datetime | None) -> datetime | None:

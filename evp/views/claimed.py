@@ -21,4 +21,8 @@ def claimed_line(account: Claimed) -> str:
         (account.left, "entries left: of a newer evp, or the log was lost; see the log lines"),
         (len(account.removed), "consumers removed"),
     )
-    return ", ".join(parts + [f"{count:,} {what}" for count, what in rare if count])
+    parts += [f"{count:,} {what}" for count, what in rare if count]
+    if account.away:
+        numbers = ", ".join(map(str, account.away))
+        parts.append(f"left alone, as their servers are away: partitions {numbers}")
+    return ", ".join(parts)

@@ -24,7 +24,9 @@ def erased_view(erased: Erased) -> RenderableType:
         )
     if erased.waiting_events is None:
         lines.append(f"whether any wait in the log is not known: {erased.log_error}")
-    elif erased.waiting_events:
+    elif erased.log_error is not None:
+        lines.append(f"whether more wait in the log is not known: {erased.log_error}")
+    if erased.waiting_events:
         lines.append(
             f"{_counted(erased.waiting_events, 'event')} in the log may not be stored yet, of "
             "whomever; once workers have done with them (evp stats), erase again"

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.cells import cell_len, set_cell_size
 
-from evp.tap import Counts
+from evp.tap.showing import Counts
 from evp.views.untrusted import json_text, printable
 
 _HEADINGS = ("accepted", "type", "source", "id", "data")

@@ -109,7 +109,7 @@ def _table(lines: list[Line]) -> Table:
 
 
 def _arrival_lines(story: Story, arrival: Arrival) -> Iterator[Line]:
-    yield arrival.accepted_at, "accepted", _accepted(arrival)
+    yield arrival.accepted_at, "accepted", _accepted(story, arrival)
     if arrival.begun_at is not None:
         yield arrival.begun_at, "begun", "a worker began to write its frame"
     if arrival.settled_at is not None:
@@ -123,11 +123,13 @@ def _arrival_lines(story: Story, arrival: Arrival) -> Iterator[Line]:
     if arrival.in_log and not any(one.group == story.group for one in arrival.places):
         yield None, "undelivered", f"group {printable(story.group)} does not exist yet"
     if arrival.in_log is False:
-        yield None, "left log", _gone(story)
+        yield None, "left log", _gone(story, arrival)
 
 
-def _accepted(arrival: Arrival) -> str:
+def _accepted(story: Story, arrival: Arrival) -> str:
     parts = [f"entry {arrival.entry}"]
+    if story.partitions > 1:
+        parts.append(f"partition {arrival.partition}")
     if arrival.index is not None and arrival.events is not None:
         parts.append(f"event {arrival.index + 1:,} of {arrival.events:,}")
     if arrival.frame_id is not None:
@@ -179,10 +181,11 @@ def _waits(events_ahead: int, stored_per_s: float | None) -> str:
     return f"{waits}: {events_ahead / stored_per_s:,.1f} s at the {stored_per_s:,.0f}/s of now"
 
 
-def _gone(story: Story) -> str:
-    if story.log_first is None:
-        return "the log is empty"
-    return f"the log has entries from {story.log_first} to {story.log_last}"
+def _gone(story: Story, arrival: Arrival) -> str:
+    what = f"partition {arrival.partition}" if story.partitions > 1 else "the log"
+    if arrival.log_first is None:
+        return f"{what} is empty"
+    return f"{what} has entries from {arrival.log_first} to {arrival.log_last}"
 
 
 def _letter_lines(letter: DeadLetter) -> Iterator[Line]:

@@ -37,7 +37,7 @@ def render(report: Report) -> RenderableType:
         parts.append(Text(f"--acknowledge: {report.acknowledge_error}", style="yellow"))
     told: set[str] = set()
     for finding in report.findings[:_FINDINGS_SHOWN]:
-        parts.append(Padding(_finding(finding), (1, 0, 0, 0)))
+        parts.append(Padding(_finding(finding, report.partitions), (1, 0, 0, 0)))
         if finding.kind not in told:
             told.add(finding.kind)
             parts.append(Padding(Text(finding.meaning), (0, 0, 0, 2)))
@@ -45,7 +45,7 @@ def render(report: Report) -> RenderableType:
     if rest > 0:
         parts.append(Text(f"\nand {rest:,} more; --json names the first of them"))
     for finding in report.acknowledged[:_FINDINGS_SHOWN]:
-        parts.append(Padding(_finding(finding), (1, 0, 0, 0)))
+        parts.append(Padding(_finding(finding, report.partitions), (1, 0, 0, 0)))
         if finding.acknowledged is not None:
             known = finding.acknowledged
             parts.append(
@@ -105,10 +105,12 @@ def _events(events: int, frames: int) -> str:
     return f"{events:,} events in {frames:,} frames"
 
 
-def _finding(finding: Finding) -> Text:
+def _finding(finding: Finding, partitions: int) -> Text:
     facts = [_place(finding), _size(finding), _time(finding)]
     if finding.frame_id is not None:
         facts.append(f"frame {finding.frame_id}")
+    if finding.partition is not None and partitions > 1:
+        facts.append(f"partition {finding.partition}")
     if finding.entry_id is not None:
         facts.append(f"entry {finding.entry_id}")
     if finding.dead_letter is not None:

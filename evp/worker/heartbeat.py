@@ -1,4 +1,7 @@
-"""What a worker tells the store about itself, every few seconds and at its end."""
+"""What a worker tells the store about itself, every few seconds and at its end.
+
+Each partition's loop has a consumer of its own, and so a record of its own.
+"""
 
 from __future__ import annotations
 
@@ -49,6 +52,7 @@ class Heartbeat:
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "rss_bytes": await rss_bytes(),
+            **self._journal.where,
             **pace,
             "totals": msgspec.structs.asdict(self._journal.totals),
         }

@@ -1,11 +1,16 @@
-"""What a worker says: its counts and memory now and then, its troubles once a second."""
+"""What a worker says: its counts and memory now and then, its troubles once a second.
+
+Each partition's loop has a journal of its own. What the process as a whole has done,
+for its metrics and its progress, is what they come to together (`Journals`).
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+import msgspec
 import psutil
 from msgspec import Struct
 
@@ -15,6 +20,7 @@ from evp.errors import FrameError
 from evp.logs import get
 from evp.metrics.counts import WorkCounts
 from evp.metrics.families import Values
+from evp.metrics.sums import added
 from evp.storage.dead_letters import REASONS, failure_of_entry
 from evp.storage.writer import Written
 
@@ -28,7 +34,7 @@ async def rss_bytes() -> int:
 
 
 class Totals(Struct):
-    """What a worker has done since it started.
+    """What a worker has done since it started, in one partition or in all of them.
 
     `seen_before` frames were settled already. Of entries that are no frames,
     `corrupt` ones became dead letters, `newer` ones were left to a newer evp, and
@@ -55,17 +61,73 @@ class _Lines(Struct):
     unsaid: int = 0
 
 
-class Journal:
-    """Keeps a worker's totals and writes its log lines, at most one a second of each kind."""
+class Journals:
+    """The journals of one process, by partition; that of partition 0 is always there."""
 
     def __init__(self, events_per_line: int) -> None:
-        self.totals = Totals()
-        self.counts = WorkCounts(REASONS)
-        self._took: Counter[int] = Counter()
+        self._all = {0: Journal(self, 0)}
         self._events_per_line = events_per_line
         self._events_said = 0
         self._said_at_s = monotonic_s()
+
+    def __iter__(self) -> Iterator[Journal]:
+        # A thread that collects metrics must not meet one that is just being added.
+        return iter(list(self._all.values()))
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def of(self, partition: int) -> Journal:
+        """Return the journal of a partition; it is begun when it is first asked for."""
+        if partition not in self._all:
+            self._all[partition] = Journal(self, partition)
+        return self._all[partition]
+
+    def totals(self) -> Totals:
+        """Return what was done in all partitions."""
+        each = [msgspec.structs.astuple(one.totals) for one in self]
+        return Totals(*map(sum, zip(*each, strict=True)))
+
+    def values(self) -> Values:
+        """Return what metrics tell of this process."""
+        return added([one.values() for one in self])
+
+    async def say_progress(self) -> None:
+        """Write a line every `events_per_line` events, and at most one a second."""
+        totals, now_s = self.totals(), monotonic_s()
+        fresh, elapsed_s = totals.events - self._events_said, now_s - self._said_at_s
+        if fresh < self._events_per_line or elapsed_s < _LINE_S_MIN:
+            return
+        self._events_said, self._said_at_s = totals.events, now_s
+        _log.info(
+            "progress",
+            rss_bytes=await rss_bytes(),
+            events=totals.events,
+            stored=totals.stored,
+            duplicate=totals.duplicate,
+            dead=totals.dead,
+            events_per_s=round(fresh / elapsed_s),
+        )
+
+
+class Journal:
+    """Keeps one loop's totals and writes its log lines, at most one a second of each kind.
+
+    Where there are several partitions a line has the number of its own.
+    """
+
+    def __init__(self, journals: Journals, partition: int) -> None:
+        self.totals = Totals()
+        self.counts = WorkCounts(REASONS)
+        self._journals = journals
+        self._partition = partition
+        self._took: Counter[int] = Counter()
         self._lines: dict[str, _Lines] = {}
+
+    @property
+    def where(self) -> dict[str, int]:
+        """What a log line says of the partition: nothing if it is the only one."""
+        return {"partition": self._partition} if len(self._journals) > 1 else {}
 
     async def wrote(self, written: list[Written]) -> None:
         """Count a batch that was settled."""
@@ -83,7 +145,7 @@ class Journal:
             took_ms = max(0, at_ms - one.frame.accepted_ms)
             counts.end_to_end_seconds.add(took_ms / 1000, one.outcome.stored)
             self._took[slot_end_ms(took_ms)] += one.outcome.stored
-        await self._say_progress()
+        await self._journals.say_progress()
 
     def take_took(self) -> Counter[int]:
         """Return how long events took from log to store since this was asked, by slot."""
@@ -101,7 +163,7 @@ class Journal:
         self.counts.dead_letters.update(failure_of_entry(error).reason for error in errors)
 
     def values(self) -> Values:
-        """Return what metrics tell of this process."""
+        """Return what metrics tell of this loop."""
         totals = self.totals
         return {
             **self.counts.values(),
@@ -117,17 +179,17 @@ class Journal:
         """Say that something is wrong; within the same second only the first is heard."""
         unsaid = self._unsaid("trouble")
         if unsaid is not None:
-            _log.warning(what, **facts, unsaid=unsaid)
+            _log.warning(what, **self.where, **facts, unsaid=unsaid)
 
     def alarm(self, what: str, **facts: object) -> None:
         """Say that something needs a person; the same within one second only once."""
         unsaid = self._unsaid(what)
         if unsaid is not None:
-            _log.error(what, **facts, unsaid=unsaid)
+            _log.error(what, **self.where, **facts, unsaid=unsaid)
 
     def note(self, what: str, **facts: object) -> None:
         """Say what happened as expected."""
-        _log.info(what, **facts)
+        _log.info(what, **self.where, **facts)
 
     def _unsaid(self, kind: str) -> int | None:
         """Return how many lines of a kind were left out before this one; None to leave it out."""
@@ -137,19 +199,3 @@ class Journal:
             return None
         unsaid, lines.said_at_s, lines.unsaid = lines.unsaid, now_s, 0
         return unsaid
-
-    async def _say_progress(self) -> None:
-        totals, now_s = self.totals, monotonic_s()
-        fresh, elapsed_s = totals.events - self._events_said, now_s - self._said_at_s
-        if fresh < self._events_per_line or elapsed_s < _LINE_S_MIN:
-            return
-        self._events_said, self._said_at_s = totals.events, now_s
-        _log.info(
-            "progress",
-            rss_bytes=await rss_bytes(),
-            events=totals.events,
-            stored=totals.stored,
-            duplicate=totals.duplicate,
-            dead=totals.dead,
-            events_per_s=round(fresh / elapsed_s),
-        )

@@ -15,12 +15,12 @@ from evp.settings import Settings
 from evp.storage.client import Database
 from evp.storage.dead_letters import Origin
 from evp.storage.isolation import Witness
-from evp.storage.writer import Writer
 from evp.stream.consumer import Consumer
 from evp.stream.keys import Keys
 from evp.stream.slots import Slot
 from evp.worker.carrier import Carrier
 from evp.worker.journal import Journal
+from evp.worker.quiet import Quiet, QuietWriter
 
 _log = get("evp.worker")
 
@@ -33,31 +33,46 @@ class Parts(NamedTuple):
     read_size: ReadSize
 
 
-def build(
-    settings: Settings, db: Database, slot: Slot, journal: Journal, *, claim_idle_ms: int
-) -> Parts:
-    """Return the parts of a worker under the name of `slot`.
+def base_of(name: str, keys: Keys) -> str:
+    """Return the base of consumer names in a partition: `name`, `name-p1`, `name-p2` and so on.
 
-    It claims what nobody has worked on for `claim_idle_ms`.
+    So each consumer of a process has a name that no other one of its group has.
+    """
+    return f"{name}-p{keys.partition}" if keys.partition else name
+
+
+def build(
+    settings: Settings,
+    db: Database,
+    keys: Keys,
+    slot: Slot,
+    journal: Journal,
+    *,
+    claim_idle_ms: int,
+    quiet: Quiet | None = None,
+) -> Parts:
+    """Return the parts of a worker on one partition, under the name of `slot`.
+
+    It claims what nobody has worked on for `claim_idle_ms`. Loops of one process share `quiet`.
     """
     consumer = Consumer(
         settings.redis_url,
-        Keys(settings.stream),
+        keys,
         settings.consumer_group,
         slot.name,
         block_ms=settings.read_block_ms,
         claim_idle_ms=claim_idle_ms,
         admission=Admission(settings.default_source, settings.time_in_id),
     )
-    origin = Origin(settings.stream, settings.consumer_group, slot.name)
+    origin = Origin(keys.stream, settings.consumer_group, slot.name, keys.partition)
     read_size = ReadSize(settings.worker_batch_size, settings.read_count)
     carrier = Carrier(
         consumer,
-        Writer(db, settings.write_timeout_ms, origin),
+        QuietWriter(db, settings.write_timeout_ms, origin, quiet or Quiet()),
         Witness(slot.incarnation, slot.killed),
         journal,
         read_size,
-        stream=settings.stream,
+        stream=keys.stream,
         claim_idle_ms=settings.claim_idle_ms,
         deliveries_max=settings.max_deliveries,
     )

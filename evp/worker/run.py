@@ -1,15 +1,15 @@
-"""One worker process: its clients, its name, its signals, its end."""
+"""One worker process: its clients, its signals, its end; a loop for each partition between."""
 
 from __future__ import annotations
 
 import asyncio
-import os
+import secrets
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
 from evp.batch.retry import Backoff
-from evp.errors import LogUnavailable, StoreUnavailable
+from evp.errors import StoreUnavailable
 from evp.limits import GIVE_BACK_S_MAX
 from evp.logs import get
 from evp.machine import settle_memory
@@ -21,13 +21,11 @@ from evp.storage import schema
 from evp.storage.client import CLOSE_S_MAX, Database, close, connect, database
 from evp.storage.groups import become_writer
 from evp.stream.gauges import LogGauges
-from evp.stream.keys import Keys
-from evp.stream.slots import Slot
-from evp.worker.heartbeat import Heartbeat
-from evp.worker.journal import Journal
-from evp.worker.loop import Worker
-from evp.worker.parts import build, leave
-from evp.worker.upkeep import Upkeep
+from evp.worker.following import Following
+from evp.worker.journal import Journal, Journals
+from evp.worker.partition import Job, work_on
+from evp.worker.quiet import Quiet
+from evp.worker.upkeep import StoreUpkeep
 
 Tell = Callable[[Exporter], Coroutine[Any, Any, None]]
 """Tells metrics to whoever asks for them, until cancelled."""
@@ -45,11 +43,11 @@ async def work(
     place: Place | None = None,
     tell: Tell | None = None,
 ) -> None:
-    """Work until a signal comes; with `burst`, until the stream is drained.
+    """Work until a signal comes; with `burst`, until all partitions are drained.
 
     Metrics are shared at `place` with other processes of the same parent, and told by `tell`.
     Outages of the engines, at the start too, are waited out. After a signal the
-    batch in hand is finished or given back within SHUTDOWN_TIMEOUT_S; a second
+    batches in hand are finished or given back within SHUTDOWN_TIMEOUT_S; a second
     signal ends it at once. Raises WritingGroupTaken if another group writes to
     this database and not `take_over`, at the start or later.
     """
@@ -57,15 +55,15 @@ async def work(
     # What remains after it is for giving the batch back and for taking leave of the store.
     patience_s = max(0.1, settings.shutdown_timeout_s - GIVE_BACK_S_MAX - CLOSE_S_MAX)
     client = connect(settings)
-    journal = Journal(settings.rss_log_events)
+    journals = Journals(settings.rss_log_events)
     gauges = LogGauges(settings)
-    exporter = Exporter("work-1", journal.values, gauges.look, place)
+    exporter = Exporter("work-1", journals.values, gauges.look, place)
     telling = [asyncio.create_task(exporter.run())]
     telling += [asyncio.create_task(tell(exporter))] if tell is not None else []
     try:
         db = database(client, settings.mongo_db)
         running = asyncio.create_task(
-            _work(settings, db, stop, journal, in_flight, burst=burst, take_over=take_over)
+            _work(settings, db, stop, journals, in_flight, burst=burst, take_over=take_over)
         )
         await _end_in_time(running, signals, stop, patience_s)
     finally:
@@ -81,49 +79,28 @@ async def _work(
     settings: Settings,
     db: Database,
     stop: asyncio.Event,
-    journal: Journal,
+    journals: Journals,
     in_flight: int,
     *,
     burst: bool,
     take_over: bool,
 ) -> None:
-    await _prepare_store(settings, db, stop, journal, take_over=take_over)
+    await _prepare_store(settings, db, stop, journals.of(0), take_over=take_over)
     settle_memory()
-    while not stop.is_set():
-        slot = await _take_slot(settings, stop, journal)
-        if slot is None:
-            return
-        parts = build(settings, db, slot, journal, claim_idle_ms=settings.claim_idle_ms)
-        heartbeat = Heartbeat(db, settings.consumer_group, slot.name, journal)
-        ended = asyncio.Event()
-        worker = Worker(
-            parts.consumer,
-            parts.carrier,
-            journal,
-            parts.read_size,
-            partial(become_writer, db, settings.stream, settings.consumer_group),
-            ended,
-            in_flight=in_flight,
-        )
-        _log.info("working", consumer=slot.name, group=settings.consumer_group, pid=os.getpid())
-        upkeep = Upkeep(settings, db, slot.incarnation, journal.counts)
-        helpers = [
-            asyncio.create_task(_set_when(ended, stop, slot.lost, upkeep.over)),
-            asyncio.create_task(heartbeat.run()),
-            asyncio.create_task(upkeep.run()),
-        ]
-        try:
-            await worker.run(burst=burst)
-        finally:
-            await end(*helpers)
-            # Once its name is lost, the record belongs to whoever has it now.
-            last_words = [] if slot.lost.is_set() else [heartbeat.end()]
-            await asyncio.gather(leave(parts.consumer, slot), upkeep.leave(), *last_words)
-        if upkeep.taken is not None:
-            raise upkeep.taken
-        if burst and not slot.lost.is_set():
-            return
-    _log.info("stopped", stored=journal.totals.stored, events=journal.totals.events)
+    holder = f"{settings.consumer_name} {secrets.token_hex(8)}"
+    upkeep = StoreUpkeep(settings, db, holder, journals.of(0).counts, stop)
+    job = Job(settings, db, journals, Quiet(), stop, in_flight, burst)
+    keeping = asyncio.create_task(upkeep.run())
+    try:
+        await Following(settings, db, partial(work_on, job), stop).run()
+    finally:
+        stop.set()
+        await asyncio.wait({keeping}, timeout=GIVE_BACK_S_MAX)
+        await end(keeping)
+    if upkeep.taken is not None:
+        raise upkeep.taken
+    totals = journals.totals()
+    _log.info("stopped", stored=totals.stored, events=totals.events)
 
 
 async def _end_in_time(
@@ -136,7 +113,7 @@ async def _end_in_time(
         await _done_or_told(running, signals, patience_s)
     finally:
         # The end of a worker gives back what is pending; that may take its time.
-        await end(running, again_s=2 * GIVE_BACK_S_MAX)
+        await end(running, again_s=3 * GIVE_BACK_S_MAX)
     if not running.cancelled():
         running.result()
 
@@ -164,26 +141,3 @@ async def _prepare_store(
             await backoff.wait(stop)
         else:
             return
-
-
-async def _take_slot(settings: Settings, stop: asyncio.Event, journal: Journal) -> Slot | None:
-    keys, backoff = Keys(settings.stream), Backoff()
-    while not stop.is_set():
-        try:
-            return await Slot.take(
-                settings.redis_url, keys, settings.consumer_group, settings.consumer_name
-            )
-        except LogUnavailable as error:
-            journal.trouble("no consumer name yet", reason=str(error))
-            await backoff.wait(stop)
-    return None
-
-
-async def _set_when(ended: asyncio.Event, *events: asyncio.Event) -> None:
-    waits = [asyncio.create_task(event.wait()) for event in events]
-    try:
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        ended.set()
-    finally:
-        for wait in waits:
-            wait.cancel()

@@ -1,5 +1,7 @@
 """One pass over what workers have left behind, for cron: claim, write, ack, clean up, tell.
 
+It goes through one partition after the other, and leaves one whose server is away alone.
+
 Safe beside live workers and beside itself: it takes only what nobody worked on
 for a while, under a name of its own, and gives that name up at the end.
 """
@@ -7,25 +9,27 @@ for a while, under a name of its own, and gives that name up at the end.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from msgspec import Struct, field
 
-from evp.errors import StoreUnavailable, UsageError
+from evp.errors import LogUnavailable, StoreUnavailable, UsageError
 from evp.limits import STALE_STORE_S_MAX
+from evp.logs import get
 from evp.settings import Settings
 from evp.signals import Signals, end
 from evp.storage import schema
 from evp.storage.client import Database, close, connect, database
 from evp.storage.groups import require_writer
-from evp.stream.client import Link
+from evp.storage.partitions import known_partitions
 from evp.stream.groups import existing_groups, remove_gone
-from evp.stream.keys import Keys
+from evp.stream.partitions import Partition, Partitions
 from evp.stream.slots import Slot
-from evp.worker.journal import Journal
-from evp.worker.parts import build, leave
+from evp.worker.journal import Journals
+from evp.worker.parts import Parts, base_of, build, leave
 
 _BASE = "claim-stale"
+_log = get("evp.worker")
 
 
 class Claimed(Struct):
@@ -35,7 +39,8 @@ class Claimed(Struct):
     entries became dead letters, `deleted` ones were gone from the log and may be
     lost, `left` ones stay pending, for a newer evp or because the log
     was lost meanwhile. `removed` are the consumers
-    that were gone and owned nothing.
+    that were gone and owned nothing. `away` are the partitions whose server is away, while
+    others are not: what they hold was left alone.
     """
 
     group: str
@@ -50,6 +55,7 @@ class Claimed(Struct):
     deleted: int = 0
     left: int = 0
     removed: list[str] = field(default_factory=list)
+    away: list[int] = field(default_factory=list)
     interrupted: bool = False
 
     @property
@@ -64,91 +70,160 @@ async def claim_stale(
     signals: Signals,
     progress: Callable[[Claimed], None],
 ) -> Claimed:
-    """Take over, write and ack what nobody has worked on for `min_idle_ms`.
+    """Take over, write and ack what nobody has worked on for `min_idle_ms`, in all partitions.
 
     A signal ends it early; what is unwritten by then is given back. Raises
-    UsageError if there is no such group, WritingGroupTaken, LogUnavailable, and
-    StoreUnavailable if the store stays away.
+    UsageError if there is no such group, WritingGroupTaken, LogUnavailable if no
+    partition can be asked, and StoreUnavailable if the store stays away.
     """
     client = connect(settings)
+    partitions = Partitions(settings)
     try:
         db = database(client, settings.mongo_db)
-        await _check(settings, db)
-        return await _claim(settings, db, min_idle_ms, signals, progress)
+        run = _Pass(settings, db, min_idle_ms, progress)
+        told = asyncio.create_task(run.end_when_told(signals))
+        try:
+            return await run.through(partitions)
+        finally:
+            await end(told)
     finally:
+        await partitions.close()
         await close(client)
 
 
-async def _check(settings: Settings, db: Database) -> None:
-    """Look whether the group exists and may write to this database."""
-    stream, group = settings.stream, settings.consumer_group
-    keys = Keys(stream)
-    async with Link.opened(settings.redis_url, keys) as link:
-        there = await existing_groups(link, keys)
-    if group not in there:
+class _Pass:
+    """One pass, and the account of it so far."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        db: Database,
+        min_idle_ms: int,
+        progress: Callable[[Claimed], None],
+    ) -> None:
+        self._settings = settings
+        self._group = settings.consumer_group
+        self._db = db
+        self._min_idle_ms = min_idle_ms
+        self._progress = progress
+        self._journals = Journals(settings.rss_log_events)
+        self._undone = 0
+        self._removed: list[str] = []
+        self._away: dict[int, LogUnavailable] = {}
+        self._told = False
+        self._stop = asyncio.Event()
+
+    async def end_when_told(self, signals: Signals) -> None:
+        """Wait for a signal; the batch in hand is then the last one."""
+        await signals.get()
+        self._told = True
+        self._stop.set()
+
+    async def through(self, partitions: Partitions) -> Claimed:
+        """Go through all partitions; return the account. Raises as `claim_stale`."""
+        try:
+            await partitions.look()
+        except LogUnavailable as error:
+            self._away[0] = error
+        having = await self._having_group(list(partitions))
+        await require_writer(self._db, self._settings.stream, self._group)
+        await schema.ensure(self._db)
+        asked = len(partitions)
+        partitions.grow(await known_partitions(self._db))
+        having += await self._with_group(list(partitions)[asked:], set())
+        for partition in having:
+            if not self._told:
+                await self._claim_unless_away(partition)
+        if len(self._away) == len(partitions):
+            raise self._away[0]
+        for number, why in sorted(self._away.items()):
+            _log.warning("a partition was left alone", partition=number, reason=str(why))
+        return self._account()
+
+    async def _having_group(self, partitions: list[Partition]) -> list[Partition]:
+        """Return the partitions that have the group. Raises UsageError if there is none."""
+        there: set[str] = set()
+        having = await self._with_group(partitions, there)
+        if having:
+            return having
+        if self._away:
+            raise self._away[min(self._away)]
         names = ", ".join(sorted(there)) or "none"
-        raise UsageError(f"stream {stream} has no group {group} (it has: {names})")
-    await require_writer(db, stream, group)
-    await schema.ensure(db)
+        raise UsageError(
+            f"stream {self._settings.stream} has no group {self._group} (it has: {names})"
+        )
 
+    async def _with_group(
+        self, partitions: Iterable[Partition], there: set[str]
+    ) -> list[Partition]:
+        """Return those that have the group; add the groups that there are to `there`."""
+        asked = [one for one in partitions if one.number not in self._away]
+        having: list[Partition] = []
+        found = await asyncio.gather(*map(_groups_of, asked))
+        for partition, names in zip(asked, found, strict=True):
+            if isinstance(names, LogUnavailable):
+                self._away[partition.number] = names
+                continue
+            there |= names
+            if self._group in names:
+                having.append(partition)
+        return having
 
-async def _claim(
-    settings: Settings,
-    db: Database,
-    min_idle_ms: int,
-    signals: Signals,
-    progress: Callable[[Claimed], None],
-) -> Claimed:
-    journal, undone = Journal(settings.rss_log_events), 0
-    keys, group = Keys(settings.stream), settings.consumer_group
-    slot = await Slot.take(settings.redis_url, keys, group, _BASE)
-    consumer, carrier, read_size = build(settings, db, slot, journal, claim_idle_ms=min_idle_ms)
-    stops: list[asyncio.Event] = []
-    told = asyncio.create_task(_told(signals, stops))
-    try:
-        async for batch in consumer.stale(read_size.frames):
-            stop = asyncio.Event()
-            stops.append(stop)
-            patience = asyncio.get_running_loop().call_later(STALE_STORE_S_MAX, stop.set)
-            done = await carrier.carry(batch, stop)
+    async def _claim_unless_away(self, partition: Partition) -> None:
+        try:
+            await self._claim(partition)
+        except LogUnavailable as error:
+            self._away[partition.number] = error
+
+    async def _claim(self, partition: Partition) -> None:
+        """Go through one partition. Raises LogUnavailable and StoreUnavailable."""
+        settings, keys = self._settings, partition.keys
+        slot = await Slot.take(settings.redis_url, keys, self._group, base_of(_BASE, keys))
+        journal = self._journals.of(partition.number)
+        parts = build(settings, self._db, keys, slot, journal, claim_idle_ms=self._min_idle_ms)
+        try:
+            await self._carry_all(parts)
+        finally:
+            await leave(parts.consumer, slot)
+        link = await partition.link.get()
+        self._removed += await remove_gone(link, keys, self._group, idle_ms=self._min_idle_ms)
+
+    async def _carry_all(self, parts: Parts) -> None:
+        async for batch in parts.consumer.stale(parts.read_size.frames):
+            self._stop = asyncio.Event()
+            patience = asyncio.get_running_loop().call_later(STALE_STORE_S_MAX, self._stop.set)
+            done = await parts.carrier.carry(batch, self._stop)
             patience.cancel()
-            stops.clear()
-            undone += 0 if done else len(batch)
-            progress(_account(settings, min_idle_ms, journal))
-            if told.done():
-                break
-            if not done and stop.is_set():
+            self._undone += 0 if done else len(batch)
+            self._progress(self._account())
+            if self._told:
+                return
+            if not done and self._stop.is_set():
                 raise StoreUnavailable("the store stays away; what was claimed is given back")
-        interrupted = told.done()
-    finally:
-        await end(told)
-        await leave(consumer, slot)
-    account = _account(settings, min_idle_ms, journal)
-    account.interrupted = interrupted
-    account.left += undone
-    async with Link.opened(settings.redis_url, keys) as link:
-        account.removed = await remove_gone(link, keys, group, idle_ms=min_idle_ms)
-    return account
+
+    def _account(self) -> Claimed:
+        totals = self._journals.totals()
+        return Claimed(
+            group=self._group,
+            min_idle_ms=self._min_idle_ms,
+            frames=totals.frames,
+            events=totals.events,
+            stored=totals.stored,
+            duplicate=totals.duplicate,
+            dead=totals.dead,
+            settled_before=totals.seen_before,
+            corrupt=totals.corrupt,
+            deleted=totals.deleted,
+            left=totals.newer + self._undone,
+            removed=self._removed,
+            away=sorted(self._away),
+            interrupted=self._told,
+        )
 
 
-async def _told(signals: Signals, stops: list[asyncio.Event]) -> None:
-    await signals.get()
-    for stop in stops:
-        stop.set()
-
-
-def _account(settings: Settings, min_idle_ms: int, journal: Journal) -> Claimed:
-    totals = journal.totals
-    return Claimed(
-        group=settings.consumer_group,
-        min_idle_ms=min_idle_ms,
-        frames=totals.frames,
-        events=totals.events,
-        stored=totals.stored,
-        duplicate=totals.duplicate,
-        dead=totals.dead,
-        settled_before=totals.seen_before,
-        corrupt=totals.corrupt,
-        deleted=totals.deleted,
-        left=totals.newer,
-    )
+async def _groups_of(partition: Partition) -> set[str] | LogUnavailable:
+    """Return the names of a partition's groups, or why they can't be had."""
+    try:
+        return await existing_groups(await partition.link.get(), partition.keys)
+    except LogUnavailable as error:
+        return error

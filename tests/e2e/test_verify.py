@@ -51,8 +51,8 @@ def test_json(fed: Up) -> None:
     done = commands.evp("verify", "--json", environ=fed.environ, cwd=fed.folder)
     report = json.loads(done.out)
     assert set(report) == {
-        "clean", "stream", "database", "scope", "began_at", "took_s", "counts", "log_error",
-        "acknowledge_error", "undecided_frames", "findings_total", "findings_by_kind",
+        "clean", "stream", "partitions", "database", "scope", "began_at", "took_s", "counts",
+        "log_error", "acknowledge_error", "undecided_frames", "findings_total", "findings_by_kind",
         "findings", "acknowledged_total", "acknowledged",
     }  # fmt: skip
     assert (report["clean"], report["findings"], report["log_error"]) == (True, [], None)

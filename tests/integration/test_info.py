@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from evp.settings import Settings
-from evp.stream.client import Link, pairs
+from evp.stream.client import KeptLink, Link, pairs
 from evp.stream.headers import all_headers, headers, in_log
 from evp.stream.info import log_facts
 from evp.stream.keys import Keys
@@ -117,6 +117,14 @@ async def test_headers_tell_what_entries_hold(settings: Settings, link: Link, ke
     assert await headers(link, keys, rest[-1].entry_id, 10) == []
 
 
+async def lengths(settings: Settings, keys: Keys) -> list[int]:
+    """Return how many entries each page of headers has."""
+    link = KeptLink(settings.redis_url, keys)
+    pages = [len(page) async for page in all_headers(link, keys)]
+    await link.close()
+    return pages
+
+
 async def test_pages_of_headers_follow_what_entries_hold(
     settings: Settings, link: Link, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,7 +134,7 @@ async def test_pages_of_headers_follow_what_entries_hold(
     for size in sizes:
         frame = (1, 1, size, "data", b"x" * size)
         await link.script(APPEND, (keys.stream, keys.counters, keys.index), frame)
-    pages = [len(page) async for page in all_headers(link, keys)]
+    pages = await lengths(settings, keys)
     assert sum(pages) == len(sizes)
     looked_at = [sizes[sum(pages[:n]) : sum(pages[: n + 1])] for n in range(len(pages))]
     assert all(len(page) == 1 or sum(page) <= 20_000 for page in looked_at)
@@ -136,7 +144,7 @@ async def test_pages_of_headers_follow_what_entries_hold(
 async def test_pages_without_an_index_are_short(settings: Settings, link: Link, keys: Keys) -> None:
     """Entries of other programs may have any size, so few of them are gone through at once."""
     await link.calls([("XADD", keys.stream, "*", "type", "plain")] * 40)
-    assert [len(page) async for page in all_headers(link, keys)] == [16, 16, 8]
+    assert await lengths(settings, keys) == [16, 16, 8]
 
 
 async def test_a_frame_is_in_the_log_under_its_own_entry_only(

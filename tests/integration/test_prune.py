@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -21,8 +22,7 @@ from evp.storage.metrics import accepted, metrics
 from evp.storage.prune import prune
 from evp.storage.rollups import fold
 from evp.storage.writer import Writer
-from evp.stream.client import Link
-from evp.worker.upkeep import Upkeep
+from evp.worker.upkeep import StoreUpkeep
 from tests.integration.test_rollups import HOUR_MS, frame_at
 from tests.support.stores import MAY_LEAVE_SOCKETS, WRITE_MS
 from tests.support.sums import check_sums, fold_all, prune_all, prune_later
@@ -209,10 +209,10 @@ async def test_worker_prunes_when_it_folds(
     """It is done by whoever sums up, after that."""
     await writer.write([at(OLD_MS, 0)])
     await fold_all(db)
-    upkeep, no_link = Upkeep(settings, db, "a-worker", WorkCounts(())), cast("Link", None)
-    await upkeep._fold(no_link)
+    upkeep = StoreUpkeep(settings, db, "a-worker", WorkCounts(()), asyncio.Event())
+    await upkeep._fold()
     await prune_later(db)
-    assert await upkeep._fold(no_link) is False
+    assert await upkeep._fold() is False
     assert await starts_of(db, "10s") == set()
 
 

@@ -31,7 +31,7 @@ from evp.storage.tail import TailReader
 from evp.storage.writer import Writer
 from evp.stream.client import Link
 from evp.verify.report import Kind, Scope
-from evp.worker.upkeep import Upkeep
+from evp.worker.upkeep import StoreUpkeep
 from tests.integration.test_listing import walked
 from tests.integration.test_settle import cut_off
 from tests.support.make import event, frame_of
@@ -424,16 +424,16 @@ async def test_worker_expires(db: Database, writer: Writer, settings: Settings) 
     await fold_all(db)
     long_ago = {"$set": {"settled_at": from_ms(OLD_MS)}}
     await db[schema.OUTCOMES].update_many({}, long_ago)
-    no_link, counts = cast("Link", None), WorkCounts(())
+    stop, counts = asyncio.Event(), WorkCounts(())
     keeping = changed(settings, retention_days=50)
-    assert not await Upkeep(keeping, db, "a", counts)._expire(no_link)
+    assert not await StoreUpkeep(keeping, db, "a", counts, stop)._expire()
     assert await ids_left(db) == ["e0", "e1"]
     expiring = changed(settings, retention_days=30)
-    assert not await Upkeep(expiring, db, "b", counts)._expire(no_link)
+    assert not await StoreUpkeep(expiring, db, "b", counts, stop)._expire()
     assert await ids_left(db) == ["e0", "e1"], "another worker has the job"
-    assert not await Upkeep(expiring, db, "a", counts)._expire(no_link)
+    assert not await StoreUpkeep(expiring, db, "a", counts, stop)._expire()
     assert (await ids_left(db), counts.expired) == ([], 2)
-    names = [chore.name for chore in Upkeep(settings, db, "a", counts)._chores]
+    names = [chore.name for chore in StoreUpkeep(settings, db, "a", counts, stop)._chores]
     assert "expire" not in names
 
 

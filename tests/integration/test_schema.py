@@ -23,7 +23,7 @@ from evp.storage import account, client, lease, ledger, schema, sessions, users
 from evp.storage.client import Database, connect, database, ping
 from evp.storage.metrics import metrics
 from evp.storage.rollups import fold
-from evp.storage.sweep import judge_again, sweep
+from evp.storage.sweep import Sought, judge_again, sweep
 from evp.storage.workers import worker_rows
 from evp.storage.writer import Writer
 from tests.support.make import event, frame_of
@@ -52,7 +52,7 @@ def changed(settings: Settings, **changes: Any) -> Settings:
     return msgspec.structs.replace(settings, **changes)
 
 
-async def nothing_in_log(_entries: Sequence[tuple[str, bytes]]) -> set[bytes]:
+async def nothing_in_log(_sought: Sequence[Sought]) -> set[bytes]:
     """Answer for a log that has lost everything."""
     return set()
 

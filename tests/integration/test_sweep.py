@@ -22,7 +22,7 @@ from evp.storage.failures import Failure
 from evp.storage.lookup import stored_events
 from evp.storage.rollups import fold
 from evp.storage.settle import replace
-from evp.storage.sweep import judge_again, sweep
+from evp.storage.sweep import Sought, judge_again, sweep
 from evp.storage.writer import Writer
 from tests.integration.test_settle import cut_off
 from tests.support.frames import frame_of_requests
@@ -122,7 +122,7 @@ async def test_frame_in_the_log_is_left_to_workers(db: Database, writer: Writer)
 async def test_log_that_is_away_ends_a_sweep(db: Database) -> None:
     """Without the log no frame is taken as lost."""
 
-    async def away(_entries: Sequence[tuple[str, bytes]]) -> set[bytes]:
+    async def away(_sought: Sequence[Sought]) -> set[bytes]:
         raise LogUnavailable("away")
 
     await write_half(db, frame_of(event(0)))

@@ -9,14 +9,16 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from evp import tap as tapping
 from evp.settings import Settings
 from evp.stream.client import Link
 from evp.stream.groups import ensure_group
 from evp.stream.info import log_facts
 from evp.stream.keys import Keys
-from evp.tap import Allowance, Portion, Start, Tap, Wanted
-from tests.support.make import ADMISSION, event
+from evp.tap import tail
+from evp.tap.run import Tap
+from evp.tap.showing import Allowance, Portion
+from evp.tap.wanted import Start, Wanted
+from tests.support.make import event
 from tests.support.proxy import proxying
 from tests.support.streams import append, append_events
 from tests.support.wait import WAIT_S_MAX
@@ -37,8 +39,7 @@ async def tapped(
     most: int | None = None,
 ) -> AsyncIterator[Tap]:
     """Give a tap that has begun."""
-    keys = Keys(settings.stream)
-    tap = Tap(settings.redis_url, keys, ADMISSION, wanted, shown_per_s=per_s, shown_max=most)
+    tap = Tap(settings, wanted, shown_per_s=per_s, shown_max=most)
     await tap.begin(start)
     yield tap
     await tap.close()
@@ -140,7 +141,7 @@ async def test_what_is_too_much_is_passed_over(
         found = await told(tap, lambda _: tap.counts.shown + tap.counts.passed_over >= 300)
         assert tap.counts.shown == sum(len(one.events) for one in found) < 20
         assert tap.counts.shown + tap.counts.passed_over == 300
-        await tap._allowance.turn()
+        await tap._showing.allowance.turn()
         await append_events(settings, 1, first=300)
         # It goes on with the newest.
         await told(tap, lambda all_: any(e["id"] == "e300" for one in all_ for e in one.events))
@@ -150,7 +151,7 @@ async def test_who_falls_behind_goes_on_with_the_newest(
     settings: Settings, link: Link, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With too many events unread, a filter skips them and tells how many."""
-    monkeypatch.setattr(tapping, "TAP_BEHIND_EVENTS_MAX", 50)
+    monkeypatch.setattr(tail, "TAP_BEHIND_EVENTS_MAX", 50)
     async with tapped(settings, Start(), Wanted(type="page_view")) as tap:
         await append_at_once(settings, 80)
         await told(tap, lambda _: tap.counts.unread == 80)
@@ -204,7 +205,7 @@ async def test_a_log_that_was_emptied(settings: Settings, link: Link) -> None:
         await link.call("DEL", settings.stream)
         proxy.reset()
         await told(tap, lambda all_: any(one.notice == "the log is back" for one in all_))
-        assert tap._is_live
+        assert tap._tails[0].is_live
         await append_events(settings, 1)
         assert await shown(tap, 1) == ["e0"]
 

@@ -23,7 +23,7 @@ from evp.stream.keys import Keys
 from evp.stream.slots import Slot
 from evp.worker import heartbeat, loop
 from evp.worker.carrier import Carrier
-from evp.worker.journal import Journal
+from evp.worker.journal import Journals
 from evp.worker.loop import Worker
 from evp.worker.parts import leave
 from tests.support.make import SRV, event, open_frame
@@ -645,7 +645,7 @@ async def test_cancelled_at_any_moment_it_ends(
         for rounds in range(12):
             reader, stop = consumer(settings, "worker-1"), asyncio.Event()
             carrier, size = carrier_of(settings, reader, db), ReadSize(10)
-            worker = Worker(reader, carrier, Journal(500), size, nothing, stop)
+            worker = Worker(reader, carrier, Journals(500).of(0), size, nothing, stop)
             async with fail(db, "insert", blockConnection=True, blockTimeMS=3000):
                 running = asyncio.create_task(worker.run())
                 listener.at_start = partial(cancel_in_rounds, rounds, running)

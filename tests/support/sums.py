@@ -15,7 +15,7 @@ from evp.storage.metrics import Kept, Metrics, metrics_with
 from evp.storage.minutes import Minutes
 from evp.storage.prune import prune
 from evp.storage.rollups import fold
-from evp.storage.sweep import Swept, sweep
+from evp.storage.sweep import InLog, Sought, Swept, sweep
 from evp.storage.tail import TailReader
 
 FOLDS_MAX = 60
@@ -35,11 +35,16 @@ async def fold_all(db: Database) -> None:
     raise AssertionError("some bucket is never done")
 
 
-async def sweep_all(db: Database, in_log: Sequence[bytes] = ()) -> list[Swept]:
-    """Sweep all that is due, and what will be; `in_log` are frame ids that the log has."""
+async def sweep_all(
+    db: Database, in_log: Sequence[bytes] = (), still_have: InLog | None = None
+) -> list[Swept]:
+    """Sweep all that is due, and what will be; `in_log` are frame ids that the log has.
 
-    async def ask(entries: Sequence[tuple[str, bytes]]) -> set[bytes]:
-        return {frame_id for _, frame_id in entries} & set(in_log)
+    Or `still_have` tells.
+    """
+
+    async def has(sought: Sequence[Sought]) -> set[bytes]:
+        return {one.frame_id for one in sought} & set(in_log)
 
     for collection, field in (
         (schema.OUTCOMES, "judge_at"),
@@ -51,7 +56,7 @@ async def sweep_all(db: Database, in_log: Sequence[bytes] = ()) -> list[Swept]:
     await fold(db, now_ms())
     swept = []
     for _ in range(SWEEPS_MAX):
-        swept.append(await sweep(db, ask))
+        swept.append(await sweep(db, still_have or has))
         if not swept[-1].more:
             return swept
     raise AssertionError("a sweep always leaves something")

@@ -25,10 +25,14 @@ EVERYTHING = Scope(every_document=True)
 
 
 class Accepting:
-    """One server process: it appends frames, and records how far it got where it is told to."""
+    """One server process: it appends frames, and records how far it got where it is told to.
 
-    def __init__(self, settings: Settings, producer: Producer) -> None:
+    What it appends to is one partition.
+    """
+
+    def __init__(self, settings: Settings, producer: Producer, partition: int) -> None:
         self._settings = settings
+        self._partition = partition
         self._producer = producer
 
     @property
@@ -63,9 +67,9 @@ class Accepting:
 
     async def record_in_log(self) -> None:
         """Record in the log how far it got."""
-        link = await Link.open(self._settings.redis_url)
+        keys = Keys(self._settings.stream, self._partition)
+        link = await Link.open(self._settings.redis_url, keys)
         try:
-            keys = Keys(self._settings.stream)
             await record_epochs(link, keys, map(record_of, self._all()))
         finally:
             await link.close()
@@ -73,7 +77,7 @@ class Accepting:
     async def record_in_store(self, db: Database) -> None:
         """Record in the store how far it got."""
         rows = [(one.srv, one.acknowledged_seq, one.events, one.unknown) for one in self._all()]
-        await record_servers(db, rows)
+        await record_servers(db, rows, self._partition)
 
     async def end_well(self, db: Database) -> None:
         """Record for good how far it got, as a server that ends does."""
@@ -89,10 +93,10 @@ class Accepting:
 
 
 @contextlib.asynccontextmanager
-async def accepting(settings: Settings) -> AsyncIterator[Accepting]:
+async def accepting(settings: Settings, partition: int = 0) -> AsyncIterator[Accepting]:
     """Give a server process's way into the log."""
-    async with connected(settings) as producer:
-        yield Accepting(settings, producer)
+    async with connected(settings, partition=partition) as producer:
+        yield Accepting(settings, producer, partition)
 
 
 async def look(settings: Settings, scope: Scope = EVERYTHING) -> Report:

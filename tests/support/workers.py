@@ -25,7 +25,7 @@ from evp.stream.info import GroupFacts, log_facts
 from evp.stream.keys import Keys
 from evp.stream.scripts import APPEND
 from evp.worker.carrier import Carrier
-from evp.worker.journal import Journal
+from evp.worker.journal import Journals
 from evp.worker.run import work
 from tests.support.make import SRV, event, open_frame
 from tests.support.wait import WAIT_S_MAX, until
@@ -50,7 +50,7 @@ def carrier_of(
         reader,
         Writer(db, settings.write_timeout_ms),
         Witness(f"{reader.name} token", killed),
-        Journal(500),
+        Journals(500).of(0),
         ReadSize(10),
         stream=settings.stream,
         claim_idle_ms=settings.claim_idle_ms,

@@ -22,7 +22,7 @@ LAYERS: tuple[tuple[str, str], ...] = (
     ("rules of batches, no I/O either", "batch"),
     ("this machine: files, signals, memory", "running configuration signals machine metrics"),
     ("adapters: one for each other side", "stream storage http"),
-    ("what several services use", "groups dlq client"),
+    ("what several services use", "groups dlq client partitions"),
     (
         "services",
         (

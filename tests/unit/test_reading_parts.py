@@ -128,9 +128,11 @@ def test_receipts() -> None:
     assert read_receipt("0.1767323045678-3.17") == Receipt("1767323045678-3", 17)
     assert read_receipt(f"0.{2**64 - 1}-{2**64 - 1}.0").entry_id == f"{2**64 - 1}-{2**64 - 1}"
     assert read_receipt("0.01-01.0").entry_id == "1-1"
+    assert read_receipt("255.1-1.0") == Receipt("1-1", 0, 255)
     for text in (
         "",
-        "1.1-1.1",
+        "256.1-1.1",
+        "-1.1-1.1",
         "0.1-1",
         "0.1-1.x",
         "0.1.1",

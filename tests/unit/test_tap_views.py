@@ -10,7 +10,8 @@ from rich.cells import cell_len
 
 from evp.cli.tapping import Lines, ending_of, start_of, wanted_of
 from evp.errors import UsageError
-from evp.tap import Counts, Wanted
+from evp.tap.showing import Counts
+from evp.tap.wanted import Wanted
 from evp.views.tap import Columns, json_line, logfmt_line, summary
 
 ESCAPES = "\x1b[2J\x9b1m\x7f\u202e\r\n\U000e0001"

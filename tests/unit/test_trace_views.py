@@ -114,10 +114,20 @@ def test_a_dead_letter_is_told_with_its_frame() -> None:
 def test_a_duplicate_and_what_has_left_the_log() -> None:
     """Of a duplicate it is told whose; of an entry that is gone, what the log still has."""
     arrival = stored(fate=Fate.DUPLICATE, same_as=FRAME, in_log=False, places=[])
-    shown = " ".join(told(arrival, log_first="5-0", log_last="9-0").split())
+    begun = msgspec.structs.replace(arrival, log_first="5-0", log_last="9-0", partition=2)
+    shown = " ".join(told(begun).split())
     assert f"of the event of frame {FRAME}; settled by worker-1, 9 ms" in shown
     assert "the log has entries from 5-0 to 9-0" in shown
+    assert "partition" not in shown
     assert "the log is empty" in told(arrival)
+
+
+def test_the_partition_is_told_where_there_are_several() -> None:
+    """With each frame, and with what its stream has left."""
+    begun = stored(in_log=False, log_first="5-0", log_last="9-0", partition=2)
+    shown = " ".join(told(begun, partitions=3).split())
+    assert "entry 1767323045678-0, partition 2, " in shown
+    assert "partition 2 has entries from 5-0 to 9-0" in shown
 
 
 def test_what_to_do_about_a_missing_event() -> None:

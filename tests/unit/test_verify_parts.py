@@ -318,3 +318,10 @@ def test_scope_and_log_are_told() -> None:
     report = a_report(acknowledge_error=why)
     assert f"--acknowledge: {why}" in shown(report, 80)
     assert report.exit_code == 3
+
+
+def test_the_partition_is_told_where_there_are_several() -> None:
+    """A finding names its partition, unless there is but one."""
+    finding = Finding(kind=Kind.HOLE, key="", meaning="m", srv="01", partition=1, entry_id="1-0")
+    assert "partition 1, entry 1-0" in shown(a_report(finding, partitions=2), 100)
+    assert "partition" not in shown(a_report(finding), 100)
