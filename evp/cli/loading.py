@@ -87,13 +87,7 @@ async def load(
     try:
         engines = None
         if settings is not None and client is not None:
-            engines = Engines(
-                settings.redis_url,
-                database(client, settings.mongo_db),
-                settings.stream,
-                settings.consumer_group,
-                settings.time_in_id,
-            )
+            engines = Engines(settings, database(client, settings.mongo_db))
         test = LoadTest(plan, key, engines)
         running = asyncio.create_task(test.run(thresholds))
         heeding = asyncio.create_task(_heed(test, running))

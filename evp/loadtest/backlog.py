@@ -11,9 +11,9 @@ from evp.batch.retry import is_set_within
 from evp.clock import monotonic_s
 from evp.errors import LogUnavailable
 from evp.loadtest.limits import LOADTEST_LOG_END_S, LOADTEST_LOG_LOOK_S
-from evp.stream.client import KeptLink
-from evp.stream.info import log_facts
-from evp.stream.keys import Keys
+from evp.settings import Settings
+from evp.stream.everywhere import Everywhere
+from evp.stream.info import LogFacts, log_facts
 
 
 class Backlog(Struct, frozen=True):
@@ -34,16 +34,15 @@ class Backlog(Struct, frozen=True):
 
 
 class LogWatch:
-    """Looks at the log now and then, from `open` on."""
+    """Looks at all partitions of the log now and then, from `open` on."""
 
-    def __init__(self, redis_url: str, stream: str, group: str) -> None:
+    def __init__(self, settings: Settings) -> None:
         self.now: Backlog | None = None
         self.waiting_max = 0
         self.ending = asyncio.Event()
         """Set it to have the log looked at more often."""
-        self._keys = Keys(stream)
-        self._group = group
-        self._link = KeptLink(redis_url, self._keys)
+        self._group = settings.consumer_group
+        self._log = Everywhere(settings)
         self._settled_before = 0
 
     @property
@@ -57,7 +56,7 @@ class LogWatch:
         self._settled_before = self.now.settled
 
     async def run(self) -> None:
-        """Look until cancelled. A log that is away is looked at again."""
+        """Look until cancelled. A log that is away, or a part of it, is looked at again."""
         while True:
             await is_set_within(self.ending, LOADTEST_LOG_LOOK_S)
             if self.ending.is_set():
@@ -67,18 +66,19 @@ class LogWatch:
                 self.waiting_max = max(self.waiting_max, self.now.waiting)
 
     async def close(self) -> None:
-        """Close the connection."""
-        await self._link.close()
+        """Close the connections."""
+        await self._log.close()
 
     async def _look(self) -> Backlog:
-        link = await self._link.get()
         asked_at_s = monotonic_s()
-        facts = await log_facts(link, self._keys)
-        mine = [one for one in facts.groups if one.name == self._group]
+        seen = await self._log.ask_each(log_facts)
+        accepted = sum(facts.events_accepted for facts in seen)
+        waiting = sum(self._waiting(facts) for facts in seen)
+        return Backlog(accepted, waiting, asked_at_s, monotonic_s())
+
+    def _waiting(self, facts: LogFacts) -> int:
+        for one in facts.groups:
+            if one.name == self._group:
+                return one.waiting_events
         # Where nobody ever read, all of it waits.
-        waiting = (
-            sum(one.lag_events + one.pending_events for one in mine)
-            if mine
-            else facts.events_accepted
-        )
-        return Backlog(facts.events_accepted, waiting, asked_at_s, monotonic_s())
+        return facts.events_accepted

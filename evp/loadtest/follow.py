@@ -15,6 +15,7 @@ from evp.loadtest.limits import LOADTEST_STORED_S_MAX, LOADTEST_UNSEEN_S_MAX
 from evp.loadtest.process import Done
 from evp.loadtest.report import Storing
 from evp.loadtest.watch import StoredWatch
+from evp.settings import Settings
 from evp.signals import end
 from evp.storage.client import Database, ping
 
@@ -25,19 +26,16 @@ _HINT = "; --accept-only measures the server alone"
 class Engines(NamedTuple):
     """Where the events end up."""
 
-    redis_url: str
+    settings: Settings
     db: Database
-    stream: str
-    group: str
-    time_in_id: bool
 
 
 class Follower:
     """Follows the events of one run into the store."""
 
     def __init__(self, engines: Engines, run: str) -> None:
-        self.log = LogWatch(engines.redis_url, engines.stream, engines.group)
-        self.stored = StoredWatch(engines.db, run, time_in_id=engines.time_in_id)
+        self.log = LogWatch(engines.settings)
+        self.stored = StoredWatch(engines.db, run, time_in_id=engines.settings.time_in_id)
         self._engines = engines
         self._run = run
         self._tasks: list[asyncio.Task[None]] = []
@@ -122,7 +120,9 @@ class Follower:
         """
         sent = [Sent(memoryview(one.times_ms).cast("q"), one.accepted) for one in done]
         engines = self._engines
-        checker = Checker(engines.db, self._run, batch, sent, time_in_id=engines.time_in_id)
+        checker = Checker(
+            engines.db, self._run, batch, sent, time_in_id=engines.settings.time_in_id
+        )
         return await checker.run(progress)
 
     async def close(self) -> None:

@@ -31,9 +31,7 @@ def _no_blocking_calls() -> None:
 
 def engines_of(settings: Settings, db: Database) -> Engines:
     """Return where the events of a server end up."""
-    return Engines(
-        settings.redis_url, db, settings.stream, settings.consumer_group, settings.time_in_id
-    )
+    return Engines(settings, db)
 
 
 async def test_without_workers(

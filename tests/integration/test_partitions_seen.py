@@ -11,6 +11,7 @@ import pytest
 
 from evp.balance import look_once
 from evp.errors import LogUnavailable
+from evp.loadtest.backlog import LogWatch
 from evp.looks import LogLooks
 from evp.server.live import Snapshot, _cut
 from evp.settings import Settings
@@ -168,6 +169,24 @@ async def test_one_that_is_away(
     await asyncio.to_thread(own_log_server.start)
     found = await looks.look()
     assert [one.away for one in found.partitions] == [None] * 3
+
+
+async def test_load_behind_a_server(
+    link: Link, db: Database, three: Settings, closed_at_end: CloseAtEnd
+) -> None:
+    """What waits behind a load is what waits in all partitions, read by a group or not."""
+    await append_events(three, 4, partition=1)
+    watch = closed_at_end(LogWatch(three))
+    await watch.open()
+    assert watch.now is not None
+    assert (watch.now.accepted, watch.now.waiting) == (4, 4)
+    reader = consumer(three, partition=1)
+    await reader.ensure_group()
+    await reader.ack(await reader.read(3))
+    await reader.close()
+    await append_events(three, 2, partition=2)
+    await watch.open()
+    assert (watch.now.accepted, watch.now.waiting, watch.now.settled) == (6, 3, 3)
 
 
 async def test_snapshot_of_a_server(
