@@ -74,7 +74,13 @@ def stat(title: str, unit: str, expr: str, limits: Limits = (), **more: Any) -> 
 
 ACCEPTED = rate("evp_ingest_events_total", labels='result="accepted"')
 GROUP = 'group=~"$group"'
-MEMORY_SHARE = "max(evp_stream_memory_bytes{}) / max(evp_stream_memory_limit_bytes{})"
+MEMORY_SHARE = "max(evp_stream_memory_bytes{} / evp_stream_memory_limit_bytes{})"
+
+
+def of_groups(name: str) -> str:
+    """Return the query for what waits for each group, in all partitions: everybody tells it."""
+    return f"sum by (group) (max by (group, partition) ({name}{{{GROUP}}}))"
+
 
 ROWS = (
     Row("Now", (
@@ -85,7 +91,7 @@ ROWS = (
             about="Whether the log keeps what it acknowledges."),
         stat("Accepted", "cps", ACCEPTED),
         stat("Stored", "cps", rate("evp_events_stored_total")),
-        stat("Waiting", "short", f"max(evp_stream_lag_events{{{GROUP}}})",
+        stat("Waiting", "short", f"max({of_groups('evp_stream_lag_events')})",
             about="Events that the group that is furthest behind was not given yet."),
         stat("Behind", "s", f"max(evp_stream_oldest_age_seconds{{{GROUP}}})",
             ((60, YELLOW), (300, RED)), about="Age of the oldest entry that is not acked."),
@@ -107,13 +113,13 @@ ROWS = (
     )),
     Row("Lag", (
         Panel("Waiting", "short", (
-            Query(f"max by (group) (evp_stream_lag_events{{{GROUP}}})", "{{group}}"),
+            Query(of_groups("evp_stream_lag_events"), "{{group}}"),
         ), "Events that a group was not given yet."),
         Panel("Behind", "s", (
             Query(f"max by (group) (evp_stream_oldest_age_seconds{{{GROUP}}})", "{{group}}"),
         ), "Age of the oldest entry that a group has not acked."),
         Panel("In the hands of workers", "short", (
-            Query(f"max by (group) (evp_stream_pending_events{{{GROUP}}})", "{{group}}"),
+            Query(of_groups("evp_stream_pending_events"), "{{group}}"),
         ), "Events that were given and not acked, at most."),
     )),
     Row("Latency", (
@@ -142,17 +148,17 @@ ROWS = (
     )),
     Row("Log and store", (
         Panel("Memory of the log", "bytes", (
-            Query("max(evp_stream_memory_bytes{})", "in use"),
-            Query("max(evp_stream_memory_limit_bytes{})", "mark"),
-        ), "Above the mark events are refused with 503 backlog_full."),
+            Query("max by (partition) (evp_stream_memory_bytes{})", "in use, {{partition}}"),
+            Query("max by (partition) (evp_stream_memory_limit_bytes{})", "mark, {{partition}}"),
+        ), "Of the server that has a partition. Above the mark events are refused."),
         Panel("Engines", "none", (
-            Query("max(evp_log_up{})", "log answers"),
+            Query("min(max by (partition) (evp_log_up{}))", "log answers"),
             Query("min(evp_log_durable{})", "log is durable"),
             Query("max(evp_ingest_backlog_full{})", "backlog full"),
             Query(rate("evp_store_failures_total"), "store failures a second"),
         )),
         Panel("Entries in the stream", "short", (
-            Query("max(evp_stream_entries{})", "entries"),
+            Query("sum(max by (partition) (evp_stream_entries{}))", "entries"),
         ), "Those that are done included, for EVP_LOG_RETENTION_S."),
         Panel("Events at once", "short", (
             Query(mean("evp_ingest_frame_events"), "in a frame"),

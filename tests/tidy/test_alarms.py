@@ -12,7 +12,7 @@ import yaml
 
 from evp.errors import STATUS_BY_CODE
 from evp.metrics.counts import IngestCounts
-from evp.metrics.families import BY_NAME, HISTOGRAM, LOG, Family
+from evp.metrics.families import BY_NAME, HISTOGRAM, Family
 from evp.settings import ROWS
 from evp.storage.dead_letters import REASONS
 from tests.tidy.source import ROOT
@@ -84,9 +84,7 @@ def labels_of(name: str) -> set[str]:
     """Return the labels a metric has."""
     if name in OTHERS:
         return OTHERS[name] | OF_A_TARGET
-    family = family_of(name)
-    own = {family.label} if family.label else set()
-    return own | OF_A_TARGET | (set() if family.told_by == LOG else {"process"})
+    return {*family_of(name).labels} | OF_A_TARGET
 
 
 def test_metrics_and_labels_are_told() -> None:
