@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from textwrap import wrap
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from evp.doctor.findings import Finding, Mended, Report
+from evp.views.partitions import away_texts
 from evp.views.untrusted import printable
 
 _STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
@@ -22,11 +24,11 @@ def report_view(report: Report, width: int) -> RenderableType:
     """
     parts = [_verdict(report, width)]
     for name, why in report.away.items():
-        text = f"{name[0].upper()}{name[1:]} of the log is away: {why}"
         if name in _ADDRESSES:
             text = f"The {name} is away: {why.rstrip('.')}; `evp up` starts one, "
-            text += f"{_ADDRESSES[name]} names another one."
-        parts.append(_prose(text, width))
+            parts.append(_prose(f"{text}{_ADDRESSES[name]} names another one.", width))
+    away = away_texts(_partitions_of(report))
+    parts += [_prose(f"{text[0].upper()}{text[1:]}", width) for text in away]
     for mended in report.mended:
         parts += _mended(mended, width)
     for finding in report.findings:
@@ -77,11 +79,22 @@ def _not_checked(report: Report, width: int) -> list[Text]:
     by_reason: dict[str, list[str]] = {}
     for one in report.not_checked:
         by_reason.setdefault(one.why, []).append(one.check)
-    lines = [] if not by_reason else [Text("\nnot checked:", style="bold")]
+    by_names: dict[str, list[str]] = {}
+    for why, names in by_reason.items():
+        by_names.setdefault(", ".join(names), []).append(why)
+    lines = [] if not by_names else [Text("\nnot checked:", style="bold")]
     lines += [
-        _prose(f"{', '.join(names)}: {why}", width, _INDENT) for why, names in by_reason.items()
+        _prose(f"{names}: {'; '.join(reasons)}", width, _INDENT)
+        for names, reasons in by_names.items()
     ]
     return lines
+
+
+def _partitions_of(report: Report) -> Iterator[tuple[int, str]]:
+    """Give the partitions that are away, each with the reason."""
+    for name, why in report.away.items():
+        if name not in _ADDRESSES:
+            yield int(name.rpartition(" ")[2]), why
 
 
 def _prose(text: str, width: int, indent: str = "", style: str = "") -> Text:

@@ -11,6 +11,7 @@ from rich.text import Text
 from evp.groups.book import GroupRow
 from evp.groups.describe import Described, Member, PartitionStanding
 from evp.groups.reset import LogSpan, Mark, PartitionReset, Position, Reset
+from evp.views.partitions import away_texts, named
 from evp.views.tables import plain_table
 from evp.views.units import seconds, size
 from evp.views.untrusted import printable
@@ -28,7 +29,7 @@ def group_table(rows: Sequence[GroupRow]) -> RenderableType:
     if any(not row.exists for row in rows):
         parts.append(Text("missing: nothing is trimmed until it is made again, or deleted"))
     parts += [
-        Text(f"{printable(row.name)} is missing from {_partitions(row.missing_from)}")
+        Text(f"{printable(row.name)} is missing from {named(row.missing_from)}")
         for row in rows
         if row.missing_from
     ]
@@ -48,15 +49,11 @@ def description_view(found: Described) -> RenderableType:
         parts.append(Text("again, at the beginning, or `evp groups delete` removes it"))
     if found.partitions:
         parts.append(plain_table([_standing_in(one) for one in found.partitions]))
-        for one in found.partitions:
-            if one.away is not None:
-                text = f"partition {one.partition} is away: {printable(one.away)}"
-                parts.append(Text(text, style="red"))
+        away = away_texts((one.partition, one.away) for one in found.partitions if one.away)
+        parts += [Text(printable(text), style="red") for text in away]
         missing = [one.partition for one in found.partitions if not (one.exists or one.away)]
         if missing and found.exists:
-            parts.append(
-                Text(f"it is missing from {_partitions(missing)}: nothing is trimmed there")
-            )
+            parts.append(Text(f"it is missing from {named(missing)}: nothing is trimmed there"))
     if found.consumers:
         parts.append(plain_table([_member(one, found.at) for one in found.consumers]))
     hidden = found.consumers_total - len(found.consumers)
@@ -119,10 +116,6 @@ def _standing_in(one: PartitionStanding) -> dict[str, str]:
 
 def _time(mark: Mark | None, otherwise: str) -> str:
     return otherwise if mark is None else f"{mark.at:%Y-%m-%d %H:%M:%S}Z"
-
-
-def _partitions(numbers: Sequence[int]) -> str:
-    return f"partition{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
 
 
 def _cells(row: GroupRow) -> dict[str, str]:

@@ -1,8 +1,8 @@
-"""The partitions of a log that has several, for `evp stats`."""
+"""The partitions of a log that has several: a table of them, and which are away."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 
 from rich.text import Text
@@ -37,18 +37,24 @@ def partition_table(stats: Stats, rows_max: int | None = None) -> FittingTable:
     return FittingTable(f"{len(rows)} partitions", names, columns, shown_max)
 
 
-def away_texts(stats: Stats) -> list[str]:
-    """Return which partitions are away, a text for each reason."""
-    by_reason: dict[str, list[str]] = {}
-    for one in stats.partitions:
-        if one.away is not None:
-            by_reason.setdefault(one.away, []).append(str(one.partition))
+def away_texts(away: Iterable[tuple[int, str]]) -> list[str]:
+    """Return which partitions are away, given by number and reason: a text for each reason."""
+    by_reason: dict[str, list[int]] = {}
+    for number, reason in away:
+        by_reason.setdefault(reason, []).append(number)
     texts = [
-        f"{_partitions(numbers)} away: {reason}"
+        f"{named(numbers)} {'is' if len(numbers) == 1 else 'are'} away: {reason}"
         for reason, numbers in islice(by_reason.items(), _REASONS_SHOWN_MAX)
     ]
     more = sum(map(len, islice(by_reason.values(), _REASONS_SHOWN_MAX, None)))
     return [*texts, f"and {more} more are away"] if more else texts
+
+
+def named(numbers: Sequence[int]) -> str:
+    """Return partitions by their numbers; of many the first ones."""
+    more = len(numbers) - _NUMBERS_SHOWN_MAX
+    told = ", ".join(map(str, numbers[:_NUMBERS_SHOWN_MAX]))
+    return f"partition{'s' * (len(numbers) > 1)} {told}" + (f" and {more} more" * (more > 0))
 
 
 def server_text(stats: Stats) -> str:
@@ -56,14 +62,6 @@ def server_text(stats: Stats) -> str:
     servers = stats.log_servers
     told = next((one for one in servers if one.state == stats.log_state), None)
     return "" if told is None else f"{told.server}, of {len(servers)} servers"
-
-
-def _partitions(numbers: Sequence[str]) -> str:
-    if len(numbers) == 1:
-        return f"partition {numbers[0]} is"
-    more = len(numbers) - _NUMBERS_SHOWN_MAX
-    told = ", ".join(numbers[:_NUMBERS_SHOWN_MAX]) + (f" and {more} more" if more > 0 else "")
-    return f"partitions {told} are"
 
 
 def _waiting(one: PartitionRow) -> Text:

@@ -109,7 +109,8 @@ def balance_line(stats: Stats) -> RenderableType:
     """Return whether everything that was accepted is somewhere, and what to do if not."""
     found = stats.balance
     if found is None:
-        text, style = "not known yet", "dim"
+        away = any(one.away for one in stats.partitions)
+        text, style = "not known while a partition is away" if away else "not known yet", "dim"
     elif found.unaccounted:
         them = "it" if found.unaccounted == 1 else "them"
         text = f"{found.unaccounted:,} accepted and nowhere: `evp verify` names {them}"
@@ -143,7 +144,8 @@ def engine_lines(stats: Stats) -> RenderableType:
     log, store = stats.log_state, stats.store_state
     version, server = Text(printable(log.version)), Text(printable(server_text(stats)))
     parts = [_labelled("log", _spaced(version, _durability(log), _memory(log), server))]
-    troubles = [*filter(None, [log.detail]), *away_texts(stats)]
+    away = away_texts((one.partition, one.away) for one in stats.partitions if one.away)
+    troubles = [*filter(None, [log.detail]), *away]
     parts += [_labelled("", Text(_shortened(text), style="red")) for text in troubles]
     version = Text(f"mongodb {printable(store.version)}" if store is not None else "")
     parts.append(_labelled("store", _spaced(version, _answer(stats))))

@@ -87,14 +87,15 @@ def test_nobody_can_be_asked(tmp_path: Path) -> None:
 
 def test_of_several_partitions_one_is_named() -> None:
     """A finding tells where it is, and a partition that is away is no reason to start a log."""
-    report = Report("s", "d", 4, away={"partition 2": "no server"})
+    report = Report("s", "d", 4, away={"partition 2": "no server", "partition 3": "no server"})
     report.findings = [
         Finding(severity="error", what="w", meaning="m", mend="n", check="evicts", where="a:1")
     ]
-    report.not_checked = [Unchecked("one", "partition 2 is away")] * 2
+    report.not_checked = [Unchecked("one", f"partition {number} is away") for number in (2, 3)]
     lines = text(report).splitlines()
     assert lines[0].endswith("(3 of 4 checks made)")
-    assert lines[1] == "Partition 2 of the log is away: no server"
+    assert lines[1] == "Partitions 2, 3 are away: no server"
+    assert lines[-1] == "  one: partition 2 is away; partition 3 is away"
     assert "error: evicts, a:1" in lines
 
 
