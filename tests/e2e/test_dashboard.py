@@ -189,6 +189,23 @@ def test_events_are_seen_within_two_seconds(page: Page, up: Up) -> None:
     expect(page.locator("#workers tr")).to_have_count(1)
 
 
+def test_partition_that_is_away_is_told(page: Page, up: Up) -> None:
+    """Of several partitions one that is away is a notice, by its number and the reason as text."""
+    snapshot = page.request.get(f"{up.http_url}/live").json()
+    snapshot["stats"]["partitions"] = [
+        {"partition": number, "away": HOSTILE if number == 1 else None} for number in range(3)
+    ]
+    piece = f"event: snapshot\ndata: {json.dumps(snapshot)}\n\n"
+    stream = {"content_type": "text/event-stream", "body": piece}
+    page.route("**/live", lambda route: route.fulfill(**stream))
+    page.reload()
+    notices = page.locator("#notices")
+    expect(notices).to_contain_text(
+        f"Partition 1 of the log is away; servers use the others. {HOSTILE}"
+    )
+    expect(page.locator("#log-facts")).to_contain_text("1 away")
+
+
 def test_dead_letter_is_shown_as_text_and_replayed(page: Page, up: Up) -> None:
     """Whatever an event holds is text on the page; after a question it is delivered once more."""
     refuse = {"$jsonSchema": {"required": ["subject"]}}
