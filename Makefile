@@ -64,9 +64,9 @@ faults-suite: $(READY) ## each fault by itself, at full size (about an hour; nam
 	@$(BIN)/python -m pytest -s tests/faults
 
 SWITCHES ?= 20
-BATCH ?= 1
+BATCH ?= 5
 
-rolling: $(READY) ## replace servers under 5,000 events/s: no request fails (SWITCHES=20 BATCH=1)
+rolling: $(READY) ## replace servers under 5,000 events/s: no request fails (SWITCHES=20 BATCH=5)
 	@EVP_ROLLING_SWITCHES=$(SWITCHES) EVP_ROLLING_BATCH=$(BATCH) \
 		$(BIN)/python -m pytest -q -s tests/e2e/test_rolling.py
 

@@ -20,7 +20,7 @@ from tests.support.wait import until
 
 SWITCHES = int(os.environ.get("EVP_ROLLING_SWITCHES", "3"))
 BATCH = int(os.environ.get("EVP_ROLLING_BATCH", "5"))
-"""`make rolling` has twenty switches, and single events."""
+"""Switches, and events a request. `make rolling` has twenty; single events want a quiet machine."""
 
 EVENTS_PER_S = 5_000
 CONNECTIONS = 32
