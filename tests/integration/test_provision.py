@@ -189,10 +189,12 @@ async def test_sharded_by_ranges_is_left_and_told(
     made = await provision(routed, dry_run=False)
     [step] = [one for one in made.steps if one.what is What.SHARDING and one.detail]
     assert (step.collection, step.name, step.state) == (schema.EVENTS, "_id", State.THERE)
-    assert "one shard takes what is new" in shown(made)
-    assert f"{empty.name}.{schema.EVENTS}" not in [
-        one.get("shardCollection") for one in router.asked
-    ]
+    assert "one shard takes all that is new" in shown(made)
+    asked = [one.get("shardCollection") for one in router.asked]
+    assert f"{empty.name}.{schema.EVENTS}" not in asked
+    indexes = {(one.collection, one.name) for one in made.steps if one.what is What.INDEX}
+    assert (schema.EVENTS, "_id_hashed") not in indexes
+    assert (schema.FRAMES, "_id_hashed") in indexes
 
 
 async def test_what_a_cluster_keeps_track_of_is_not_sharded_yet(
@@ -225,6 +227,16 @@ async def test_rights_that_are_missing_are_told(routed: Database, router: Router
     assert {step.state for step in found.steps if step.what is not What.SHARDING} == {State.MADE}
     assert "not authorized" in shown(found)
     assert "not all is as it should be" in shown(found)
+
+
+async def test_who_may_not_see_how_it_is_sharded(routed: Database, router: Router) -> None:
+    """Without that nothing is sharded, nor an index made for it; the rest is done."""
+    router.hidden = "config"
+    found = await provision(routed, dry_run=False)
+    assert [step.collection for step in found.wrong] == LARGE
+    assert not any(step.name == "_id_hashed" for step in found.steps)
+    assert {step.state for step in found.steps if step.what is not What.SHARDING} == {State.MADE}
+    assert router.asked == []
 
 
 async def test_a_router_without_the_old_command(routed: Database, router: Router) -> None:
