@@ -17,7 +17,7 @@ $(READY): requirements/dev.lock pyproject.toml
 	@touch $@
 
 .PHONY: help up test test-slow lint lint-deploy type format cov docs lock faults faults-slice faults-suite
-.PHONY: bench bench-quick bench-growth bench-queries bench-slow bench-store api-cases fuzz clean
+.PHONY: rolling bench bench-quick bench-growth bench-queries bench-slow bench-store api-cases fuzz clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +66,13 @@ faults-slice: $(READY) ## one minute of it (SEED=n)
 
 faults-suite: $(READY) ## each fault by itself, at full size (about an hour; names: -k)
 	@$(BIN)/python -m pytest -s tests/faults
+
+SWITCHES ?= 20
+BATCH ?= 5
+
+rolling: $(READY) ## replace servers under 5,000 events/s: no request fails (SWITCHES=20 BATCH=5)
+	@EVP_ROLLING_SWITCHES=$(SWITCHES) EVP_ROLLING_BATCH=$(BATCH) \
+		$(BIN)/python -m pytest -q -s tests/e2e/test_rolling.py
 
 bench: $(READY) ## compare evp with its store alone and with other stacks, for docs/BENCHMARKS.md (wrk; 20 minutes)
 	@$(BIN)/python scripts/bench/run.py --write

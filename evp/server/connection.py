@@ -38,6 +38,9 @@ class Connection(HttpToolsProtocol):
     """A connection that counts, keeps time, and ends so that its last answer is seen."""
 
     connections_max = CONNECTIONS_MAX
+    leaving = False
+    """Set on the class once its server is about to stop: each answer says that it is the last one
+    of its connection, so that clients go elsewhere between two requests, and not in one."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -162,6 +165,7 @@ class Connection(HttpToolsProtocol):
         self.scope["state"]["request_id"] = sane_id(given) or new_id()
         # For who waits for a client that takes nothing: closing would wait as well.
         self.scope["state"]["abort"] = self.transport.abort
+        self.scope["state"]["is_last"] = self.is_last
         super().on_headers_complete()
         self.cycle.transport = _Closing(self)
         self._in_head = False
@@ -219,6 +223,10 @@ class Connection(HttpToolsProtocol):
         if self._ended and self._hung_up_at_s is None and not self.transport.is_closing():
             self.transport.write(self._last_words)
             self.hang_up()
+
+    def is_last(self) -> bool:
+        """Return whether the answer that begins now is to be the last one: none is awaited then."""
+        return self.leaving and not self.pipeline and self._reading_since_s is None
 
     def hang_up(self) -> None:
         """Send nothing more, and close when the client does.

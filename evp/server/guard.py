@@ -44,7 +44,8 @@ class Guard:
                 own = list(message["headers"])
                 names = {name for name, _ in own}
                 missing = [header for header in _UNLESS_SET if header[0] not in names]
-                message["headers"] = [*own, *missing, *added]
+                last = CLOSE if scope["state"]["is_last"]() else ()
+                message["headers"] = [*own, *missing, *added, *last]
             await send(message)
 
         refusal = header_twice(scope["headers"]) or target_too_large(

@@ -232,6 +232,8 @@ class IngestProtocol(Connection):
         transport = self.transport
         if cycle.disconnected or transport.is_closing():
             return
+        if self.leaving and self.is_last():
+            cycle.keep_alive = False
         request_id = cycle.request_id or new_id()
         if answer.error is not None:
             note(answer, request_id=request_id.decode())

@@ -1,8 +1,9 @@
 """One server process: built, run, and stopped so that nobody notices.
 
-The end, in order: not ready (a balancer turns away), no new connections, what
-is in flight answered, the open frame flushed, the ledger recorded, exit 0. All
-of it has a deadline; then whoever still waits is told so.
+The end, in order: not ready (a balancer turns away) and each answer the last one
+of its connection (clients move on), no new connections, what is in flight
+answered, the open frame flushed, the ledger recorded, exit 0. All of it has a
+deadline; then whoever still waits is told so.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from evp.server.live import Live
 from evp.server.parts import Parts
 from evp.server.people import People
 from evp.server.problem import PROBLEMS
-from evp.server.protocol import protocol_class
+from evp.server.protocol import IngestProtocol, protocol_class
 from evp.server.reading import Reading
 from evp.server.request import Bodies
 from evp.settings import Settings
@@ -86,10 +87,11 @@ async def serve(
     parts = Parts(
         settings, acceptor, keys, bodies, check, people, reading, exporter, live, letters, draining
     )
+    protocol = protocol_class(acceptor, keys, bodies)
     server = Server(
         uvicorn.Config(
             Guard(build_app(parts), Cors(settings.cors_origins)),
-            http=protocol_class(acceptor, keys, bodies),
+            http=protocol,
             ws="none",
             lifespan="off",
             log_config=None,
@@ -100,11 +102,8 @@ async def serve(
             timeout_keep_alive=KEEP_ALIVE_S,
         )
     )
-    stopping = asyncio.create_task(_stop(signals, server, acceptor, draining, settings))
-    helpers = [
-        asyncio.create_task(sweep(server.server_state)),
-        asyncio.create_task(exporter.run()),
-    ]
+    stopping = asyncio.create_task(_stop(signals, server, protocol, acceptor, draining, settings))
+    helpers = [asyncio.create_task(one) for one in (sweep(server.server_state), exporter.run())]
     await asyncio.gather(acceptor.start(), key_watch.start())
     ledger.start()
     settle_memory()
@@ -143,6 +142,7 @@ def _counted(acceptor: Acceptor) -> Values:
 async def _stop(
     signals: Signals,
     server: Server,
+    protocol: type[IngestProtocol],
     acceptor: Acceptor,
     draining: asyncio.Event,
     settings: Settings,
@@ -151,6 +151,7 @@ async def _stop(
     await signals.get()
     _log.info("stopping: no longer ready")
     draining.set()
+    protocol.leaving = True
     told_again = await _comes(signals, settings.drain_delay_ms / 1000)
     server.should_exit = True
     if not told_again:

@@ -36,6 +36,7 @@ _COMMAND_NOT_FOUND = 59
 #: IndexOptionsConflict, IndexKeySpecsConflict.
 _ALSO_REFUSED = (20, 67, 85, 86)
 _SHARD_INDEX = IndexModel([("_id", "hashed")])
+_HASHED = "_id hashed"
 
 
 class Server(StrEnum):
@@ -62,6 +63,10 @@ class State(StrEnum):
     MADE = "made"
     DIFFERENT = "different"
     REFUSED = "refused"
+
+
+#: Of what is sharded, or will be; the key has an index then.
+_TO_SHARD = (State.THERE, State.MISSING)
 
 
 class Step(Struct):
@@ -135,16 +140,15 @@ async def _look(db: Database, *, is_cluster: bool) -> list[Step]:
     """Return all that evp needs, in the order in which it is made."""
     rows = await (await db.list_collections()).to_list()
     options = {row["name"]: row.get("options") or {} for row in rows}
+    sharding = await _sharding_steps(db) if is_cluster else []
+    hashed = {one.collection for one in sharding if one.name == _HASHED and one.state in _TO_SHARD}
     steps = []
     for name in ALL:
         steps.append(_collection_step(name, options))
-        wanted = [
-            *INDEXES.get(name, ()),
-            *([_SHARD_INDEX] if is_cluster and name in SHARDED else ()),
-        ]
+        wanted = [*INDEXES.get(name, ()), *([_SHARD_INDEX] if name in hashed else ())]
         there = await (await db[name].list_indexes()).to_list() if name in options else []
         steps += _index_steps(name, wanted, there)
-    return [*steps, *await _sharding_steps(db)] if is_cluster else steps
+    return [*steps, *sharding]
 
 
 def _collection_step(name: str, options: Mapping[str, Any]) -> Step:
@@ -173,33 +177,24 @@ def _index_steps(
 
 
 async def _sharding_steps(db: Database) -> list[Step]:
-    """Return how what is large is sharded; it has its collection and index by then."""
+    """Return how what is large is sharded, or is to be."""
     try:
         keys = await shard_keys(db)
     except OperationFailure as error:
         if error.code != _UNAUTHORIZED:
             raise
         why = "this user may not read config.collections"
-        return [_sharding_step(name, None, State.REFUSED, why) for name in SHARDED]
-    steps = []
-    for name in SHARDED:
-        key = keys.get(name)
-        step = _sharding_step(name, key, State.MISSING if key is None else State.THERE)
-        if key not in (None, SHARD_KEY):
-            step.detail = (
-                "by ranges of _id, which begins with the time: one shard takes what is new"
-            )
-        steps.append(step)
-    return steps
+        return [Step(What.SHARDING, name, _HASHED, State.REFUSED, why) for name in SHARDED]
+    return [_sharding_step(name, keys.get(name)) for name in SHARDED]
 
 
-def _sharding_step(
-    collection: str, key: Mapping[str, Any] | None, state: State, detail: str = ""
-) -> Step:
-    told_key = ", ".join(
-        f"{name} {how}" if how == "hashed" else name for name, how in (key or SHARD_KEY).items()
-    )
-    return Step(What.SHARDING, collection, told_key, state, detail)
+def _sharding_step(collection: str, key: Mapping[str, Any] | None) -> Step:
+    if key is None:
+        return Step(What.SHARDING, collection, _HASHED, State.MISSING)
+    if key == SHARD_KEY:
+        return Step(What.SHARDING, collection, _HASHED, State.THERE)
+    why = "by ranges of _id, which begins with the time: one shard takes all that is new"
+    return Step(What.SHARDING, collection, "_id", State.THERE, why)
 
 
 async def _do(db: Database, step: Step) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import msgspec
@@ -12,16 +12,23 @@ from pymongo import IndexModel
 from rich.console import Console
 
 from evp.cli.provisioning import provision_and_tell
+from evp.clock import now, now_ms
+from evp.dlq import actions
 from evp.errors import WrongShardKey
 from evp.settings import Settings
-from evp.storage import schema
+from evp.storage import erasure, schema
 from evp.storage.client import Database, close, connect, database
+from evp.storage.dlq import Filters
 from evp.storage.provision import Provision, Server, State, Step, What, provision
+from evp.storage.replay import Replayer
+from evp.storage.retention import expire
+from evp.storage.sweep import sweep
 from evp.storage.writer import Writer
 from evp.views.provision import provision_view
-from tests.support.make import event, frame_of
+from tests.support.make import ADMISSION, event, frame_of
 from tests.support.router import Router, routing
-from tests.support.stores import MAY_LEAVE_SOCKETS, WRITE_MS, documents
+from tests.support.stores import MAY_LEAVE_SOCKETS, WRITE_MS, Listener, documents, store
+from tests.support.sums import fold_all
 
 pytestmark = MAY_LEAVE_SOCKETS
 
@@ -182,10 +189,12 @@ async def test_sharded_by_ranges_is_left_and_told(
     made = await provision(routed, dry_run=False)
     [step] = [one for one in made.steps if one.what is What.SHARDING and one.detail]
     assert (step.collection, step.name, step.state) == (schema.EVENTS, "_id", State.THERE)
-    assert "one shard takes what is new" in shown(made)
-    assert f"{empty.name}.{schema.EVENTS}" not in [
-        one.get("shardCollection") for one in router.asked
-    ]
+    assert "one shard takes all that is new" in shown(made)
+    asked = [one.get("shardCollection") for one in router.asked]
+    assert f"{empty.name}.{schema.EVENTS}" not in asked
+    indexes = {(one.collection, one.name) for one in made.steps if one.what is What.INDEX}
+    assert (schema.EVENTS, "_id_hashed") not in indexes
+    assert (schema.FRAMES, "_id_hashed") in indexes
 
 
 async def test_what_a_cluster_keeps_track_of_is_not_sharded_yet(
@@ -220,11 +229,78 @@ async def test_rights_that_are_missing_are_told(routed: Database, router: Router
     assert "not all is as it should be" in shown(found)
 
 
+async def test_who_may_not_see_how_it_is_sharded(routed: Database, router: Router) -> None:
+    """Without that nothing is sharded, nor an index made for it; the rest is done."""
+    router.hidden = "config"
+    found = await provision(routed, dry_run=False)
+    assert [step.collection for step in found.wrong] == LARGE
+    assert not any(step.name == "_id_hashed" for step in found.steps)
+    assert {step.state for step in found.steps if step.what is not What.SHARDING} == {State.MADE}
+    assert router.asked == []
+
+
 async def test_a_router_without_the_old_command(routed: Database, router: Router) -> None:
     """Sharding needs no database to be enabled since MongoDB 6; a router may not know how."""
     router.unknown = {"enableSharding"}
     found = await provision(routed, dry_run=False)
     assert found.wrong == []
+
+
+async def test_every_write_to_what_is_sharded_names_its_shard(
+    db: Database, settings: Settings
+) -> None:
+    """All that is changed there is named by `_id`, so that one shard does it, once and at once."""
+    listener = Listener()
+    async with store(settings.mongo_url, settings.mongo_db, listener) as heard:
+        await use_everything(heard, db)
+    wanted = {f"{verb} {name}" for verb in ("update", "delete") for name in schema.SHARDED}
+    changes = [
+        (name, change["q"])
+        for name, command in listener.commands
+        if name in wanted
+        for change in command.get("updates") or command["deletes"]
+    ]
+    assert {name for name, _ in changes} >= {
+        f"update {schema.EVENTS}",
+        f"delete {schema.EVENTS}",
+        f"update {schema.FRAMES}",
+        f"update {schema.OUTCOMES}",
+        f"update {schema.DEAD_LETTERS}",
+        f"delete {schema.DEAD_LETTERS}",
+    }
+    assert [(name, query) for name, query in changes if "_id" not in query] == []
+    assert not any(name.startswith("findAndModify") for name in listener.names)
+
+
+async def use_everything(heard: Database, db: Database) -> None:
+    """Do what evp does to events, frames, outcomes and dead letters, twice where that differs."""
+    writer = Writer(heard, WRITE_MS)
+    first = frame_of(event(0), event(1, subject="me"))
+    second = frame_of(event(0, data="another"), event(2, source="b"), event(1, data="another"))
+    for _ in range(2):
+        await writer.write([first])
+        await writer.write([second])
+    await db[schema.OUTCOMES].update_many({}, {"$set": {"open": True, "judge_at": now()}})
+    await sweep(heard, no_entries)
+    await writer.write([second])
+    await db[schema.EVENTS].delete_one({"id": "e0"})
+    for act, letters in (("replay", actions.TO_REPLAY), ("purge", actions.TO_PURGE)):
+        account = await actions.select(heard, Filters(), letters, dry_run=False)
+        if act == "replay":
+            replayer = Replayer(heard, ADMISSION, WRITE_MS)
+            await actions.replay(heard, Filters(), replayer, account, lambda _: None)
+        else:
+            await actions.purge(heard, Filters(), account, lambda _: None)
+    async for rows in erasure.matching(heard, erasure.Wanted(subject="me")):
+        await erasure.erase(heard, rows, now())
+    await fold_all(heard)
+    while (await expire(heard, 0, now_ms() + 2 * 3600 * 1000)).more:
+        pass
+
+
+async def no_entries(_entries: Sequence[tuple[str, bytes]]) -> set[bytes]:
+    """Answer for a log that has nothing any more."""
+    return set()
 
 
 def test_command_tells_as_json(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:

@@ -306,6 +306,34 @@ async def test_not_ready_comes_before_the_end(on_log: Settings) -> None:
         assert await stopped(server) < 2
 
 
+@both_ways
+async def test_clients_are_sent_away_before_the_end(on_log: Settings, *, chunked: bool) -> None:
+    """Until it stops, a server ends each connection with an answer, and no request gets lost."""
+    async with serving(changed(on_log, drain_delay_ms=60_000)) as server:
+        await until(server.is_ready, what="the server accepts")
+        async with server.wire() as kept, server.wire() as piped:
+            await kept.send(request(ONE, chunked=chunked))
+            assert "connection" not in (await kept.reply()).headers
+            server.stop()
+            await until(lambda: sends_away(server), what="it sends clients away")
+            await kept.send(request(ONE, chunked=chunked))
+            reply = await kept.reply()
+            assert (reply.status, reply.headers["connection"]) == (202, "close")
+            assert await kept.rest() == b""
+            # Of what was sent at once all is answered, and only the last answer is the last one.
+            await piped.send(request(ONE, chunked=chunked) * 2 + request(ONE))
+            replies = [await piped.reply() for _ in range(3)]
+            assert [one.status for one in replies] == [202] * 3
+            assert [one.headers.get("connection") for one in replies] == [None, None, "close"]
+            assert await piped.rest() == b""
+        assert await stopped(server) < 2
+
+
+async def sends_away(server: InProcess) -> bool:
+    """Return whether the server says of an answer that it is the last one."""
+    return (await server.get("/api/live")).headers.get("connection") == "close"
+
+
 async def stopped(server: InProcess) -> float:
     """Tell a server to stop; return how many seconds that took."""
     began_at_s = time.monotonic()

@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from urllib.parse import urlsplit, urlunsplit
 
-from tests.support.wire import Conversation, Message, OpMsg, Resp
+from tests.support.wire import Conversation, Message, conversation
 
 _CHUNK_BYTES = 65_536
 _SPLIT_BYTES_MAX = 512
@@ -169,8 +169,7 @@ class Proxy:
         address = (self._engine.hostname, self._engine.port)
         try:
             answers, requests = await asyncio.open_connection(*address)
-            talk: Conversation = Resp() if self._engine.scheme.startswith("redis") else OpMsg()
-            pair = _Pair(writer, requests, talk)
+            pair = _Pair(writer, requests, conversation(self._engine.scheme))
             self._pairs.add(pair)
             try:
                 await self._pass_both(pair, reader, answers)

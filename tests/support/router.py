@@ -30,8 +30,8 @@ _UNAUTHORIZED, _ILLEGAL, _COMMAND_NOT_FOUND, _INVALID_OPTIONS = 13, 20, 59, 72
 class Router:
     """`url` leads to it; `asked` is what it was asked that only a router is, in order.
 
-    Commands in `refused` it refuses, as to a user without the right; those in `unknown`
-    it has never heard of.
+    Commands in `refused` it refuses, as to a user without the right, and all that ask a
+    database that is `hidden`; those in `unknown` it has never heard of.
     """
 
     def __init__(self, store: AsyncMongoClient[dict[str, Any]], url: str) -> None:
@@ -39,13 +39,14 @@ class Router:
         self.asked: list[dict[str, Any]] = []
         self.refused: set[str] = set()
         self.unknown: set[str] = set()
+        self.hidden = ""
         self._hashed: set[str] = set()
         self._store = store
 
     async def answer(self, command: dict[str, Any]) -> dict[str, Any] | None:
         """Return the answer to a command of a router's own, None to any other one."""
         name = next(iter(command))
-        if name in self.refused:
+        if name in self.refused or command.get("$db") == self.hidden:
             return _error(_UNAUTHORIZED, f"not authorized on admin to execute command {name}")
         if name in self.unknown:
             return _error(_COMMAND_NOT_FOUND, f"no such command: '{name}'")

@@ -2,6 +2,7 @@
 
 `Resp` is what Redis and Valkey speak: replies come in the order of the requests.
 `OpMsg` is what MongoDB speaks: a reply names the request that it answers.
+`Pieces` is anything else, in whatever pieces it comes.
 """
 
 from __future__ import annotations
@@ -97,6 +98,16 @@ def _command_of(request: bytes) -> str:
     return f"{name} {parts[4].decode(errors='replace')}" if is_script else name
 
 
+class Pieces:
+    """A connection of which nothing is understood."""
+
+    def requests(self, data: bytes) -> Iterator[Message]:
+        """Return what came as it is."""
+        yield Message("", data)
+
+    replies = requests
+
+
 class OpMsg:
     """A connection to a store. A name is the command, and the collection if it has one."""
 
@@ -116,6 +127,13 @@ class OpMsg:
         """Return the replies that are complete with these bytes, named after their requests."""
         for _, answers, content in _op_messages(self._from_store, data):
             yield Message(self._unanswered.pop(answers, ""), content)
+
+
+def conversation(scheme: str) -> Conversation:
+    """Return what speaks the protocol of an address."""
+    if scheme.startswith("redis"):
+        return Resp()
+    return OpMsg() if scheme.startswith("mongodb") else Pieces()
 
 
 def _op_messages(buffer: bytearray, data: bytes) -> Iterator[tuple[int, int, bytes]]:
