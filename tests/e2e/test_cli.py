@@ -232,8 +232,10 @@ def test_wrong_settings(clean: dict[str, str], tmp_path: Path) -> None:
     assert done.err.splitlines() == [
         "evp: wrong settings:",
         "  EVP_PORT = '70000': wanted 0 to 65535",
-        "  EVP_REDIS_URL = 'http://***@h': "
-        + "wanted redis://…, redis+cluster://… or redis+sentinel://…, with TLS rediss",
+        (
+            "  EVP_REDIS_URL = 'http://***@h': "
+            "wanted redis://…, redis+cluster://… or redis+sentinel://…, with TLS rediss"
+        ),
     ]
 
 
