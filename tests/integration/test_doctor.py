@@ -21,6 +21,8 @@ from evp.doctor import log_settings, log_state, machine, run, stream, work
 from evp.doctor.checks import CHECKS
 from evp.doctor.findings import ERROR, NOTE, WARNING, Finding, Report
 from evp.doctor.run import examine, mend
+from evp.engines.engine import log_engine
+from evp.engines.locate import find_log
 from evp.settings import Settings
 from evp.storage import client, schema
 from evp.storage import groups as store_groups
@@ -33,7 +35,7 @@ from evp.stream.ledger import Record, record_epochs
 from evp.stream.slots import Slot
 from tests.support.make import event
 from tests.support.server import request, serving
-from tests.support.servers import Server, own_log
+from tests.support.servers import ProcessServer, Server, own_log
 from tests.support.stores import MAY_LEAVE_SOCKETS, documents, hanging
 from tests.support.streams import append, append_events, consumer
 from tests.support.wait import until
@@ -192,7 +194,9 @@ async def test_configuration_file_is_rewritten(
     """Where the log has a configuration file the mend is in it, so that a restart keeps it."""
     file = tmp_path / "log.conf"
     file.write_text("maxmemory-policy allkeys-lfu\n", encoding="utf-8")
-    server = await asyncio.to_thread(own_log, tmp_path)
+    server = await asyncio.to_thread(
+        lambda: ProcessServer(log_engine(find_log(), tmp_path / "log"))
+    )
     place = server._command.index("--maxmemory-policy")
     del server._command[place : place + 2]
     server._command.insert(server._command.index("--bind"), str(file))
