@@ -146,7 +146,7 @@ sbom: try-wheel $(TOOLS)/.ready ## tell what evp consists of, with licences (Cyc
 
 audit: $(TOOLS)/.ready ## look for known vulnerabilities in what is locked (asks PyPI)
 	@for lock in runtime image dev tools; do $(TOOLS)/bin/pip-audit --disable-pip --require-hashes \
-		--progress-spinner off -r requirements/$$lock.lock || exit 1; done
+		--progress-spinner off --strict -r requirements/$$lock.lock || exit 1; done
 
 ACTIONLINT := github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 

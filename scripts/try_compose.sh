@@ -13,8 +13,8 @@ ended() {
 trap ended EXIT
 
 compose up --build --detach --wait --wait-timeout 300
-compose exec -T serve evp doctor
 compose exec -T serve evp loadtest --eps 500 --duration 5s --verify
+compose exec -T serve evp doctor
 # A new server and new workers find everything as it was.
 compose up --detach --wait --wait-timeout 300 --force-recreate --no-deps serve work
 compose exec -T serve evp send --type after-the-change

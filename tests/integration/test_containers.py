@@ -86,7 +86,8 @@ def test_log_in_a_container(daemon: Daemon, tmp_path: Path) -> None:
     assert daemon.docker.pulled == [LOG_IMAGE.name]
     assert daemon.only.asked["Cmd"] == [
         *("--bind", "127.0.0.1", "--port", str(server.port)),
-        *("--appendonly", "yes", "--appendfsync", "always", "--save", ""),
+        *("--appendonly", "yes", "--appendfsync", "always"),
+        *("--auto-aof-rewrite-min-size", "1gb", "--save", ""),
         *("--maxmemory-policy", "noeviction", "--maxmemory", "64mb"),
     ]
     assert daemon.only.asked["HostConfig"]["NetworkMode"] == "host"

@@ -65,6 +65,7 @@ LOG_IMAGE = Image(
         *("--port", "{port}"),
         *("--appendonly", "yes"),
         *("--appendfsync", "always"),
+        *("--auto-aof-rewrite-min-size", "1gb"),
         *("--save", ""),
         *("--maxmemory-policy", "noeviction"),
     ),

@@ -117,6 +117,11 @@ def own_log(folder: Path, *extra: str) -> Server:
     return ProcessServer(log_engine(rung, folder / "log"), *extra)
 
 
+def program_log(folder: Path) -> ProcessServer:
+    """Return a log that is a program in any case: its files are in `folder`."""
+    return ProcessServer(log_engine(find_log(), folder))
+
+
 def own_store(folder: Path, *, fails: bool = False) -> Server:
     """Return a store of a test's own; one that `fails` takes commands which make it fail."""
     rung = choose_own(STORE_IMAGE, find_store, environ=os.environ, docker_answers=docker_answers)
