@@ -133,7 +133,7 @@ try-wheel: wheel ## install the wheel into an empty environment and send 100 eve
 
 TOOLS := .bench/tools
 
-$(TOOLS)/.ready: requirements/tools.lock | $(READY)
+$(TOOLS)/.ready: requirements/tools.lock
 	@rm -rf $(TOOLS) && $(PYTHON) -m venv $(TOOLS)
 	@$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps \
 		-r requirements/tools.lock
