@@ -1,4 +1,4 @@
-"""A port for metrics alone, for processes that serve nothing else.
+"""A port for metrics, and for probes, of processes that serve nothing else.
 
 Anyone may reach it, and beside it a worker works: one request on each connection,
 a short head, little time, few at once.
@@ -18,6 +18,7 @@ from evp.metrics.exporter import Exporter, may_read
 from evp.signals import end
 
 PATH = "/metrics"
+LIVE_PATH = "/api/live"
 _TEXT = "text/plain; charset=utf-8"
 _LEFT_OVER_BYTES = 4_096
 _log = get("evp.metrics")
@@ -41,7 +42,8 @@ _TOO_LARGE = _Answer(
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
     b"headers may have %d bytes\n" % METRICS_HEAD_BYTES_MAX,
 )
-_ELSEWHERE = _Answer(HTTPStatus.NOT_FOUND, b"there is /metrics, nothing else\n")
+_LIVE = _Answer(HTTPStatus.OK, b'{"status":"live"}\n', "application/json")
+_ELSEWHERE = _Answer(HTTPStatus.NOT_FOUND, b"there are /metrics and /api/live, nothing else\n")
 _NO_GET = _Answer(HTTPStatus.METHOD_NOT_ALLOWED, b"this path takes GET\n")
 _NO_TOKEN = _Answer(
     HTTPStatus.UNAUTHORIZED, b"send the token of EVP_METRICS_TOKEN: authorization: Bearer ...\n"
@@ -54,8 +56,9 @@ async def tell_metrics(
     token: str | None,
     request_s_max: float = METRICS_REQUEST_S_MAX,
 ) -> None:
-    """Answer GET /metrics on a listener, which others may share, until cancelled.
+    """Answer GET /metrics and /api/live on a listener, which others may share, until cancelled.
 
+    That a process lives is told without a token, and without a look at the log.
     A connection is closed after its answer, and after `request_s_max` in any case.
     """
     port = _Port(exporter, token, request_s_max)
@@ -127,10 +130,12 @@ class _Port:
             pass
 
     async def _answer_to(self, request: _Request) -> _Answer:
-        if request.path != PATH:
+        if request.path not in {PATH, LIVE_PATH}:
             return _ELSEWHERE
         if request.method not in {"GET", "HEAD"}:
             return _NO_GET
+        if request.path == LIVE_PATH:
+            return _LIVE
         if not may_read(self._token, request.headers.get("authorization")):
             return _NO_TOKEN
         body, content_type = await self._exporter.told(request.headers.get("accept", ""))

@@ -48,7 +48,8 @@ class Holder(msgspec.Struct, frozen=True):
         try:
             return psutil.Process(self.pid).create_time() != self.started
         except psutil.NoSuchProcess:
-            return True
+            # It may be hidden from this user: hidepid, ProtectProc=invisible of systemd.
+            return not _exists(self.pid)
 
 
 class Slot:
@@ -177,6 +178,17 @@ def _pid_here(value: bytes) -> int | None:
     except msgspec.MsgspecError:
         return None
     return holder.pid if holder.host == _host() and not holder.is_dead_here() else None
+
+
+def _exists(pid: int) -> bool:
+    """Return whether there is such a process, seen or unseen."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _host() -> str:

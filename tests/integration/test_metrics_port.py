@@ -21,6 +21,7 @@ from tests.support.wait import until
 MIB = 1 << 20
 QUICK_S = 0.3
 ASKED = request(b"", method="GET", path="/metrics", headers={})
+PROBED = request(b"", method="GET", path="/api/live", headers={})
 
 
 class Port:
@@ -82,7 +83,7 @@ async def quick() -> AsyncIterator[Port]:
     ],
 )
 async def test_what_it_answers(port: Port, sent: bytes, status: int) -> None:
-    """There is GET /metrics and nothing else; whatever comes is answered, and that was it."""
+    """There are metrics and a probe, nothing else; whatever comes is answered, and that was it."""
     told, body = await port.ask(sent)
     assert told == status
     assert body.endswith(b"\n")
@@ -102,6 +103,14 @@ async def test_token() -> None:
         headers = {"Authorization": given}
         sent = request(b"", method="GET", path="/metrics", headers=headers)
         assert (await port.ask(sent))[0] == status
+    await end(port.task)
+
+
+async def test_probe() -> None:
+    """That the process lives is told to anyone, also where metrics are not."""
+    port = Port("s3cret")
+    assert await port.ask(PROBED) == (200, b'{"status":"live"}\n')
+    assert (await port.ask(PROBED.replace(b"GET", b"PUT")))[0] == 405
     await end(port.task)
 
 

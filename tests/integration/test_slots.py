@@ -77,6 +77,17 @@ def test_same_pid_after_a_restart_is_another_process() -> None:
     assert not Holder.me().is_dead_here()
 
 
+def test_hidden_process_is_not_taken_for_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where /proc hides the processes of others, one that can't be seen may live."""
+
+    def hidden(pid: int) -> psutil.Process:
+        raise psutil.NoSuchProcess(pid)
+
+    holder = msgspec.structs.replace(Holder.me(), pid=os.getppid())
+    monkeypatch.setattr(psutil, "Process", hidden)
+    assert not holder.is_dead_here()
+
+
 async def test_nonsense_in_a_lease_is_respected(settings: Settings, keys: Keys, link: Link) -> None:
     """What can't be read may be a newer evp's lease; it runs out by itself."""
     await link.call("SET", keys.slot("g", "host-1"), "?", "PX", SLOT_LEASE_MS)
