@@ -37,8 +37,7 @@ USER 10001:10001
 WORKDIR /data
 EXPOSE 3001
 STOPSIGNAL SIGTERM
-# For servers. A worker has none (`--no-healthcheck`): one that dies is started again,
-# and `evp doctor` names one that is silent.
+# For servers. A worker is asked on its port for metrics: deploy/compose.yaml has that.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["evp", "health"]
 ENTRYPOINT ["evp"]
 CMD ["serve"]

@@ -17,6 +17,7 @@ from typer.main import get_command
 
 from evp import configuration
 from evp.cli.app import app
+from evp.metrics.port import LIVE_PATH
 from evp.server.operations import OPERATIONS
 from evp.settings import ROWS, Settings
 from tests.support.ladder import LOG_IMAGE, STORE_IMAGE
@@ -169,11 +170,14 @@ def test_compose_is_reached_from_this_machine_only() -> None:
 
 
 def test_compose_is_healthy_by_the_right_question() -> None:
-    """The server asks itself; workers, whom nobody can ask, have no check that would fail."""
-    test = SERVICES["serve"]["healthcheck"]["test"]
-    assert test == ["CMD", "evp", "health"]
-    assert SERVICES["work"]["healthcheck"] == {"disable": True}
+    """The server asks itself whether it is ready; a worker, on its port, whether it lives."""
+    assert SERVICES["serve"]["healthcheck"]["test"] == ["CMD", "evp", "health"]
+    told = settings(environ_of_image(), environ_of("work"))
+    url = f"http://127.0.0.1:{told.metrics_port}"
+    asks = ["evp", "health", "--live", "--url", url]
+    assert SERVICES["work"]["healthcheck"]["test"] == ["CMD", *asks]
     assert SERVICES["work"]["deploy"]["replicas"] == 2
+    assert LIVE_PATH == "/api/live"
 
 
 def test_compose_has_a_log_that_evp_accepts() -> None:
