@@ -16,11 +16,14 @@ $(READY): requirements/dev.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-.PHONY: help up test test-slow lint lint-deploy type format cov docs lock faults faults-slice faults-suite
-.PHONY: rolling bench bench-quick bench-growth bench-queries bench-slow bench-store api-cases fuzz clean
+.PHONY: help up test test-unit test-integration test-e2e test-slow lint type format cov docs lock
+.PHONY: faults faults-slice faults-suite wheel try-wheel sbom audit lint-deploy
+.PHONY: image scan-image compose try-compose
+.PHONY: rolling bench bench-quick bench-growth bench-queries bench-slow bench-store bench-mongo
+.PHONY: api-cases fuzz clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 up: $(READY) ## run everything on this machine and send 10,000 events through it; Ctrl-C ends it
 	@$(BIN)/evp up --demo 10000
@@ -33,14 +36,20 @@ TEST = $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal
 test: $(READY) ## run the tests (engines come from PATH or from wheels; no Docker needed)
 	@$(TEST) -m "not slow"
 
+test-unit: $(READY) ## those of them that need no engine, and the rules of the house
+	@$(TEST) -m "not slow" tests/unit tests/tidy
+
+test-integration: $(READY) ## those against engines; EVP_REQUIRE_DOCKER=1: in containers
+	@$(TEST) -m "not slow" tests/integration
+
+test-e2e: $(READY) ## those of the command, the server and its pages from outside
+	@$(TEST) -m "not slow" tests/e2e
+
 test-slow: $(READY) ## run those that take many seconds each: crashes at every point, outages, fuzzed routes
 	@$(TEST) -m slow
 
 lint: $(READY) ## check style and formatting
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
-
-lint-deploy: $(READY) ## check deploy/ with helm, promtool, systemd-analyze and schemas (built once, where Go is)
-	@scripts/lint_deploy_chart.sh
 
 type: $(READY) ## check types
 	@$(BIN)/mypy
@@ -80,6 +89,10 @@ bench: $(READY) ## compare evp with its store alone and with other stacks, for d
 bench-quick: $(READY) ## one short round of it: evp, its store alone, FastAPI (wrk; two minutes)
 	@$(BIN)/python scripts/bench/run.py --rounds 1 --seconds 1 --only fastapi
 
+bench-mongo: $(READY) ## the same on a MongoDB replica set in a container (wrk, Docker)
+	@EVP_REQUIRE_DOCKER=1 $(BIN)/python scripts/with_store.py \
+		$(BIN)/python scripts/bench/run.py --rounds 1 --seconds 1 --only fastapi
+
 STORED ?= 1000000
 
 bench-growth: $(READY) ## what an event costs as things grow (three minutes; STORED=10000000: ten more)
@@ -112,13 +125,78 @@ fuzz: $(READY) ## fuzz the accept path, guided by coverage; the corpus grows (FU
 	@PYTHONPATH=.bench/fuzz:. $(BIN)/python tests/fuzz/run.py -max_total_time=$(FUZZ_S) -max_len=4096 \
 		-artifact_prefix=tests/fuzz/
 
+wheel: $(READY) ## build the wheel, into dist
+	@rm -rf dist && $(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps \
+		--no-build-isolation --wheel-dir dist .
+	@ls dist
+
+TRIAL := .bench/wheel
+
+try-wheel: wheel ## install the wheel into an empty environment and send 100 events through it
+	@rm -rf $(TRIAL) && $(PYTHON) -m venv $(TRIAL)
+	@$(TRIAL)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps \
+		-r requirements/runtime.lock
+	@$(TRIAL)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-index dist/*.whl
+	@$(BIN)/python scripts/try_wheel.py $(TRIAL)
+
+TOOLS := .bench/tools
+
+$(TOOLS)/.ready: requirements/tools.lock
+	@rm -rf $(TOOLS) && $(PYTHON) -m venv $(TOOLS)
+	@$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps \
+		-r requirements/tools.lock
+	@touch $@
+
+sbom: try-wheel $(TOOLS)/.ready ## tell what evp consists of, with licences (CycloneDX), into dist
+	@$(TOOLS)/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
+		--output-file dist/evp.cdx.json $(TRIAL)/bin/python
+	@ls dist
+
+audit: $(TOOLS)/.ready ## look for known vulnerabilities in what is locked (asks PyPI)
+	@for lock in runtime image dev tools; do $(TOOLS)/bin/pip-audit --disable-pip --require-hashes \
+		--progress-spinner off --strict -r requirements/$$lock.lock || exit 1; done
+
+ACTIONLINT := github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
+
+lint-deploy: $(READY) $(TOOLS)/.ready ## check the files for deployment and the workflows (some tools are built once, where Go is)
+	@$(TOOLS)/bin/hadolint Dockerfile
+	@$(TOOLS)/bin/check-jsonschema --builtin-schema vendor.compose-spec deploy/compose.yaml
+	@$(TOOLS)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@$(TOOLS)/bin/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	@$(TOOLS)/bin/zizmor --offline --quiet .github
+	@if command -v go >/dev/null; then go run $(ACTIONLINT); \
+		else echo "actionlint was left out: it needs go" >&2; fi
+	@scripts/lint_deploy_chart.sh
+
+IMAGE ?= evp:dev
+
+image: ## build the container image (Docker; IMAGE=name:tag)
+	@docker build --tag $(IMAGE) .
+
+GRYPE := anchore/grype:v0.118.0@sha256:8a93fc48da96bd6ec5981279d099b69de11541dc68fdf222fb9161f8ff284af7
+
+scan-image: image ## look for known vulnerabilities in the image, those that can be mended (Docker)
+	@mkdir -p .bench && docker save --output .bench/image.tar $(IMAGE)
+	@docker run --rm --volume $(CURDIR)/.bench/image.tar:/image.tar:ro $(GRYPE) \
+		docker-archive:/image.tar --only-fixed --fail-on high
+
+COMPOSE := docker compose -f deploy/compose.yaml
+
+compose: ## run everything on a Valkey and a MongoDB of its own, in containers; Ctrl-C ends it (Docker)
+	@$(COMPOSE) up --build
+
+try-compose: ## start that, send events through it, verify, and remove it with its data (Docker)
+	@sh scripts/try_compose.sh
+
+LOCK = $(BIN)/uv pip compile -q --universal --python-version 3.11 --prerelease if-necessary-or-explicit \
+	--generate-hashes --no-emit-index-url --no-annotate --no-header
+
 lock: $(READY) ## pin the newest allowed versions with their hashes
-	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --prerelease if-necessary-or-explicit \
-		--generate-hashes --no-emit-index-url --no-annotate --no-header --upgrade \
-		--extra embedded --extra dev pyproject.toml -o requirements/dev.lock
-	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --prerelease if-necessary-or-explicit \
-		--generate-hashes --no-emit-index-url --no-annotate --no-header --upgrade \
-		--extra embedded pyproject.toml -o requirements/runtime.lock
+	@$(LOCK) --upgrade --extra embedded --extra dev pyproject.toml -o requirements/dev.lock
+	@$(LOCK) --upgrade --extra embedded pyproject.toml -o requirements/runtime.lock
+	@$(LOCK) -c requirements/runtime.lock pyproject.toml -o requirements/image.lock
+	@$(LOCK) -c requirements/dev.lock --group build -o requirements/build.lock
+	@$(LOCK) --upgrade --group tools -o requirements/tools.lock
 
 clean: ## remove what can be made again (not the data in .evp)
 	@rm -rf .venv .bench .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov build dist

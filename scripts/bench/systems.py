@@ -16,7 +16,7 @@ from pymongo import MongoClient
 from redis import Redis
 
 from contenders import Contender, filled
-from engines import start_engines
+from engines import given_store, start_engines
 from evp.engines.engine import free_port
 from evp.running import read
 from processes import Processes
@@ -58,13 +58,13 @@ def start(contender: Contender, folder: Path) -> Iterator[System]:
     """Run a contender on fresh engines. Raises Failed."""
     with Processes(folder) as processes:
         engines = start_engines(processes, folder)
-        port, key = free_port(), secrets.token_hex(16)
+        port, key, database = free_port(), secrets.token_hex(16), _database()
         environ = {
             "PORT": str(port),
             "API_KEY": key,
             "REDIS_URL": engines.redis_url,
             "MONGO_URL": engines.mongo_url,
-            "MONGO_DB": "bench",
+            "MONGO_DB": database,
             "STREAM": STREAM,
             "GROUP": "workers",
         }
@@ -83,7 +83,7 @@ def start(contender: Contender, folder: Path) -> Iterator[System]:
             key,
             engines.redis_url,
             engines.mongo_url,
-            "bench",
+            database,
             STREAM,
             pids | engines.pids,
             processes,
@@ -96,8 +96,14 @@ def start_evp(folder: Path, flags: Sequence[str] = ()) -> Iterator[System]:
     """Run `evp up`, with its defaults but for `flags`, in a folder of its own. Raises Failed."""
     with Processes(folder) as processes:
         command = [sys.executable, "-m", "evp", "up", "--port", "0", "--data-dir", str(folder)]
-        processes.start("up", [*command, *flags])
+        environ, pids = dict[str, str](), dict[str, int]()
+        given = given_store()
+        if given is not None:
+            environ = {"EVP_MONGO_URL": given[0], "EVP_MONGO_DB": _database()}
+            pids = {"store": given[1]}
+        processes.start("up", [*command, *flags], environ)
         running = processes.wait(lambda: read(folder), "evp up")
+        pids |= {_role(name, running.children): pid for name, pid in running.children.items()}
         yield System(
             running.http_url,
             running.api_key,
@@ -105,10 +111,15 @@ def start_evp(folder: Path, flags: Sequence[str] = ()) -> Iterator[System]:
             running.mongo_url,
             running.mongo_db,
             "evp:events",
-            {_role(name, running.children): pid for name, pid in running.children.items()},
+            pids,
             processes,
             counts_events=True,
         )
+
+
+def _database() -> str:
+    """Return the name of a database that nobody has used: a given store serves all turns."""
+    return f"bench_{secrets.token_hex(4)}"
 
 
 def _role(name: str, children: Mapping[str, int]) -> str:

@@ -229,13 +229,11 @@ def test_wrong_settings(clean: dict[str, str], tmp_path: Path) -> None:
     clean |= {"EVP_PORT": "70000", "EVP_REDIS_URL": "http://u:hunter2@h"}
     done = alone(clean, tmp_path, "up")
     assert done.code == 2
+    wanted = "redis://…, redis+cluster://… or redis+sentinel://…, with TLS rediss"
     assert done.err.splitlines() == [
         "evp: wrong settings:",
         "  EVP_PORT = '70000': wanted 0 to 65535",
-        (
-            "  EVP_REDIS_URL = 'http://***@h': "
-            "wanted redis://…, redis+cluster://… or redis+sentinel://…, with TLS rediss"
-        ),
+        f"  EVP_REDIS_URL = 'http://***@h': wanted {wanted}",
     ]
 
 

@@ -35,7 +35,7 @@ from evp.stream.slots import Slot
 from tests.support.apart import move
 from tests.support.make import event
 from tests.support.server import request, serving
-from tests.support.servers import Server, own_log
+from tests.support.servers import Server, own_log, program_log
 from tests.support.stores import MAY_LEAVE_SOCKETS, documents, hanging
 from tests.support.streams import append, append_events, consumer
 from tests.support.wait import until
@@ -194,7 +194,7 @@ async def test_configuration_file_is_rewritten(
     """Where the log has a configuration file the mend is in it, so that a restart keeps it."""
     file = tmp_path / "log.conf"
     file.write_text("maxmemory-policy allkeys-lfu\n", encoding="utf-8")
-    server = await asyncio.to_thread(own_log, tmp_path)
+    server = await asyncio.to_thread(program_log, tmp_path / "log")
     place = server._command.index("--maxmemory-policy")
     del server._command[place : place + 2]
     server._command.insert(server._command.index("--bind"), str(file))
@@ -549,16 +549,22 @@ async def test_index_that_expires_nothing(place: Place) -> None:
     ("changes", "check"),
     [
         ({"mongo_url": "{mongo_url}&w=1&journal=false"}, "weak_address"),
-        ({"env": "production"}, "store_alone"),
         ({"redis_url": "redis://127.1:{log_port}/0"}, "no_memory_limit"),
     ],
 )
 async def test_addresses(place: Place, log: Server, changes: dict[str, str], check: str) -> None:
-    """An address that promises less, a store that is alone, a log elsewhere without a limit."""
+    """An address that promises less, a log elsewhere without a limit."""
     known = {"mongo_url": place.settings.mongo_url, "log_port": log.port}
     given = {name: value.format(**known) for name, value in changes.items()}
     finding = await the_finding(changed(place.settings, **given), check)
     assert finding.severity == (WARNING if check == "no_memory_limit" else NOTE)
+
+
+async def test_store_that_is_alone(place: Place) -> None:
+    """In production a store that is one server is a note; a replica set, as in containers, none."""
+    is_alone = "setName" not in await place.db.client.admin.command("hello")
+    found = (await examined(changed(place.settings, env="production"))).findings
+    assert [(one.check, one.severity) for one in found] == [("store_alone", NOTE)] * is_alone
 
 
 @pytest.mark.parametrize(("ahead_ms", "severity"), [(-60_000, WARNING), (3_600_000, ERROR)])

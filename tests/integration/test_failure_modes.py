@@ -7,7 +7,7 @@ import contextlib
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ from tests.support.frames import document, frame_of_documents
 from tests.support.make import event, ndjson, open_frame
 from tests.support.proxy import proxying
 from tests.support.server import JSON, NDJSON, InProcess, request, serving
-from tests.support.servers import Server
+from tests.support.servers import Server, program_log
 from tests.support.stores import (
     MAY_LEAVE_SOCKETS,
     WRITE_MS,
@@ -173,22 +173,31 @@ async def test_largest_request_is_one_frame(settings: Settings, link: Link) -> N
 # What the log's file has lost
 
 
+@pytest.fixture
+def log_on_disk(tmp_path: Path) -> Iterator[Server]:
+    """A log whose files the test can reach."""
+    server = program_log(tmp_path / "log")
+    server.start()
+    yield server
+    server.kill()
+
+
 @pytest.mark.parametrize("cut_bytes", [1, 700, 3_000])
 async def test_end_of_the_logs_file_is_damaged(
-    settings: Settings, db: Database, own_log_server: Server, tmp_path: Path, cut_bytes: int
+    settings: Settings, db: Database, log_on_disk: Server, tmp_path: Path, cut_bytes: int
 ) -> None:
     """What a torn file has lost is lost, and named to the frame; all else is stored."""
-    settings = changed(settings, redis_url=own_log_server.url)
+    settings = changed(settings, redis_url=log_on_disk.url)
     async with connected(settings) as producer:
         for number in range(20):
             await producer.append(open_frame(event(number)), 1)
         [epoch] = producer.epochs()[1]
     await record_servers(db, [(epoch.srv, epoch.acknowledged_seq, epoch.events, 0)])
-    await asyncio.to_thread(own_log_server.kill)
+    await asyncio.to_thread(log_on_disk.kill)
     file = max((tmp_path / "log" / "appendonlydir").glob("*.incr.aof"))
     with file.open("r+b") as open_file:
         open_file.truncate(file.stat().st_size - cut_bytes)
-    await asyncio.to_thread(own_log_server.start)
+    await asyncio.to_thread(log_on_disk.start)
     kept = int(await ask(settings.redis_url, "XLEN", settings.stream))
     assert 0 < kept < 20
     await drain(settings)

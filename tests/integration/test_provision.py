@@ -22,7 +22,7 @@ from evp.storage.dlq import Filters
 from evp.storage.provision import Provision, Server, State, Step, What, provision
 from evp.storage.replay import Replayer
 from evp.storage.retention import expire
-from evp.storage.sweep import sweep
+from evp.storage.sweep import Sought, sweep
 from evp.storage.writer import Writer
 from evp.views.provision import provision_view
 from tests.support.make import ADMISSION, event, frame_of
@@ -298,7 +298,7 @@ async def use_everything(heard: Database, db: Database) -> None:
         pass
 
 
-async def no_entries(_entries: Sequence[tuple[str, bytes]]) -> set[bytes]:
+async def no_entries(_sought: Sequence[Sought]) -> set[bytes]:
     """Answer for a log that has nothing any more."""
     return set()
 

@@ -266,8 +266,8 @@ async def test_store_killed_in_the_middle(
     frames = [frame_of(event(0), event(1)), frame_of(event(2))]
 
     def kill(name: str) -> None:
-        if name == step and server._process is not None:
-            server._process.kill()
+        if name == step:
+            server.kill()
 
     async with store(server.url, settings.mongo_db, listener) as db:
         setattr(listener, moment, kill)

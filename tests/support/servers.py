@@ -12,24 +12,27 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from testcontainers.core.container import DockerContainer
-from testcontainers.core.wait_strategies import LogMessageWaitStrategy
+import psutil
 
 from evp.engines.engine import Engine, log_engine, store_engine
 from evp.engines.locate import Binary, find_log, find_store
+from tests.support.containers import ContainerServer
 from tests.support.ladder import (
     LOG_IMAGE,
     STORE_IMAGE,
     Address,
     Image,
     choose,
+    choose_own,
     docker_answers,
 )
+from tests.support.wait import until_now
 
 READY_S_MAX = 30.0
+_TEST_COMMANDS = ("--setParameter", "enableTestCommands=1")
 
 
-class Server:
+class ProcessServer:
     """An engine of a test's own, on a port and a folder that stay the same."""
 
     def __init__(self, engine: Engine, *extra: str, without: str | None = None) -> None:
@@ -86,10 +89,12 @@ class Server:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Stop it from running for a while; its connections stay open."""
+        """Stop it from running for a while, surely; its connections stay open."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
+        process = psutil.Process(self._process.pid)
         try:
+            until_now(lambda: process.status() == psutil.STATUS_STOPPED, what="it has stopped")
             yield
         finally:
             self._process.send_signal(signal.SIGCONT)
@@ -100,22 +105,44 @@ class Server:
             self._process.wait(READY_S_MAX)
 
 
+Server = ProcessServer | ContainerServer
+"""An engine of a test's own, to be killed, paused and started again."""
+
+
 def own_log(folder: Path, *extra: str) -> Server:
     """Return a log of a test's own; `extra` are further arguments of the server."""
-    return Server(log_engine(find_log(), folder / "log"), *extra)
+    rung = choose_own(LOG_IMAGE, find_log, environ=os.environ, docker_answers=docker_answers)
+    if isinstance(rung, Image):
+        return ContainerServer(rung, *extra)
+    return ProcessServer(log_engine(rung, folder / "log"), *extra)
 
 
-def own_store(folder: Path, *extra: str) -> Server:
-    """Return a store of a test's own."""
-    return Server(store_engine(find_store(), folder / "store"), *extra)
+def program_log(folder: Path) -> ProcessServer:
+    """Return a log that is a program in any case: its files are in `folder`."""
+    return ProcessServer(log_engine(find_log(), folder))
+
+
+def own_store(folder: Path, *, fails: bool = False) -> Server:
+    """Return a store of a test's own; one that `fails` takes commands which make it fail."""
+    rung = choose_own(STORE_IMAGE, find_store, environ=os.environ, docker_answers=docker_answers)
+    if isinstance(rung, Image):
+        return ContainerServer(rung, *(_TEST_COMMANDS if fails else ()))
+    return ProcessServer(
+        store_engine(rung, folder / "store"), *(_failing_flags(rung) if fails else ())
+    )
 
 
 def obedient_store(folder: Path) -> Server:
     """Return a store of a test's own that obeys fault commands, as a member of a replica set."""
-    binary = find_store()
-    is_mongod = binary.kind == "mongod"
-    flags = ["--setParameter", "enableTestCommands=1"] if is_mongod else ["--enable-test-commands"]
-    return Server(store_engine(binary, folder / "store"), *flags, without="--standalone")
+    rung = choose_own(STORE_IMAGE, find_store, environ=os.environ, docker_answers=docker_answers)
+    if isinstance(rung, Image):
+        return ContainerServer(rung, *_TEST_COMMANDS)
+    engine = store_engine(rung, folder / "store")
+    return ProcessServer(engine, *_failing_flags(rung), without="--standalone")
+
+
+def _failing_flags(binary: Binary) -> tuple[str, ...]:
+    return _TEST_COMMANDS if binary.kind == "mongod" else ("--enable-test-commands",)
 
 
 @contextlib.contextmanager
@@ -150,16 +177,16 @@ def shared_store(folder: Path) -> Iterator[str]:
 def _run(rung: Address | Image | Binary, folder: Path, *, is_log: bool) -> Iterator[str]:
     if isinstance(rung, Address):
         yield rung.url
-    elif isinstance(rung, Image):
-        container = DockerContainer(rung.name, command=rung.command, ports=[rung.port])
-        with container.waiting_for(LogMessageWaitStrategy(rung.ready_line)) as running:
-            host, port = running.get_container_host_ip(), running.get_exposed_port(rung.port)
-            yield rung.url.format(host=host, port=port)
+        return
+    server: Server
+    if isinstance(rung, Image):
+        server = ContainerServer(rung)
+    elif is_log:
+        server = ProcessServer(log_engine(rung, folder / "log"))
     else:
-        make = log_engine if is_log else store_engine
-        server = Server(make(rung, folder / ("log" if is_log else "store")))
-        server.start()
-        try:
-            yield server.url
-        finally:
-            server.stop()
+        server = ProcessServer(store_engine(rung, folder / "store"))
+    server.start()
+    try:
+        yield server.url
+    finally:
+        server.stop()

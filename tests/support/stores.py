@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from pymongo import AsyncMongoClient
 from pymongo.monitoring import (
@@ -19,11 +18,9 @@ from pymongo.monitoring import (
     CommandSucceededEvent,
 )
 
-from evp.engines.locate import find_store
 from evp.storage import schema
 from evp.storage.client import Database, database
 from tests.support.servers import Server, own_store
-from tests.support.wait import until_now
 
 #: What a store that must answer gets; far more than it needs.
 WRITE_MS = 10_000
@@ -95,9 +92,7 @@ async def store(url: str, name: str, *listeners: Listener) -> AsyncIterator[Data
 @contextlib.contextmanager
 def failing_store(folder: Path) -> Iterator[Server]:
     """Run a store of a test module's own that obeys `fail`; it may be paused."""
-    is_mongod = find_store().kind == "mongod"
-    flags = ["--setParameter", "enableTestCommands=1"] if is_mongod else ["--enable-test-commands"]
-    server = own_store(folder, *flags)
+    server = own_store(folder, fails=True)
     server.start()
     try:
         yield server
@@ -105,14 +100,9 @@ def failing_store(folder: Path) -> Iterator[Server]:
         server.kill()
 
 
-@contextlib.contextmanager
-def hanging(server: Server) -> Iterator[None]:
-    """Pause a server, and begin only when it has surely stopped running."""
-    assert server._process is not None
-    process = psutil.Process(server._process.pid)
-    with server.paused():
-        until_now(lambda: process.status() == psutil.STATUS_STOPPED, what="it has stopped")
-        yield
+def hanging(server: Server) -> contextlib.AbstractContextManager[None]:
+    """Pause a server for a while: it takes connections, and answers nothing."""
+    return server.paused()
 
 
 @contextlib.asynccontextmanager

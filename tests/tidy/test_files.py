@@ -15,16 +15,30 @@ import evp
 from tests.tidy.source import ROOT, modules, text_files
 
 LOCKS = sorted((ROOT / "requirements").glob("*.lock"))
-EXTRAS = {"runtime": ("embedded",), "dev": ("embedded", "dev")}
+EXTRAS = {"image": (), "runtime": ("embedded",), "dev": ("embedded", "dev")}
+GROUPS = ("build", "tools")
 
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 _TARGET = re.compile(r"^([a-z0-9_-]+):(?!=)[^#\n]*(?:## (.+))?$", re.MULTILINE)
 _SOMEBODYS_HOME = re.compile(r"(?<![\w.])(?:/(?:home|root|Users)/|[A-Z]:\\Users\\)\w")
 
 
+def pyproject() -> dict[str, Any]:
+    """Return pyproject.toml."""
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
 def project() -> dict[str, Any]:
     """Return the table `project` of pyproject.toml."""
-    return dict(tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"])
+    return dict(pyproject()["project"])
+
+
+def wanted_by(lock: str) -> list[str]:
+    """Return the requirements that a lock is made from."""
+    if lock in GROUPS:
+        return list(pyproject()["dependency-groups"][lock])
+    extras = project()["optional-dependencies"]
+    return [*project()["dependencies"], *(one for name in EXTRAS[lock] for one in extras[name])]
 
 
 def name_of(requirement: str) -> str:
@@ -46,9 +60,9 @@ def makefile() -> str:
     return (ROOT / "Makefile").read_text(encoding="utf-8")
 
 
-def test_there_are_two_locks() -> None:
-    """One lock for running evp, one for working on it."""
-    assert {lock.stem for lock in LOCKS} == set(EXTRAS)
+def test_there_is_a_lock_of_each() -> None:
+    """One lock for running evp, one for its image, one for working on it, one of each group."""
+    assert {lock.stem for lock in LOCKS} == {*EXTRAS, *GROUPS}
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.stem)
@@ -63,7 +77,7 @@ def test_locks_name_no_index(lock: Path) -> None:
 def test_locks_pin_by_hash(lock: Path) -> None:
     """Each requirement has one version and its hashes."""
     pinned = requirements(lock)
-    assert len(pinned) > 10
+    assert len(pinned) > 4
     for requirement, hashes in pinned.items():
         assert re.match(r"[a-z0-9-]+==[\w.]+( ; .+)?$", requirement), requirement
         assert hashes, requirement
@@ -73,18 +87,27 @@ def test_locks_pin_by_hash(lock: Path) -> None:
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.stem)
 def test_locks_have_every_dependency(lock: Path) -> None:
     """What pyproject.toml asks for is locked."""
-    extras = project()["optional-dependencies"]
-    wanted = [
-        *project()["dependencies"],
-        *(one for name in EXTRAS[lock.stem] for one in extras[name]),
-    ]
-    assert {name_of(one) for one in wanted} - {name_of(one) for one in requirements(lock)} == set()
+    wanted = {name_of(one) for one in wanted_by(lock.stem)}
+    assert wanted - {name_of(one) for one in requirements(lock)} == set()
 
 
 def test_locks_agree() -> None:
-    """Tests run on the versions that users get."""
-    dev, runtime = (set(requirements(lock)) for lock in LOCKS)
-    assert runtime <= dev
+    """Tests run on the versions that users get, from the index or in an image."""
+    pinned = {lock.stem: {one.partition(" ;")[0] for one in requirements(lock)} for lock in LOCKS}
+    assert pinned["image"] <= pinned["runtime"] <= pinned["dev"]
+    assert pinned["build"] <= pinned["dev"]
+
+
+def test_images_hold_no_embedded_engine() -> None:
+    """What is under the GPL, or is no use in a container, is not in an image."""
+    image = {name_of(one) for one in requirements(ROOT / "requirements" / "image.lock")}
+    embedded = {name_of(one) for one in project()["optional-dependencies"]["embedded"]}
+    assert not image & embedded
+
+
+def test_images_are_built_as_wheels_are() -> None:
+    """The group that images build with is what the build system asks for."""
+    assert pyproject()["dependency-groups"]["build"] == pyproject()["build-system"]["requires"]
 
 
 def test_version_stands_once() -> None:

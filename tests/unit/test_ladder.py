@@ -6,16 +6,19 @@ import stat
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from evp.engines import locate
 from evp.engines.locate import Binary, find_log, find_store, knows_waitaof
 from evp.errors import EngineFailed
 from tests.support.ladder import (
     LOG_IMAGE,
-    STORE_IMAGE,
     Address,
     DockerMissing,
+    Image,
     choose,
+    choose_own,
+    docker_answers,
 )
 
 KEY = "EVP_TEST_REDIS_URL"
@@ -34,7 +37,7 @@ def test_an_address_wins() -> None:
 
 def test_docker_before_programs() -> None:
     """A daemon that answers gives a container, otherwise a program is run."""
-    assert rung({}, docker=True) is LOG_IMAGE
+    assert rung({}, docker=True) == LOG_IMAGE
     assert rung({}, docker=False) is FOUND
 
 
@@ -42,15 +45,35 @@ def test_docker_can_be_required() -> None:
     """Where Docker is required, a missing daemon is an error and no fallback."""
     with pytest.raises(DockerMissing):
         rung({"EVP_REQUIRE_DOCKER": "1"}, docker=False)
-    assert rung({"EVP_REQUIRE_DOCKER": "1"}, docker=True) is LOG_IMAGE
+    assert rung({"EVP_REQUIRE_DOCKER": "1"}, docker=True) == LOG_IMAGE
 
 
-def test_containers_are_started_durably() -> None:
-    """The log in a container keeps what it acknowledges; both are reached by their address."""
-    assert "--appendfsync always" in LOG_IMAGE.command
-    assert "noeviction" in LOG_IMAGE.command
-    assert LOG_IMAGE.url.format(host="h", port=1) == "redis://h:1/0"
-    assert STORE_IMAGE.url.format(host="h", port=2).startswith("mongodb://h:2/")
+def own_rung(environ: dict[str, str], *, docker: bool) -> object:
+    """Return the rung for an engine that a test kills and pauses."""
+    return choose_own(LOG_IMAGE, lambda: FOUND, environ=environ, docker_answers=lambda: docker)
+
+
+def test_engines_to_be_killed() -> None:
+    """Such an engine is a program, and nobody else's server; a container where that is required."""
+    assert own_rung({KEY: "redis://r"}, docker=True) is FOUND
+    assert own_rung({"EVP_REQUIRE_DOCKER": "1"}, docker=True) == LOG_IMAGE
+    with pytest.raises(DockerMissing):
+        own_rung({"EVP_REQUIRE_DOCKER": "1"}, docker=False)
+
+
+def test_images_are_named_by_variables() -> None:
+    """Another image is taken in place of the usual one, for shared engines and for others."""
+    environ = {"EVP_REQUIRE_DOCKER": "1", "EVP_TEST_REDIS_IMAGE": "redis:8"}
+    for found in (rung(environ, docker=True), own_rung(environ, docker=True)):
+        assert isinstance(found, Image)
+        assert found == replace(LOG_IMAGE, name="redis:8")
+
+
+@pytest.mark.parametrize("host", ["tcp://10.255.255.1:2375", "ssh://box", "tcp://127.0.0.1:1"])
+def test_a_daemon_elsewhere_is_none(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A daemon of another machine is not asked, and nobody answers where there is none."""
+    monkeypatch.setenv("DOCKER_HOST", host)
+    assert not docker_answers()
 
 
 def program(folder: Path, name: str, text: str) -> Path:
