@@ -81,6 +81,11 @@ class LogLooks:
         self._states: dict[str, LogState] = {}
         self._states_again_at_s = 0.0
 
+    @property
+    def partitions(self) -> int:
+        """How many streams are known."""
+        return len(self._everywhere)
+
     def grow(self, count: int) -> None:
         """Know of `count` streams at least."""
         self._everywhere.grow(count)

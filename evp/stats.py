@@ -18,7 +18,7 @@ from evp.clock import monotonic_s
 from evp.errors import LogUnavailable, StoreUnavailable
 from evp.limits import TOTALS_COST_FACTOR
 from evp.logs import get
-from evp.looks import LogLooks, PartitionRow, ServerRow
+from evp.looks import LogLook, LogLooks, PartitionRow, ServerRow
 from evp.settings import Settings
 from evp.signals import end
 from evp.state import LogState, StoreState, store_state
@@ -134,7 +134,7 @@ class Collector:
         What the store does not tell within `store_wait_s`, STORE_LOOK_S_MAX unless it is given,
         is told as it was before, and the question goes on: a later look has the answer.
         """
-        log = await self._log.look()
+        log = await self._look_at_log()
         stats = Stats(
             stream=self._settings.stream,
             group=self._settings.consumer_group,
@@ -154,6 +154,24 @@ class Collector:
         await self._log.close()
         await self._summed_log.close()
         await close(self._client)
+
+    async def _look_at_log(self) -> LogLook:
+        try:
+            return await self._log.look()
+        except LogUnavailable:
+            if self._log.partitions > 1 or not await self._finds_more():
+                raise
+        return await self._log.look()
+
+    async def _finds_more(self) -> bool:
+        """Return whether there are more partitions than the first, which would tell; it is away."""
+        try:
+            async with asyncio.timeout(STORE_REACH_S_MAX):
+                await reach(self._db, STORE_REACH_S_MAX)
+                self._log.grow(await known_partitions(self._db))
+        except (StoreUnavailable, TimeoutError):
+            return False
+        return self._log.partitions > 1
 
     async def _ask_store(self, stats: Stats, wait_s: float | None) -> None:
         """Begin what is not under way, and wait for it, but not for long."""

@@ -207,6 +207,27 @@ async def test_snapshot_of_a_server(
     assert snapshot.partitions_more == 1
 
 
+async def test_the_first_one_is_away(
+    link: Link,
+    db: Database,
+    settings: Settings,
+    own_log_server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+    closed_at_end: CloseAtEnd,
+) -> None:
+    """Partition 0 tells how many there are; without it the store does."""
+    move(monkeypatch, settings, 0, own_log_server)
+    await append_events(settings, 3, partition=1)
+    await asyncio.to_thread(own_log_server.kill)
+    collector = closed_at_end(Collector(settings))
+    with pytest.raises(LogUnavailable):
+        await collector.look()
+    await note_partitions(db, 2)
+    found = await collector.look()
+    assert [one.away is None for one in found.partitions] == [False, True]
+    assert found.log.events_accepted == 3
+
+
 async def test_one_that_hangs(
     link: Link,
     three: Settings,
