@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from evp.settings import Settings
 from tests.e2e.commands import evp
 from tests.support.make import event
@@ -14,6 +16,7 @@ from tests.support.streams import append
 from tests.support.up import clean_environ
 
 
+@pytest.mark.slow
 def test_count_then_erase(
     shared: dict[str, str], settings: Settings, stored: Any, tmp_path: Path
 ) -> None:

@@ -98,6 +98,7 @@ def test_a_group_in_use_is_not_deleted(shared: dict[str, str], log: Any, tmp_pat
     assert GROUP not in rows(shared, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_second_consumer(shared: dict[str, str], log: Any, tmp_path: Path) -> None:
     """A second group is made, works, is set back, dry and then done, and is described."""
     shadow = shared | {"EVP_CONSUMER_GROUP": "shadow"}

@@ -282,6 +282,7 @@ def test_wrong_use(shared: dict[str, str], tmp_path: Path, arguments: list[str],
     assert says in done.one_line
 
 
+@pytest.mark.slow
 def test_engines_that_are_away(shared: dict[str, str], tmp_path: Path) -> None:
     """Without the log none is made, exit 3; what the store has is listed, with a note."""
     key_id = created(shared, tmp_path, "shop").split("_")[1]

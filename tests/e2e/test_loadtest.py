@@ -82,6 +82,7 @@ def test_verified(up: Up) -> None:
     assert (len(stored), set(stored.values())) == (800, {1})
 
 
+@pytest.mark.slow
 def test_report_in_words(up: Up) -> None:
     """Without a terminal there is the report, and nothing else: no live view, no codes."""
     done = load(up, *SHORT, "--batch", "1", "--processes", "2", "--threshold", "lost==0")
@@ -109,6 +110,7 @@ def test_lost_events(up: Up) -> None:
     assert "is it the one of the server that was loaded?" in " ".join(done.out.split())
 
 
+@pytest.mark.slow
 def test_events_of_a_file(up: Up, tmp_path: Path) -> None:
     """With --input the file's events take turns; each is stored under an id of its own."""
     file = tmp_path / "events.ndjson"
@@ -121,6 +123,7 @@ def test_events_of_a_file(up: Up, tmp_path: Path) -> None:
     assert {one["data"] for one in found if one["type"] == "second"} == {"x" * 10}
 
 
+@pytest.mark.slow
 def test_shape_of_made_events(up: Up) -> None:
     """Types, users and size of made events are as the flags say."""
     shape = ("--types", "3", "--users", "5", "--skew", "0", "--payload-bytes", "500")
@@ -133,6 +136,7 @@ def test_shape_of_made_events(up: Up) -> None:
     assert all(450 < len(json.dumps(one["data"])) < 550 for one in found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -152,6 +156,7 @@ def test_wrong_flags(up: Up, arguments: list[str], says: str) -> None:
     assert says in done.one_line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", [b"", b"[1]\n", b'{"type": "t"}\n{half\n', b'{"data": 1e999}\n'])
 def test_wrong_files(up: Up, tmp_path: Path, text: bytes) -> None:
     """A file without events, or with a line that is none, is exit 2 and says where."""
@@ -171,6 +176,7 @@ def test_wrong_key(up: Up) -> None:
     assert report["gave_up"].startswith("401 unauthenticated: ")
 
 
+@pytest.mark.slow
 def test_nobody_there(clean: dict[str, str], up: Up, tmp_path: Path) -> None:
     """Without server, log or store one line says what is away and what to do; exit 3."""
     nowhere = "127.0.0.1:1"
@@ -184,6 +190,7 @@ def test_nobody_there(clean: dict[str, str], up: Up, tmp_path: Path) -> None:
     assert "--accept-only" in done.one_line
 
 
+@pytest.mark.slow
 async def test_accept_only(clean: dict[str, str], tmp_path: Path) -> None:
     """With --accept-only a server without engines is measured, and retries are counted apart."""
     busy = problem(503, "backlog_full", "retry-after: 0.1")
@@ -197,6 +204,7 @@ async def test_accept_only(clean: dict[str, str], tmp_path: Path) -> None:
         assert len(set(server.ids)) == 300
 
 
+@pytest.mark.slow
 def test_a_stall_shows(up: Up) -> None:
     """A server that stands still for a second makes requests late, none fewer; all are stored."""
     pid = up.children["serve-1"]
@@ -239,6 +247,7 @@ def test_server_that_is_killed(up: Up) -> None:
     assert (check["found"], check["lost"], check["doubled"]) == (750, 0, 0)
 
 
+@pytest.mark.slow
 def test_generator_that_is_killed(up: Up) -> None:
     """A generator process that is killed ends the test: one line and exit 3."""
     before = stored_of(up, "evp-loadtest-")

@@ -141,6 +141,7 @@ def test_no_key(clean: dict[str, str], tmp_path: Path) -> None:
     assert "no API key" in done.one_line
 
 
+@pytest.mark.slow
 def test_server_that_comes_back(up: Up, tmp_path: Path) -> None:
     """A server that is killed and restarted in the middle costs a while and no event."""
     lines = made("back", 2_000).splitlines(keepends=True)

@@ -142,6 +142,7 @@ def test_ctrl_c_while_it_starts(light: dict[str, str], tmp_path: Path) -> None:
     assert_left_in_order(screen)
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_a_large_demo(light: dict[str, str], tmp_path: Path) -> None:
     """The largest demo starts at once, and Ctrl-C ends it at any time."""
     command = [*EVP, "up", "--port", "0", "--demo", "1000000"]

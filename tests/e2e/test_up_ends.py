@@ -145,6 +145,7 @@ def test_data_directory_that_can_not_be_used(clean: dict[str, str], tmp_path: Pa
     assert f"can't keep data in {tmp_path / 'a file/below'}: Not a directory" in done.one_line
 
 
+@pytest.mark.slow
 def test_reader_of_the_output_that_leaves(lighter: Up) -> None:
     """An `evp up` whose output nobody reads any more goes on, and stops as any other."""
     reader, writer = os.pipe()
@@ -158,6 +159,7 @@ def test_reader_of_the_output_that_leaves(lighter: Up) -> None:
     assert lighter.text == ""
 
 
+@pytest.mark.slow
 def test_ipv6_and_a_key_with_a_quote(lighter: Up) -> None:
     """Whatever address it listens on and whatever the key, what it prints works when pasted."""
     if not socket.has_ipv6:

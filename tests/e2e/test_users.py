@@ -80,6 +80,7 @@ def test_a_login_is_told_once(light: dict[str, str], tmp_path: Path) -> None:
         up.clean_up()
 
 
+@pytest.mark.slow
 def test_life_of_a_user(up: Up) -> None:
     """Made, logged in, another password, disabled, enabled: each does what it says."""
     name = f"life-{TAG}"

@@ -38,6 +38,7 @@ def sums(db: Any) -> dict[str, int]:
     }
 
 
+@pytest.mark.slow
 def test_burst(shared: dict[str, str], settings: Settings, stored: Any, tmp_path: Path) -> None:
     """With --burst it drains the stream and ends with 0; run again it ends at once."""
     fill(settings, 1_000)
@@ -48,6 +49,7 @@ def test_burst(shared: dict[str, str], settings: Settings, stored: Any, tmp_path
         assert groups_in_log(shared) == {GROUP: (0, 0)}
 
 
+@pytest.mark.slow
 def test_three_processes(
     shared: dict[str, str], settings: Settings, stored: Any, tmp_path: Path
 ) -> None:
@@ -62,6 +64,7 @@ def test_three_processes(
     assert names_in_log(shared, GROUP) <= {"worker-1", "worker-2", "worker-3"}
 
 
+@pytest.mark.slow
 def test_killed_process_is_replaced(
     shared: dict[str, str], settings: Settings, stored: Any, tmp_path: Path
 ) -> None:
@@ -79,6 +82,7 @@ def test_killed_process_is_replaced(
     assert ids(stored) == once(1_000)
 
 
+@pytest.mark.slow
 def test_other_group_and_name(
     shared: dict[str, str], settings: Settings, stored: Any, tmp_path: Path
 ) -> None:
@@ -116,6 +120,7 @@ def test_two_processes_are_taken_over(
     assert (refused.code, "group 'others' of stream" in refused.err) == (2, True)
 
 
+@pytest.mark.slow
 def test_told_to_stop_in_the_middle(
     shared: dict[str, str], settings: Settings, stored: Any, tmp_path: Path
 ) -> None:

@@ -120,6 +120,7 @@ async def stored_are(db: Database, count: int) -> bool:
     return await db[schema.EVENTS].count_documents({}) == count
 
 
+@pytest.mark.slow
 async def test_a_pass_goes_to_the_end(settings: Settings, link: Link, opened: Opener) -> None:
     """5,000 pending entries, ten at a time, are all claimed in one pass."""
     await append_at_once(settings, 5_000)

@@ -270,6 +270,7 @@ async def one_page(db: Database) -> tuple[list[str], Place | None]:
     return [str(one["id"]) for one in found.events], found.more_behind
 
 
+@pytest.mark.slow
 async def test_pages_end_where_events_do(
     db: Database, writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -574,6 +575,7 @@ class Story:
         assert (await totals(self._db)).stored == stored
 
 
+@pytest.mark.slow
 @hypothesis.settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(happenings=st.lists(steps, min_size=2, max_size=14))
 async def test_nothing_young_goes_and_nothing_old_stays(

@@ -219,6 +219,7 @@ async def test_coarse_sums_stand_for_fine_ones(db: Database, writer: Writer) -> 
     assert found.stored == found.accepted.stored == len(times)
 
 
+@pytest.mark.slow
 async def test_work_of_one_fold_is_bounded(db: Database, writer: Writer) -> None:
     """However much has been left lying, a fold does a part of it and says that there is more."""
     buckets = FOLD_LISTED_MAX + 5

@@ -85,6 +85,7 @@ async def feed(server: InProcess, stop: asyncio.Event) -> int:
     return accepted
 
 
+@pytest.mark.slow
 async def test_clean_under_load(
     db: Database, link: Link, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

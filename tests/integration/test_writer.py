@@ -291,6 +291,7 @@ async def test_header_that_is_refused_lets_no_event_in(db: Database, writer: Wri
     assert len(await documents(db, schema.OUTCOMES)) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mib", [17, 50])
 async def test_document_too_large_is_found_among_many(
     db: Database, writer: Writer, mib: int
