@@ -67,6 +67,10 @@ LOG_MOVED_AGAIN_S = 0.05
 LOG_COMMAND_S_MAX = 5.0
 #: A dial to the log, seconds.
 LOG_CONNECT_S_MAX = 3.0
+#: A node of a cluster or a Sentinel tells who is to be dialled within this, seconds; one that
+#: does not is asked after the others for a while.
+LOG_ASK_S_MAX = 1.2
+LOG_AVOID_S = 10.0
 #: WAITAOF waits at most this for the disk of log and replicas.
 DURABLE_WAIT_MS_MAX = 3_000
 #: How long, and of how many epochs, the log keeps the record once they are over and the store

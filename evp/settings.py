@@ -17,9 +17,12 @@ from msgspec import Struct
 
 from evp.errors import redact_url
 from evp.limits import PARTITIONS_MAX
+from evp.log_address import parse as parse_log_address
 from evp.logs import MASK
 
 PREFIX = "EVP_"
+#: Names of partitions end like this.
+_LIKE_A_PARTITION = re.compile(r":[0-9]+$")
 PRODUCTION = "production"
 ID_FROM_TIME_TOO = "source+id+time"
 JWT_SECRET_BYTES_MIN = 32
@@ -142,13 +145,14 @@ def _url(*schemes: str) -> Callable[[str], str]:
 
 
 def _log_url(text: str) -> str:
-    parts = urlsplit(text)
-    scheme, _, kind = parts.scheme.partition("+")
-    if scheme not in ("redis", "rediss") or kind not in ("", "cluster", "sentinel"):
-        raise ValueError(text)
-    if not parts.netloc or (kind == "sentinel" and not parts.path.strip("/")):
-        raise ValueError(text)
+    parse_log_address(text)
     return text
+
+
+def _stream(text: str) -> str:
+    if _LIKE_A_PARTITION.search(text):
+        raise ValueError(text)
+    return _name(text)
 
 
 def parse_api_keys(text: str) -> dict[str, str]:
@@ -205,7 +209,8 @@ ROWS: tuple[Row, ...] = (
         "milliseconds", _number(1, 10 * _MINUTE_MS)),
     Row("mongo_socket_timeout_ms", "45000", "an answer of the store may take this long",
         "milliseconds", _number(1, 60 * _MINUTE_MS)),
-    Row("stream", "evp:events", "key of the stream", "a name without spaces or braces", _name),
+    Row("stream", "evp:events", "key of the stream",
+        "a name without spaces or braces, and without a number after a colon at its end", _stream),
     Row("partitions", "1", "streams that servers spread requests over, for more than one log "
         "server can take", f"1 to {PARTITIONS_MAX}", _number(1, PARTITIONS_MAX)),
     Row("log_retention_s", "600", "entries that are done stay in the log this long at most, to "

@@ -11,11 +11,11 @@ from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
 from evp.doctor.findings import ERROR, WARNING
 from evp.errors import LogUnavailable, redact_url
+from evp.log_address import parse
 from evp.settings import Settings
 from evp.storage.client import Database
 from evp.storage.inspection import SchemaGaps, schema_gaps
 from evp.stream.client import Link
-from evp.stream.dial import parse
 from evp.stream.info import GroupFacts, LogFacts, log_facts
 from evp.stream.inspection import ServerFacts
 from evp.stream.keys import Keys

@@ -10,12 +10,13 @@ when the log has the frame on disk. A refused request leaves nothing behind.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from evp.clock import now
 from evp.codec import Decoded, Media, decode, decode_one
-from evp.documents import Admission
+from evp.documents import Admission, Documents
 from evp.errors import AckUnknown, LogUnavailable, Refusal
 from evp.metrics.counts import IngestCounts
 from evp.metrics.families import Values
@@ -23,11 +24,13 @@ from evp.server.answer import JSON, Answer
 from evp.server.backpressure import BacklogPart
 from evp.server.lane import Announcer, Lane
 from evp.server.logwatch import refusal_of
+from evp.server.neighbours import Neighbours
 from evp.server.problem import fault, problem
 from evp.server.told import Tell, tell_batch, tell_event
 from evp.settings import Settings
 from evp.sift import Sifted, sift
 from evp.stream.client import LogFull
+from evp.stream.flusher import Done
 from evp.stream.keys import Keys
 
 Respond = Callable[[Answer], None]
@@ -38,13 +41,16 @@ _EVENT, _CLOUD_EVENT = Media.EVENT, Media.CLOUD_EVENT
 class Acceptor:
     """Takes requests for one server process, each for the partition of the log whose turn it is."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self, settings: Settings, store_knows: Callable[[], Awaitable[int]] | None = None
+    ) -> None:
         self._admission = Admission(settings.default_source, settings.time_in_id)
         self.counts = IngestCounts()
         """What was counted since this process started."""
-        self.announcer = Announcer(settings)
+        self.announcer = Announcer(settings, store_knows)
+        neighbours = Neighbours(settings.partitions)
         self.lanes = [
-            Lane(settings, keys, self._admission, self.counts, self.announcer)
+            Lane(settings, keys, self._admission, self.counts, self.announcer, neighbours)
             for keys in (Keys(settings.stream, number) for number in range(settings.partitions))
         ]
         self._turns = itertools.cycle(self.lanes)
@@ -88,11 +94,29 @@ class Acceptor:
                 answer = fault(error)
             respond(answer)
 
-        made, first = lane.flusher.add(decoded, done, batch=batch)
+        try:
+            made, first = lane.flusher.add(decoded, done, batch=batch)
+        except Refusal as refusal:
+            lane, made, first = self._add_elsewhere(refusal, decoded, done, batch=batch)
         self._lane = next(self._turns)
         # `done` holds on to the ids alone: the documents are free as soon as they are encoded.
         ids = made.ids
         return len(ids)
+
+    def _add_elsewhere(
+        self, refusal: Refusal, decoded: Decoded, done: Done, *, batch: bool
+    ) -> tuple[Lane, Documents, int]:
+        """Add events to another partition than the one that has no room for their documents.
+
+        Raises the refusal if no other one takes them.
+        """
+        for _ in self.lanes[1:]:
+            lane = self._lane = next(self._turns)
+            if lane.log.refusal is None:
+                with contextlib.suppress(Refusal):
+                    return lane, *lane.flusher.add(decoded, done, batch=batch)
+        self._lane = next(self._turns)
+        raise refusal
 
     def sift(self, body: bytes, media: Media) -> Sifted:
         """Return what `take` can take of a batch, and why not the rest. Raises Refusal.
@@ -134,6 +158,7 @@ class Acceptor:
 
     async def start(self) -> None:
         """Connect and keep connected. Does not fail: `refusal` says what is wrong."""
+        self.announcer.start()
         await asyncio.gather(*(lane.start() for lane in self.lanes))
 
     def refuse_new(self) -> None:

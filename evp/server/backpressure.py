@@ -26,6 +26,7 @@ from evp.clock import monotonic_s
 from evp.errors import LogUnavailable, Refusal
 from evp.logs import get
 from evp.server.limits import BACKLOG_LEAVE_S_MAX, BACKLOG_LOOK_S, RECONNECT_LONGEST_S
+from evp.server.neighbours import Neighbours
 from evp.server.overload import Overload
 from evp.settings import Settings
 from evp.stream.backlog import Pin, backlog, leave
@@ -68,13 +69,15 @@ class BacklogPart(Struct, omit_defaults=True):
 class Backpressure:
     """Looks how full the log is, and tells the flusher of this process how much it may take."""
 
-    def __init__(self, settings: Settings, keys: Keys, flusher: Flusher) -> None:
+    def __init__(
+        self, settings: Settings, keys: Keys, flusher: Flusher, neighbours: Neighbours
+    ) -> None:
         self._keys = keys
         self._server = secrets.token_hex(8)
         self._flusher = flusher
         self._backlog_max = _share(settings.backlog_max, settings.partitions)
-        # One server may hold all partitions: each takes its part of what is free there.
-        self._overload = Overload(self._backlog_max, settings.partitions)
+        self._neighbours = neighbours
+        self._overload = Overload(self._backlog_max)
         self._link = KeptLink(settings.redis_url, self._keys)
         self._turn = asyncio.Lock()
         self._blind = "nobody has looked yet how full the log is"
@@ -101,7 +104,11 @@ class Backpressure:
             was_full = self._overload.full
             if self._assumes(self._overload.memory) < self._assumes(found[0]):
                 _log.warning("nobody knows how much the log can hold", mend=_ASSUMED)
-            self._overload.note(monotonic_s(), *found)
+            self._neighbours.note(self._keys.partition, link.node)
+            # Each partition on a server takes its part of what is free there.
+            self._overload.note(
+                monotonic_s(), *found, self._neighbours.on_same(self._keys.partition)
+            )
             self._flusher.allow(self._limit_bytes(seen_bytes))
             if self._overload.full != was_full:
                 self._tell()

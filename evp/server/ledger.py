@@ -144,13 +144,13 @@ class Ledgers:
     ) -> None:
         self._settings = settings
         self._db = db
-        self._ledgers = [Ledger(settings, db, lane) for lane in lanes]
+        self.each = [Ledger(settings, db, lane) for lane in lanes]
         self._partitions = partitions
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begin to record; needs a running loop."""
-        for one in self._ledgers:
+        for one in self.each:
             one.start()
         self._task = asyncio.create_task(_again(self._carry_former, LEDGER_CARRY_S), name="former")
 
@@ -158,16 +158,15 @@ class Ledgers:
         """Stop recording."""
         if self._task is not None:
             await end(self._task)
-        await asyncio.gather(*(one.stop() for one in self._ledgers))
-
-    async def close(self) -> None:
-        """Stop, and record for good how far this process got, as far as the engines answer."""
-        await asyncio.gather(*(one.close() for one in self._ledgers))
+        await asyncio.gather(*(one.stop() for one in self.each))
 
     async def _carry_former(self) -> None:
-        for number in range(len(self._ledgers), self._partitions()):
-            former = _Former(Keys(self._settings.stream, number))
-            await Ledger(self._settings, self._db, former).carry()
+        former = (
+            _Former(Keys(self._settings.stream, number))
+            for number in range(len(self.each), self._partitions())
+        )
+        # One that is away keeps no other one's from being carried.
+        await asyncio.gather(*(_try(Ledger(self._settings, self._db, one).carry) for one in former))
 
 
 class _Former:

@@ -51,6 +51,9 @@ REQUEST_READ_S_MAX = 60
 LINGER_S_MAX = 5.0
 #: How often a server process looks at the log's durability settings again.
 DURABILITY_CHECK_S = 15.0
+#: A partition is not written to before workers can know of it; whoever waits for that is told
+#: after this.
+ANNOUNCED_S_MAX = 2.0
 #: How often a server process records its last acknowledged sequence number.
 LEDGER_RECORD_S = 2.0
 #: How often a server process carries what is left of others in the log to the store.

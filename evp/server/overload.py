@@ -83,14 +83,13 @@ class Overload:
     def __init__(
         self,
         backlog_events_max: int | None,
-        partitions: int = 1,
         draw: Callable[[], float] = random.random,
     ) -> None:
         self.full = False
         self.memory: Memory | None = None
         self.backlog: Backlog | None = None
         self._backlog_events_max = backlog_events_max
-        self._partitions = partitions
+        self._partitions = 1
         self._draining = DrainRate()
         self._draw = draw
 
@@ -99,9 +98,14 @@ class Overload:
         """The rate at which the log drains."""
         return self._draining.rate()
 
-    def note(self, at_s: float, memory: Memory | None, backlog: Backlog) -> None:
-        """Take note of a look; `memory` is None where the log hides it."""
-        self.memory, self.backlog = memory, backlog
+    def note(
+        self, at_s: float, memory: Memory | None, backlog: Backlog, partitions: int = 1
+    ) -> None:
+        """Take note of a look; `memory` is None where the log hides it.
+
+        `partitions` is how many are on that server.
+        """
+        self.memory, self.backlog, self._partitions = memory, backlog, partitions
         self._draining.note(at_s, backlog.events_done, backlog.bytes_done)
         levels = self._levels()
         if any(one.now >= one.full for one in levels):

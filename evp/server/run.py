@@ -32,7 +32,8 @@ from evp.server.guard import Guard
 from evp.server.health import HealthCheck
 from evp.server.keys import Keys
 from evp.server.keywatch import KeyWatch
-from evp.server.ledger import Ledgers
+from evp.server.lane import Lane
+from evp.server.ledger import Ledger, Ledgers
 from evp.server.letters import Letters
 from evp.server.limits import KEEP_ALIVE_S, SERVER_STORE_CONNECTIONS_MAX
 from evp.server.live import Live
@@ -45,6 +46,7 @@ from evp.server.request import Bodies
 from evp.settings import Settings
 from evp.signals import Signals, end
 from evp.storage.client import close, connect, database, ping
+from evp.storage.partitions import known_partitions
 from evp.stream.gauges import LogGauges
 
 _log = get("evp.server")
@@ -70,7 +72,7 @@ async def serve(
     """
     client = connect(settings, connections_max=SERVER_STORE_CONNECTIONS_MAX)
     db = database(client, settings.mongo_db)
-    acceptor = Acceptor(settings)
+    acceptor = Acceptor(settings, partial(known_partitions, db))
     ledger = Ledgers(settings, db, acceptor.lanes, lambda: acceptor.announcer.partitions)
     keys = Keys(settings.api_keys, complete=False)
     key_watch = KeyWatch(settings, db, keys)
@@ -175,5 +177,13 @@ async def _comes(signals: Signals, within_s: float) -> bool:
 
 async def _wind_up(acceptor: Acceptor, ledger: Ledgers) -> None:
     """Answer what was taken, and record for good how far this process got."""
-    await acceptor.drain()
+    acceptor.refuse_new()
+    # A partition that hangs must not keep what others got to from being recorded.
+    await asyncio.gather(
+        *(_wind_up_one(lane, one) for lane, one in zip(acceptor.lanes, ledger.each, strict=True))
+    )
+
+
+async def _wind_up_one(lane: Lane, ledger: Ledger) -> None:
+    await lane.drain()
     await ledger.close()

@@ -30,7 +30,8 @@ from redis.exceptions import (
 
 from evp.errors import GroupLost, LogUnavailable, redact_url
 from evp.limits import LOG_COMMAND_S_MAX
-from evp.stream.dial import Node, dial
+from evp.log_address import Node
+from evp.stream.dial import dial
 from evp.stream.keys import Keys
 from evp.stream.scripts import Script
 

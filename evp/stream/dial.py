@@ -18,8 +18,8 @@ primary that has been cut off is what `EVP_DURABILITY_REPLICAS` is for.
 from __future__ import annotations
 
 import asyncio
-from typing import Any, NamedTuple
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from collections.abc import Iterable
+from typing import Any
 
 from redis.asyncio import ConnectionPool
 from redis.asyncio.connection import AbstractConnection
@@ -29,83 +29,13 @@ from redis.crc import key_slot
 from redis.exceptions import ConnectionError as NotConnected
 from redis.exceptions import RedisError
 
-from evp.limits import LOG_COMMAND_S_MAX, LOG_CONNECT_S_MAX
+from evp.clock import monotonic_s
+from evp.limits import LOG_ASK_S_MAX, LOG_AVOID_S, LOG_COMMAND_S_MAX, LOG_CONNECT_S_MAX
+from evp.log_address import Address, Node, parse
 
-SCHEMES = tuple(
-    scheme + kind for scheme in ("redis", "rediss") for kind in ("", "+cluster", "+sentinel")
-)
-_PORT, _SENTINEL_PORT = 6379, 26379
 _PRIMARY = b"master"
 #: What another node or another server may answer better.
 _FAILED = (RedisError, OSError, TimeoutError)
-
-
-class Node(NamedTuple):
-    """A server's address."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        """Return it as addresses have it."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-class Address(NamedTuple):
-    """An address in parts. `path` is the database, and behind Sentinels the service before it."""
-
-    scheme: str
-    kind: str
-    credentials: str
-    nodes: tuple[Node, ...]
-    path: str
-    options: tuple[tuple[str, str], ...]
-
-    def of(self, node: Node) -> str:
-        """Return the address of one server."""
-        options = [pair for pair in self.options if not pair[0].startswith("sentinel_")]
-        query = f"?{urlencode(options)}" if options else ""
-        number = self.path.rpartition("/")[2] if self.kind == "sentinel" else self.path
-        return f"{self.scheme}://{self.credentials}{node}/{number}{query}"
-
-    def of_sentinel(self, node: Node) -> str:
-        """Return the address of one Sentinel."""
-        given = dict(self.options)
-        options = [pair for pair in self.options if pair[0].startswith("ssl_")]
-        options += [
-            (name, given[f"sentinel_{name}"])
-            for name in ("username", "password")
-            if f"sentinel_{name}" in given
-        ]
-        query = f"?{urlencode(options)}" if options else ""
-        return f"{self.scheme}://{node}/0{query}"
-
-    @property
-    def service(self) -> str:
-        """What Sentinels call the primary and its replicas."""
-        return self.path.partition("/")[0]
-
-
-def parse(url: str) -> Address:
-    """Return an address in parts. Raises ValueError if it is none of the log's."""
-    parts = urlsplit(url)
-    scheme, _, kind = parts.scheme.partition("+")
-    credentials, at, hosts = parts.netloc.rpartition("@")
-    port = _SENTINEL_PORT if kind == "sentinel" else _PORT
-    nodes = tuple(_node(host, port) for host in hosts.split(","))
-    path = parts.path.strip("/")
-    if parts.scheme not in SCHEMES or (kind == "sentinel" and not path):
-        raise ValueError(url)
-    if kind == "sentinel" and "/" not in path:
-        path += "/0"
-    return Address(scheme, kind, credentials + at, nodes, path, tuple(parse_qsl(parts.query)))
-
-
-def _node(text: str, port: int) -> Node:
-    host = urlsplit(f"//{text}")
-    if not host.hostname:
-        raise ValueError(text)
-    return Node(host.hostname, host.port or port)
 
 
 async def dial(url: str, stream: str | None) -> AbstractConnection:
@@ -113,14 +43,14 @@ async def dial(url: str, stream: str | None) -> AbstractConnection:
 
     Takes LOG_COMMAND_S_MAX at most. Raises RedisError, OSError, TimeoutError, ValueError.
     """
-    kind = urlsplit(url).scheme.partition("+")[2]
+    address = parse(url)
     async with asyncio.timeout(LOG_COMMAND_S_MAX):
-        if kind == "cluster":
+        if address.kind == "cluster":
             if stream is None:
                 raise ValueError("in a cluster there is no server for everything")
-            return await _holder_of(parse(url), url, stream)
-        if kind == "sentinel":
-            return await _primary_of(parse(url))
+            return await _holder_of(address, url, stream)
+        if address.kind == "sentinel":
+            return await _primary_of(address)
         return await _connect(url)
 
 
@@ -147,14 +77,22 @@ async def _connect(url: str) -> AbstractConnection:
 #: What clusters told of their nodes last, by address: those that it names may be gone by now.
 _nodes_seen: dict[str, tuple[Node, ...]] = {}
 
+#: Nodes and Sentinels that did not answer lately; until then the others are asked first.
+_avoided_until_s: dict[Node, float] = {}
+
+
+def _best_first(nodes: Iterable[Node]) -> list[Node]:
+    now_s = monotonic_s()
+    return sorted(dict.fromkeys(nodes), key=lambda node: _avoided_until_s.get(node, now_s) > now_s)
+
 
 async def _holder_of(address: Address, url: str, stream: str) -> AbstractConnection:
     """Return a connection to the node that holds the slot of `stream`."""
     slot = key_slot(stream.encode())
     failed: Exception | None = None
-    for node in dict.fromkeys((*_nodes_seen.get(url, ()), *address.nodes)):
+    for node in _best_first((*_nodes_seen.get(url, ()), *address.nodes)):
         try:
-            told = await _ask(address.of(node), "CLUSTER", "SLOTS")
+            told = await _ask(node, address.of(node), "CLUSTER", "SLOTS")
         except _FAILED as error:
             failed = error
             continue
@@ -177,39 +115,47 @@ async def _holder_of(address: Address, url: str, stream: str) -> AbstractConnect
 async def _primary_of(address: Address) -> AbstractConnection:
     """Return a connection to the primary of a service."""
     failed: Exception | None = None
-    for sentinel in address.nodes:
+    for sentinel in _best_first(address.nodes):
         question = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", address.service)
         try:
-            told = await _ask(address.of_sentinel(sentinel), *question)
+            told = await _ask(sentinel, address.of_sentinel(sentinel), *question)
             if told is None:
                 raise NotConnected(f"the Sentinel knows no service {address.service!r}")
-            connection = await _connect(address.of(Node(told[0].decode(), int(told[1]))))
+            return await _primary_at(address.of(Node(told[0].decode(), int(told[1]))))
         except _FAILED as error:
             failed = error
-            continue
-        if await _is_primary(connection):
-            return connection
-        failed = NotConnected("the Sentinel names a server that is no primary any longer")
     raise failed or NotConnected("there is no Sentinel")
 
 
-async def _is_primary(connection: AbstractConnection) -> bool:
-    try:
-        await connection.send_command("ROLE")
-        role = await connection.read_response()
-    except BaseException:
-        await connection.disconnect(nowait=True)
-        raise
+async def _primary_at(url: str) -> AbstractConnection:
+    """Return a connection to a server that says that it is a primary."""
+    async with asyncio.timeout(LOG_ASK_S_MAX):
+        connection = await _connect(url)
+        try:
+            await connection.send_command("ROLE")
+            role = await connection.read_response()
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
     if role[0] != _PRIMARY:
         await connection.disconnect(nowait=True)
-        return False
-    return True
+        raise NotConnected("the Sentinel names a server that is no primary any longer")
+    return connection
 
 
-async def _ask(url: str, *question: str) -> Any:
-    connection = await _connect(url)
+async def _ask(node: Node, url: str, *question: str) -> Any:
+    """Return what a node or a Sentinel answers in time; it is avoided for a while if it does not.
+
+    One that hangs must not take the time in which others answer.
+    """
     try:
-        await connection.send_command(*question)
-        return await connection.read_response()
-    finally:
-        await connection.disconnect(nowait=True)
+        async with asyncio.timeout(LOG_ASK_S_MAX):
+            connection = await _connect(url)
+            try:
+                await connection.send_command(*question)
+                return await connection.read_response()
+            finally:
+                await connection.disconnect(nowait=True)
+    except _FAILED:
+        _avoided_until_s[node] = monotonic_s() + LOG_AVOID_S
+        raise

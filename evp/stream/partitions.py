@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from evp.limits import PARTITIONS_MAX
 from evp.settings import Settings
-from evp.stream.client import KeptLink, Link
+from evp.stream.client import KeptLink, Link, Reply
 from evp.stream.keys import Keys
 from evp.stream.scripts import RAISE_PARTITIONS
 
@@ -64,7 +64,7 @@ async def known(link: Link, keys: Keys) -> int:
 
     Raises LogUnavailable.
     """
-    return await note(link, keys, 1)
+    return _bounded(await link.call("GET", keys.partitions))
 
 
 async def note(link: Link, keys: Keys, count: int) -> int:
@@ -73,5 +73,12 @@ async def note(link: Link, keys: Keys, count: int) -> int:
     `keys` are of partition 0. Call it before anything is appended to them. Raises
     LogUnavailable.
     """
-    most = await link.script(RAISE_PARTITIONS, (keys.partitions,), (count,))
-    return max(1, min(int(most), PARTITIONS_MAX))
+    return _bounded(await link.script(RAISE_PARTITIONS, (keys.partitions,), (count,)))
+
+
+def _bounded(told: Reply) -> int:
+    """Return a number that the log told; anybody may have written anything there."""
+    try:
+        return max(1, min(int(told or 1), PARTITIONS_MAX))
+    except ValueError:
+        return 1

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 
 import msgspec
 import pytest
 
+from evp.codec import Media
 from evp.errors import LogUnavailable, Refusal
+from evp.log_address import Node
 from evp.server.accept import Acceptor
+from evp.server.answer import Answer
+from evp.server.neighbours import Neighbours
 from evp.settings import Settings
 from evp.storage.client import Database
+from evp.storage.partitions import known_partitions, note_partitions
 from evp.stream.client import Link
 from evp.stream.keys import Keys
 from evp.stream.ledger import Record, record_epochs, recorded_epochs
@@ -124,14 +130,16 @@ async def test_partition_that_is_away(three: Settings, link: Link) -> None:
         await acceptor.close()
 
 
+async def fails(*_: object) -> int:
+    """Answer for a log that is gone."""
+    raise LogUnavailable("it is gone")
+
+
 async def test_nothing_is_accepted_that_nobody_would_read(
     three: Settings, link: Link, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the number can't be noted nothing is accepted; once it was, that is no reason."""
-
-    async def fails(*_: object) -> int:
-        raise LogUnavailable("it is gone")
-
+    monkeypatch.setattr("evp.server.lane.ANNOUNCED_S_MAX", 0.2)
     monkeypatch.setattr("evp.server.lane.note", fails)
     acceptor = Acceptor(three)
     await acceptor.start()
@@ -141,6 +149,51 @@ async def test_nothing_is_accepted_that_nobody_would_read(
         monkeypatch.setattr("evp.server.lane.note", note)
         await until(lambda: acceptor.refusal is None, what="it accepts")
         monkeypatch.setattr("evp.server.lane.note", fails)
-        await acceptor.announcer.announce()
+        await acceptor.announcer.announced()
     finally:
         await acceptor.close()
+
+
+async def test_word_of_the_store_will_do(
+    three: Settings, link: Link, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While partition 0 is away, a server starts if the store knows as many partitions."""
+    monkeypatch.setattr("evp.server.lane.note", fails)
+    await note_partitions(db, 3)
+    acceptor = Acceptor(three, partial(known_partitions, db))
+    await acceptor.start()
+    try:
+        await until(lambda: acceptor.refusal is None, what="it accepts")
+    finally:
+        await acceptor.close()
+
+
+async def test_documents_that_have_no_room(three: Settings, link: Link) -> None:
+    """What fits as JSON and not as documents goes to a partition that has room for it."""
+    acceptor = Acceptor(three)
+    await acceptor.start()
+    try:
+        await until(lambda: acceptor.refusal is None, what="it accepts")
+        await until(lambda: all(one.flusher.room_bytes > 0 for one in acceptor.lanes), what="room")
+        # Between two looks a lane's room is what is left of its share.
+        acceptor.lanes[1].flusher.allow(acceptor.lanes[1].flusher.added_bytes + len(EVENT))
+        answers: list[Answer] = []
+        for _ in range(6):
+            assert acceptor.accept(EVENT, Media.EVENT, answers.append) == 1
+        await until(lambda: len(answers) == 6, what="all are answered")
+        told = [msgspec.json.decode(one.body)["receipt"] for one in answers]
+        assert {one.status for one in answers} == {202}
+        assert "1" not in {one.partition(".")[0] for one in told}
+    finally:
+        await acceptor.close()
+
+
+def test_what_is_free_is_shared_on_each_server() -> None:
+    """Partitions on one server share its memory; who is not known yet may be there too."""
+    neighbours = Neighbours(3)
+    assert neighbours.on_same(0) == 3
+    neighbours.note(0, Node("a", 1))
+    neighbours.note(1, Node("b", 1))
+    assert neighbours.on_same(0) == 2
+    neighbours.note(2, Node("a", 1))
+    assert [neighbours.on_same(number) for number in range(3)] == [2, 1, 2]

@@ -15,7 +15,7 @@ LAYERS: tuple[tuple[str, str], ...] = (
     (
         "no I/O of their own",
         (
-            "identity logs settings api_keys passwords codec cloudevents diagnosis documents "
+            "identity log_address logs settings api_keys passwords codec cloudevents diagnosis documents "
             "sift frame plain fingerprint receipt"
         ),
     ),
