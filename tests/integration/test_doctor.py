@@ -741,6 +741,8 @@ async def test_each_partition_and_each_server(
     done = await mended(three)
     assert done[0].startswith(f"{server}: set maxmemory-policy to noeviction")
     assert done[1].startswith("partition 2: carried to the store")
+    [row] = await documents(place.db, schema.SERVERS)
+    assert row["partition"] == 2
     await there.close()
     await asyncio.to_thread(own_log_server.kill)
     await place.link.call("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
