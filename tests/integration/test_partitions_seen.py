@@ -254,7 +254,7 @@ async def test_one_that_hangs(
     closed_at_end: CloseAtEnd,
 ) -> None:
     """A server that answers nothing costs a look a bounded time; the others are told."""
-    monkeypatch.setattr("evp.looks.LOG_LOOK_S_MAX", 0.2)
+    monkeypatch.setattr("evp.looks.PARTITION_ANSWER_S_MAX", 0.2)
     move(monkeypatch, three, 2, own_log_server)
     looks = closed_at_end(LogLooks(three))
     await looks.look()
