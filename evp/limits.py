@@ -53,6 +53,8 @@ SUMMARY_SOURCES_MAX = 50
 
 #: Streams over which servers may spread requests (EVP_PARTITIONS).
 PARTITIONS_MAX = 256
+#: Partitions, or runs of them, that one line names.
+PARTITIONS_NAMED_MAX = 8
 #: How often a process that follows all partitions looks whether there are more by now.
 PARTITIONS_LOOK_S = 2.0
 #: Of several streams each has so long to answer a look, seconds: the others are told without it.
