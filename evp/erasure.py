@@ -21,6 +21,7 @@ from evp.storage import dlq, erasure
 from evp.storage.client import Database
 from evp.storage.erasure import Wanted
 from evp.storage.groups import writer
+from evp.stream.asking import told_away
 from evp.stream.info import unsettled
 from evp.stream.partitions import Partition, Partitions
 
@@ -101,13 +102,10 @@ async def _look_at_log(settings: Settings, db: Database, erased: Erased) -> None
     finally:
         await partitions.close()
     counted = [one for one in found if isinstance(one, int)]
-    away = [(number, one) for number, one in enumerate(found) if not isinstance(one, int)]
+    away = {number: str(one) for number, one in enumerate(found) if not isinstance(one, int)}
     if counted:
         erased.waiting_events = sum(counted)
-    if len(found) == 1:
-        erased.log_error = next((str(error) for _, error in away), None)
-    elif away:
-        erased.log_error = "; ".join(f"partition {number}: {error}" for number, error in away)
+    erased.log_error = told_away(away, len(found))
 
 
 async def _waiting(partition: Partition, group: str) -> int | LogUnavailable:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
+from functools import partial
 from typing import NamedTuple, Self
 
 from msgspec import Struct
@@ -35,7 +36,8 @@ from evp.settings import Settings
 from evp.storage.api_keys import add_keys, read_keys, remove_keys
 from evp.storage.client import Database, opened
 from evp.stream.api_keys import change_copy, read_copy
-from evp.stream.client import Link
+from evp.stream.asking import asked
+from evp.stream.client import KeptLink, Link
 from evp.stream.keys import Keys
 
 LIVE, EXPIRED, REVOKED = "live", "expired", "revoked"
@@ -65,8 +67,8 @@ class KeyBook:
     """The keys of one deployment."""
 
     def __init__(self, settings: Settings, db: Database) -> None:
-        self._url = settings.redis_url
         self._keys = Keys(settings.stream)
+        self._link = KeptLink(settings.redis_url, self._keys)
         self._db = db
 
     @classmethod
@@ -74,7 +76,11 @@ class KeyBook:
     async def opened(cls, settings: Settings) -> AsyncIterator[Self]:
         """Give the keys of the log and the store that are set, for a while."""
         async with opened(settings, connections_max=1) as db:
-            yield cls(settings, db)
+            book = cls(settings, db)
+            try:
+                yield book
+            finally:
+                await book._link.close()
 
     async def rows(self) -> tuple[list[KeyRow], list[Unavailable]]:
         """Return all keys by name and age, and what is away that may know more.
@@ -100,16 +106,13 @@ class KeyBook:
         one that works may have been made.
         """
         at_ms = now_ms()
-        async with Link.opened(self._url, self._keys) as link:
-            account = agreed(await read_keys(self._db), (await read_copy(link, self._keys)).keys)
-            if _live(account, name, at_ms):
-                raise UsageError(
-                    f"there is a key {name}; rotate it, revoke it, or use another name"
-                )
-            text, key = make_key(
-                name, scopes, at_ms, expires_at_ms=expires_at_ms, rate_per_s=rate_per_s
-            )
-            await self._add(link, account, [key])
+        account = agreed(await self._copy(), await read_keys(self._db))
+        if _live(account, name, at_ms):
+            raise UsageError(f"there is a key {name}; rotate it, revoke it, or use another name")
+        text, key = make_key(
+            name, scopes, at_ms, expires_at_ms=expires_at_ms, rate_per_s=rate_per_s
+        )
+        await self._add(account, [key])
         return NewKey(text, _row(key, at_ms))
 
     async def rotate(
@@ -122,25 +125,22 @@ class KeyBook:
         and as `create`: then the old ones may end all the same.
         """
         at_ms = now_ms()
-        async with Link.opened(self._url, self._keys) as link:
-            account = agreed(await read_keys(self._db), (await read_copy(link, self._keys)).keys)
-            old = _live(account, name, at_ms)
-            if not old:
-                raise UsageError(
-                    f"there is no live key {name}; `evp keys list` shows those there are"
-                )
-            newest = old[-1]
-            if expires_at_ms is None and newest.expires_at_ms is not None:
-                expires_at_ms = at_ms + newest.expires_at_ms - newest.created_at_ms
-            text, key = make_key(
-                name,
-                newest.scopes,
-                at_ms,
-                expires_at_ms=expires_at_ms,
-                rate_per_s=newest.rate_per_s,
-            )
-            ended = [_ended(one, at_ms, grace_ms) for one in old]
-            await self._add(link, account, [key, *ended])
+        account = agreed(await self._copy(), await read_keys(self._db))
+        old = _live(account, name, at_ms)
+        if not old:
+            raise UsageError(f"there is no live key {name}; `evp keys list` shows those there are")
+        newest = old[-1]
+        if expires_at_ms is None and newest.expires_at_ms is not None:
+            expires_at_ms = at_ms + newest.expires_at_ms - newest.created_at_ms
+        text, key = make_key(
+            name,
+            newest.scopes,
+            at_ms,
+            expires_at_ms=expires_at_ms,
+            rate_per_s=newest.rate_per_s,
+        )
+        ended = [_ended(one, at_ms, grace_ms) for one in old]
+        await self._add(account, [key, *ended])
         return NewKey(text, _row(key, at_ms)), [_row(one, at_ms) for one in ended]
 
     async def revoke(self, who: str) -> list[KeyRow]:
@@ -168,8 +168,7 @@ class KeyBook:
         accounts: list[Account] = []
         away: list[Unavailable] = []
         try:
-            async with Link.opened(self._url, self._keys) as link:
-                accounts.append((await read_copy(link, self._keys)).keys)
+            accounts.append(await self._copy())
         except LogUnavailable as error:
             away.append(error)
         try:
@@ -180,7 +179,19 @@ class KeyBook:
             raise away[0]
         return agreed(*accounts), away
 
-    async def _add(self, link: Link, account: Account, changed: Sequence[ApiKey]) -> None:
+    async def _copy(self) -> Account:
+        """Return the log's copy."""
+        return (await asked(self._link, partial(read_copy, keys=self._keys))).keys
+
+    async def _tell_log(
+        self, account: Account, *, complete: bool, gone: Sequence[str] = ()
+    ) -> None:
+        await asked(
+            self._link,
+            partial(tell_log, keys=self._keys, account=account, complete=complete, gone=gone),
+        )
+
+    async def _add(self, account: Account, changed: Sequence[ApiKey]) -> None:
         """Write new keys, and old ones that end later: the store first. Forget what is old."""
         at_ms = now_ms()
         gone = [key.id for key in account.values() if key.is_old(at_ms)]
@@ -192,7 +203,7 @@ class KeyBook:
             )
         await add_keys(self._db, changed)
         account = agreed(account, {key.id: key for key in changed})
-        await tell_log(link, self._keys, account, complete=True, gone=gone)
+        await self._tell_log(account, complete=True, gone=gone)
         await remove_keys(self._db, gone)
 
     async def _end(self, who: str, ended: Account, away: Sequence[Unavailable]) -> None:
@@ -200,8 +211,7 @@ class KeyBook:
         untold = list(away)
         if not any(isinstance(error, LogUnavailable) for error in away):
             try:
-                async with Link.opened(self._url, self._keys) as link:
-                    await tell_log(link, self._keys, ended, complete=False)
+                await self._tell_log(ended, complete=False)
             except LogUnavailable as error:
                 untold.append(error)
         if not any(isinstance(error, StoreUnavailable) for error in away):

@@ -53,10 +53,12 @@ SUMMARY_SOURCES_MAX = 50
 
 #: Streams over which servers may spread requests (EVP_PARTITIONS).
 PARTITIONS_MAX = 256
+#: Partitions, or runs of them, that one line names.
+PARTITIONS_NAMED_MAX = 8
 #: How often a process that follows all partitions looks whether there are more by now.
 PARTITIONS_LOOK_S = 2.0
 #: Of several streams each has so long to answer a look, seconds: the others are told without it.
-LOG_LOOK_S_MAX = 2.0
+PARTITION_ANSWER_S_MAX = 2.0
 #: A partition whose server was away is not asked again by a sweep for so long.
 PARTITION_AWAY_S = 5.0
 #: How long, and how often at once, a frame is sent again while a cluster moves its slot.

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from evp.clock import monotonic_s
 from evp.errors import LogUnavailable
-from evp.limits import DRAIN_WINDOW_LOOKS, ENGINES_LOOK_S, LOG_LOOK_S_MAX
+from evp.limits import DRAIN_WINDOW_LOOKS, ENGINES_LOOK_S, PARTITION_ANSWER_S_MAX
 from evp.settings import Settings
 from evp.state import LogState, log_state
 from evp.stream.client import Link
@@ -125,7 +125,7 @@ class LogLooks:
             return facts
 
         several = len(self._everywhere) > 1
-        answers = await self._everywhere.ask(look, LOG_LOOK_S_MAX if several else None)
+        answers = await self._everywhere.ask(look, PARTITION_ANSWER_S_MAX if several else None)
         away = {}
         for number, answer in enumerate(answers):
             if isinstance(answer, LogUnavailable):

@@ -217,8 +217,8 @@ ROWS: tuple[Row, ...] = (
         "be read again", "0 to 31536000 seconds", _number(0, 365 * 24 * 3600)),
     Row("log_retention_bytes", str(256 * 1024 * 1024), "entries that are done hold at most this "
         "much of the log's memory", "bytes", _number(0, 2**40)),
-    Row("backlog_max", "", "events that may wait for the workers (default: the log's memory "
-        "decides)", "1 or more", _number(1, 10**12)),
+    Row("backlog_max", "", "events that may wait for the workers, in each partition an equal "
+        "share of them (default: the log's memory decides)", "1 or more", _number(1, 10**12)),
     Row("consumer_group", "evp-workers-group", "the group of the workers, in every command",
         "a name without spaces or braces", _name, ("CONSUMER_GROUP",)),
     Row("consumer_name", "", "base of this host's consumer names (default: the host's name)",

@@ -47,8 +47,10 @@ READY_S_MAX = 60.0
 
 #: Pictures fetch nothing, and blocks in them touch each other as on a terminal.
 FONT = "font-family: 'DejaVu Sans Mono', Menlo, Consolas, monospace; font-size: 21px"
-SVG_FORMAT = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
-SVG_FORMAT = re.sub(r"font-family: Fira Code.*?font-size: .*?px", FONT, SVG_FORMAT, flags=re.DOTALL)
+_WITHOUT_FONTS = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
+SVG_FORMAT = re.sub(
+    r"font-family: Fira Code.*?font-size: .*?px", FONT, _WITHOUT_FONTS, flags=re.DOTALL
+)
 
 
 class Stage(NamedTuple):

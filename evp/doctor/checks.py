@@ -56,6 +56,11 @@ CHECKS: tuple[Check, ...] = (
         fix=set_to("no-appendfsync-on-rewrite", "no"),
         made=EACH_SERVER,
     ),
+    Check(
+        log_settings.cluster_stops,
+        fix=set_to("cluster-require-full-coverage", "no"),
+        made=EACH_SERVER,
+    ),
     Check(log_settings.evicts, fix=set_to("maxmemory-policy", "noeviction"), made=EACH_SERVER),
     Check(log_settings.no_memory_limit, made=EACH_SERVER),
     Check(log_settings.idle_connections_cut, made=EACH_SERVER),

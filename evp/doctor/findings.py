@@ -40,7 +40,10 @@ class Unchecked(Struct):
 
 
 class Mended(Struct):
-    """What a mend did, and why it did not do all, if so."""
+    """What a mend did, and why it did not do all, if so.
+
+    Each begins with the place, if there are several.
+    """
 
     check: str
     done: list[str] = field(default_factory=list)

@@ -134,6 +134,25 @@ async def evicts(at: Deployment) -> list[Finding]:
     ]
 
 
+async def cluster_stops(at: Deployment) -> list[Finding]:
+    """Look whether one primary that is away has all of a cluster refuse."""
+    if not await at.server.number("cluster_enabled"):
+        return []
+    if await at.server.setting("cluster-require-full-coverage") != "yes":
+        return []
+    return [
+        Finding(
+            severity=WARNING,
+            what="the cluster stops when a part of it is away (cluster-require-full-coverage yes)",
+            meaning="While one primary is away and no replica has taken over, all others refuse as "
+            "well, and evp accepts nothing, wherever its streams are.",
+            mend="Let each primary go on with what it holds.",
+            command=at.redis_cli("CONFIG SET cluster-require-full-coverage no"),
+            fixable=True,
+        )
+    ]
+
+
 async def no_memory_limit(at: Deployment) -> list[Finding]:
     """Look whether nothing tells how much memory the log on another machine really has."""
     if at.link.is_local or await at.server.setting("maxmemory") not in {"0", ""}:

@@ -123,17 +123,18 @@ async def _lost(check: Check, at: Deployment, error: Exception) -> str | None:
 
 
 async def _mend(name: str, where: str, fixing: Awaitable[list[str]]) -> Mended:
+    at = f"{where}: " if where else ""
     try:
         async with asyncio.timeout(MEND_S_MAX):
             done = await fixing
     except EvpError as error:
-        return Mended(name, failed=str(error))
+        return Mended(name, failed=f"{at}{error}")
     except TimeoutError:
-        return Mended(name, failed=f"not done within {MEND_S_MAX:g} s")
+        return Mended(name, failed=f"{at}not done within {MEND_S_MAX:g} s")
     except Exception as error:  # noqa: BLE001 - what was mended before must still be told
         _log.error("unexpected error in a mend", check=name, exc_info=error)
-        return Mended(name, failed=_fault(error))
-    return Mended(name, [f"{where}: {one}" for one in done] if where else done)
+        return Mended(name, failed=f"{at}{_fault(error)}")
+    return Mended(name, [f"{at}{one}" for one in done])
 
 
 def _fault(error: Exception) -> str:

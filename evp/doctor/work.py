@@ -151,7 +151,8 @@ async def _unrecorded(at: Deployment) -> list[Record]:
 async def carry_ledger(at: Deployment, _found: Sequence[Finding]) -> list[str]:
     """Carry to the store what the log alone has. Raises LogUnavailable and StoreUnavailable."""
     lacking = await _unrecorded(at)
-    await record_servers(at.db, [(one.srv, one.seq, one.events, one.unknown) for one in lacking])
+    rows = [(one.srv, one.seq, one.events, one.unknown) for one in lacking]
+    await record_servers(at.db, rows, at.keys.partition)
     return [f"carried to the store how far server epochs got: {len(lacking):,}"]
 
 

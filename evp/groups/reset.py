@@ -21,6 +21,7 @@ from evp.frame import entry_ms, entry_order
 from evp.groups.book import GroupBook, active_reader
 from evp.groups.streams import all_streams, change_each
 from evp.limits import GROUP_RESET_TRIES_MAX, GROUP_SKIPPED_FRAMES_MAX
+from evp.naming import named
 from evp.settings import Settings
 from evp.storage.client import Database, opened
 from evp.storage.evidence import settled_frames
@@ -172,8 +173,7 @@ class Resetter:
     def _unfinished(self, why: str, done: Collection[int]) -> UsageError:
         if not done:
             return UsageError(why)
-        where = ", ".join(map(str, sorted(done)))
-        return UsageError(f"{why}. In partition {where} it is set by now; do it again")
+        return UsageError(f"{why}. In {named(sorted(done))} it is set by now; do it again")
 
     async def _look(self, target: str) -> list[Standing]:
         found = await self._log.ask_each(

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import TypeVar
 
 from evp.errors import LogUnavailable
+from evp.naming import named
 from evp.settings import Settings
 from evp.storage.client import Database
 from evp.storage.partitions import known_partitions
@@ -46,11 +47,7 @@ def half_done(
     done: str, where: Sequence[int], failed: Sequence[int], error: Exception
 ) -> LogUnavailable:
     """Return what says that something was done in some streams, and not in others."""
-    told = f"{done} in {_named(where)} and not in {_named(failed)} ({error}); do it again"
+    told = f"{done} in {named(where)} and not in {named(failed)} ({error}); do it again"
     half = LogUnavailable(told)
     half.__cause__ = error
     return half
-
-
-def _named(numbers: Sequence[int]) -> str:
-    return f"partition{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"

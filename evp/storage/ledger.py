@@ -19,7 +19,7 @@ _DELETED_NAMED_MAX = 100
 
 
 async def record_servers(
-    db: Database, rows: Iterable[tuple[bytes, int, int, int]], partition: int = 0
+    db: Database, rows: Iterable[tuple[bytes, int, int, int]], partition: int
 ) -> None:
     """Record (epoch, last acknowledged seq, events, events of unknown outcome) of server epochs.
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from itertools import groupby
 from typing import TypeVar
 
 from evp.clock import monotonic_s
 from evp.limits import LOG_MOVED_AGAIN_S, LOG_MOVED_S_MAX
+from evp.naming import named
 from evp.stream.client import KeptLink, Link, LogMoved
 
 T = TypeVar("T")
@@ -41,13 +41,4 @@ def told_away(away: Mapping[int, str], count: int) -> str | None:
         return None
     if len(by_reason) == 1 and len(away) == count:
         return next(iter(by_reason))
-    return "; ".join(f"{_named(numbers)}: {reason}" for reason, numbers in by_reason.items())
-
-
-def _named(numbers: list[int]) -> str:
-    """Return numbers, which are in order, as people write them: partitions 0 to 2, 5."""
-    runs = []
-    for _, group in groupby(enumerate(numbers), key=lambda one: one[1] - one[0]):
-        run = [number for _, number in group]
-        runs.append(f"{run[0]} to {run[-1]}" if len(run) > 1 else f"{run[0]}")
-    return f"partition{'s' if len(numbers) > 1 else ''} {', '.join(runs)}"
+    return "; ".join(f"{named(numbers)}: {reason}" for reason, numbers in by_reason.items())

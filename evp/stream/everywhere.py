@@ -14,6 +14,7 @@ from evp.clock import monotonic_s
 from evp.errors import LogUnavailable
 from evp.limits import PARTITIONS_LOOK_S
 from evp.settings import Settings
+from evp.stream.asking import asked
 from evp.stream.client import Link
 from evp.stream.keys import Keys
 from evp.stream.partitions import Partition, Partitions, known
@@ -21,7 +22,7 @@ from evp.stream.partitions import Partition, Partitions, known
 T = TypeVar("T")
 
 Ask = Callable[[Link, Keys], Awaitable[T]]
-"""Asks one stream; raises LogUnavailable."""
+"""Asks one stream; raises LogUnavailable. Asked again from its beginning if the stream moves."""
 
 
 class Everywhere:
@@ -97,13 +98,15 @@ class Everywhere:
         return "" if node is None else str(node)
 
     async def _ask(self, one: Partition, ask: Ask[T], within_s: float | None) -> T | LogUnavailable:
+        async def look_and_ask(link: Link) -> T:
+            if one.number == 0 and monotonic_s() >= self._look_again_at_s:
+                self.grow(await known(link, one.keys))
+                self._look_again_at_s = monotonic_s() + PARTITIONS_LOOK_S
+            return await ask(link, one.keys)
+
         try:
             async with asyncio.timeout(within_s):
-                link = await one.link.get()
-                if one.number == 0 and monotonic_s() >= self._look_again_at_s:
-                    self.grow(await known(link, one.keys))
-                    self._look_again_at_s = monotonic_s() + PARTITIONS_LOOK_S
-                return await ask(link, one.keys)
+                return await asked(one.link, look_and_ask)
         except LogUnavailable as error:
             return error
         except TimeoutError:

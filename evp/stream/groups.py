@@ -8,6 +8,9 @@ from evp.stream.client import Link, LogRefused, name_of, pairs
 from evp.stream.keys import Keys
 from evp.stream.scripts import CREATE_GROUP, DELETE_CONSUMER
 
+#: What is replied where there is no stream, by XINFO and by XGROUP.
+_NO_STREAM = ("no such key", "requires the key to exist")
+
 
 async def ensure_group(link: Link, keys: Keys, group: str) -> bool:
     """Register a group and create it at the stream's beginning; True if it was created.
@@ -23,9 +26,17 @@ async def registered_groups(link: Link, keys: Keys) -> set[str]:
     return {name_of(name) for name in await link.call("SMEMBERS", keys.groups)}
 
 
+async def group_rows(link: Link, keys: Keys) -> list[dict[bytes, Any]]:
+    """Return what XINFO tells of each group; nothing where there is no stream.
+
+    Raises LogUnavailable.
+    """
+    return await _rows(link, "GROUPS", keys.stream)
+
+
 async def existing_groups(link: Link, keys: Keys) -> set[str]:
     """Return the names of the groups that the stream has. Raises LogUnavailable."""
-    return {name_of(row[b"name"]) for row in await _rows(link, "GROUPS", keys.stream)}
+    return {name_of(row[b"name"]) for row in await group_rows(link, keys)}
 
 
 async def delete_group(link: Link, keys: Keys, group: str) -> bool:
@@ -37,13 +48,15 @@ async def delete_group(link: Link, keys: Keys, group: str) -> bool:
     await link.call("SREM", keys.groups, name)
     try:
         return bool(await link.call("XGROUP", "DESTROY", keys.stream, name))
-    except LogRefused:
-        return False  # There is no stream.
+    except LogRefused as error:
+        if not _is_no_stream(error):
+            raise
+        return False
 
 
 async def is_drained(link: Link, keys: Keys, group: str) -> bool:
     """Return True if every entry of the stream has been delivered to the group."""
-    for row in await _rows(link, "GROUPS", keys.stream):
+    for row in await group_rows(link, keys):
         if row[b"name"] == group.encode():
             after = "(" + row[b"last-delivered-id"].decode()
             return not await link.call("XRANGE", keys.stream, after, "+", "COUNT", 1)
@@ -79,7 +92,7 @@ async def remove_gone(link: Link, keys: Keys, group: str, *, idle_ms: int) -> li
 async def _spelled(link: Link, keys: Keys, group: str) -> bytes:
     """Return the bytes of a group's name, as `name_of` tells it."""
     spelled = group.encode()
-    given = [row[b"name"] for row in await _rows(link, "GROUPS", keys.stream)]
+    given = [row[b"name"] for row in await group_rows(link, keys)]
     if spelled in given:
         return spelled
     return next((name for name in given if name_of(name) == group), spelled)
@@ -89,6 +102,13 @@ async def _rows(link: Link, *what: str) -> list[dict[bytes, Any]]:
     """Return what XINFO tells; nothing where there is no stream."""
     try:
         rows = await link.call("XINFO", *what)
-    except LogRefused:
+    except LogRefused as error:
+        if not _is_no_stream(error):
+            raise
         return []
     return [dict(pairs(flat)) for flat in rows]
+
+
+def _is_no_stream(error: LogRefused) -> bool:
+    """Return True if a refusal says that there is no stream, and not that it is elsewhere."""
+    return any(text in str(error) for text in _NO_STREAM)

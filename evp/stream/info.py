@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 from msgspec import Struct
 
 from evp.frame import entry_ms
-from evp.stream.client import Link, LogRefused, Reply, clock_of, name_of, pairs
+from evp.stream.client import Link, Reply, clock_of, name_of, pairs
+from evp.stream.groups import group_rows
 from evp.stream.keys import Keys
 from evp.stream.pending import pending_events
 from evp.stream.scripts import POSITION, UNSETTLED
@@ -82,11 +83,8 @@ async def log_facts(link: Link, keys: Keys) -> LogFacts:
     counted = {name.decode(): int(value) for name, value in pairs(counters)}
     at_ms = clock_of(clock)
     events = counted.get("events", 0)
-    try:
-        rows = await link.call("XINFO", "GROUPS", keys.stream)
-    except LogRefused:
-        rows = []  # No stream yet.
-    groups = [await _group(link, keys, dict(pairs(row)), events, at_ms) for row in rows]
+    rows = await group_rows(link, keys)
+    groups = [await _group(link, keys, row, events, at_ms) for row in rows]
     return LogFacts(
         length=length,
         size_bytes=size or 0,

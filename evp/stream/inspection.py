@@ -22,6 +22,7 @@ _SETTINGS = (
     "maxmemory-policy",
     "tcp-keepalive",
     "timeout",
+    "cluster-require-full-coverage",
 )
 _TYPES = {
     "stream": "stream",

@@ -8,7 +8,8 @@ from msgspec import Struct
 
 from evp.frame import entry_order
 from evp.limits import TRACE_GROUPS_MAX
-from evp.stream.client import Link, LogRefused, name_of, pairs
+from evp.stream.client import Link, name_of
+from evp.stream.groups import group_rows
 from evp.stream.keys import Keys
 
 
@@ -39,11 +40,9 @@ async def places_of(link: Link, keys: Keys, entry_id: str, first: str = "") -> l
 
     Of TRACE_GROUPS_MAX groups at most. Raises LogUnavailable.
     """
-    try:
-        rows = [dict(pairs(row)) for row in await link.call("XINFO", "GROUPS", keys.stream)]
-    except LogRefused:
-        return []  # No stream any more.
-    given = {row[b"name"]: row[b"last-delivered-id"].decode() for row in rows}
+    given = {
+        row[b"name"]: row[b"last-delivered-id"].decode() for row in await group_rows(link, keys)
+    }
     names = sorted(given, key=lambda name: (name != first.encode(), name))[:TRACE_GROUPS_MAX]
     asked = [("XPENDING", keys.stream, name, entry_id, entry_id, 1) for name in names]
     replies = await link.calls(asked) if asked else []

@@ -123,7 +123,7 @@ class Judge:
     async def closely(self, frame_ids: Sequence[ObjectId]) -> Verdicts:
         """Return what is wrong with frames that look wrong, which may be nothing.
 
-        Raises StoreUnavailable, and LogUnavailable if the log was there before.
+        Raises StoreUnavailable, and LogUnavailable if all of the log has gone away meanwhile.
         """
         faults: list[Fault] = []
         before: dict[ObjectId, Settled | None] = dict.fromkeys(frame_ids)

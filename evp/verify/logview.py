@@ -1,13 +1,13 @@
 """The log as a verification sees it: everything once, single entries later, or not at all.
 
-Each of its streams may be away by itself; what that one alone could tell is not known then.
+Each of its streams may be away by itself, or go away in the middle; what that one alone could
+tell is not known then.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from enum import Enum
 
 from msgspec import Struct
@@ -36,27 +36,33 @@ class Whereabouts(Enum):
 
 
 class _Seen(Struct):
-    """What was seen of a stream that was looked at, from its oldest entry to its newest."""
+    """What was seen of a stream that was looked at, from its oldest entry to its newest.
+
+    `frames` and `events` are those of it that are not settled.
+    """
 
     looked_at_ms: int
     oldest: Place | None = None
     newest: Place = (0, 0)
+    frames: int = 0
+    events: int = 0
 
 
 class LogView:
     """Looks into all streams, over connections that are dialled again when they have gone.
 
-    `group` is the one that writes: what it has acked must be in the store. `frames` and
-    `events` count what is not settled.
+    `group` is the one that writes: what it has acked must be in the store.
+
+    Of a stream that is away, or has gone away, nothing is known, and `error` tells why. If any
+    was there and the last one goes away, LogUnavailable is raised.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._partitions = Partitions(settings)
         self._away: dict[int, str] = {}
         self._seen: dict[int, _Seen] = {}
+        self._was_there = False
         self.group = settings.consumer_group
-        self.frames = 0
-        self.events = 0
 
     @property
     def partitions(self) -> int:
@@ -68,9 +74,23 @@ class LogView:
         """Why streams can't be read, if any can't."""
         return told_away(self._away, len(self._partitions))
 
+    @property
+    def frames(self) -> int:
+        """Frames that were seen and are not settled."""
+        return sum(one.frames for one in self._seen.values())
+
+    @property
+    def events(self) -> int:
+        """Events of those frames."""
+        return sum(one.events for one in self._seen.values())
+
     def tells_of(self, partition: int) -> bool:
-        """Return whether a stream can be read."""
-        return partition not in self._away
+        """Return whether a stream was looked at, and has not gone away since."""
+        return partition in self._seen
+
+    def grow(self, count: int) -> None:
+        """Know of `count` streams at least; those found before `pages` are looked at."""
+        self._partitions.grow(count)
 
     async def find(self, db: Database) -> None:
         """Find all streams there ever were, as far as log and store can tell."""
@@ -79,9 +99,10 @@ class LogView:
     async def records(self) -> list[tuple[int, Record]]:
         """Return the epochs that the log has recorded, each with its partition.
 
-        Of a stream that is away there are none, and `error` tells why.
+        Does not fail: of streams that are away there are none.
         """
         found = await asyncio.gather(*map(self._records, self._partitions))
+        self._was_there = len(self._away) < len(self._partitions)
         return [pair for pairs in found for pair in pairs]
 
     async def pages(self, *, counted: bool = True) -> AsyncIterator[list[Header]]:
@@ -92,13 +113,15 @@ class LogView:
         for one in self._partitions:
             if one.number in self._away:
                 continue
-            with self._named(one.number):
+            try:
+                seen = _Seen(await asked(one.link, clock_ms))
                 if counted:
-                    self._seen[one.number] = _Seen(await asked(one.link, clock_ms))
+                    self._seen[one.number] = seen
                 async for page in all_headers(one.link, one.keys, self.group):
-                    if counted:
-                        self._count(self._seen[one.number], page)
+                    _count(seen, page)
                     yield page
+            except LogUnavailable as error:
+                self._lose(one.number, error)
 
     def was_early(self, partition: int, at_ms: int) -> bool:
         """Return whether a moment was before a stream was looked at; one that wasn't has none."""
@@ -109,8 +132,8 @@ class LogView:
         """Take a frame that is settled off what was counted, if it was."""
         place, seen = entry_order(frame.entry_id), self._seen.get(frame.partition)
         if seen is not None and seen.oldest is not None and seen.oldest <= place <= seen.newest:
-            self.frames -= 1
-            self.events -= frame.count
+            seen.frames -= 1
+            seen.events -= frame.count
 
     async def where(self, frame: FrameHeader) -> Whereabouts:
         """Return how a frame stands in the log now. Raises LogUnavailable.
@@ -119,12 +142,11 @@ class LogView:
         """
         if frame.partition in self._away:
             return Whereabouts.UNKNOWN
-        with self._named(frame.partition):
-            try:
-                header = await self._header_of(frame)
-            except LogUnavailable:
-                # The log may have closed a connection that was idle for long.
-                header = await self._header_of(frame)
+        try:
+            header = await self._header_again(frame)
+        except LogUnavailable as error:
+            self._lose(frame.partition, error)
+            return Whereabouts.UNKNOWN
         same = b"" if frame.external else frame.frame_id.binary
         if header is None or header.frame_id != same:
             return Whereabouts.GONE
@@ -133,24 +155,26 @@ class LogView:
     async def deliver_again(self, partition: int, entry_ids: Sequence[str]) -> int:
         """Have acked entries delivered once more; return how many. Raises LogUnavailable."""
         one = self._partitions[partition]
-        with self._named(partition):
+        if partition in self._away:
+            return 0
+        try:
             return await asked(
                 one.link, lambda link: deliver_again(link, one.keys, self.group, entry_ids)
             )
+        except LogUnavailable as error:
+            self._lose(partition, error)
+            return 0
 
     async def close(self) -> None:
         """Close the connections."""
         await self._partitions.close()
 
-    @contextlib.contextmanager
-    def _named(self, partition: int) -> Iterator[None]:
-        """Have an error tell which of several streams has gone away."""
-        try:
-            yield
-        except LogUnavailable as error:
-            if len(self._partitions) == 1:
-                raise
-            raise LogUnavailable(f"partition {partition}: {error}") from error
+    def _lose(self, partition: int, error: LogUnavailable) -> None:
+        """Go on without a stream. Raises LogUnavailable if that was the last one."""
+        self._away[partition] = str(error)
+        self._seen.pop(partition, None)
+        if self._was_there and len(self._away) == len(self._partitions):
+            raise LogUnavailable(self.error) from error
 
     async def _records(self, one: Partition) -> list[tuple[int, Record]]:
         try:
@@ -160,11 +184,12 @@ class LogView:
             return []
         return [(one.number, record) for record in records]
 
-    def _count(self, seen: _Seen, page: Sequence[Header]) -> None:
-        seen.oldest = seen.oldest or entry_order(page[0].entry_id)
-        seen.newest = entry_order(page[-1].entry_id)
-        self.frames += len(page)
-        self.events += sum(one.count or 1 for one in page)
+    async def _header_again(self, frame: FrameHeader) -> Header | None:
+        try:
+            return await self._header_of(frame)
+        except LogUnavailable:
+            # The log may have closed a connection that was idle for long.
+            return await self._header_of(frame)
 
     async def _header_of(self, frame: FrameHeader) -> Header | None:
         # It may be younger than the number of streams that was found.
@@ -173,3 +198,10 @@ class LogView:
         return await asked(
             one.link, lambda link: header_of(link, one.keys, frame.entry_id, self.group)
         )
+
+
+def _count(seen: _Seen, page: Sequence[Header]) -> None:
+    seen.oldest = seen.oldest or entry_order(page[0].entry_id)
+    seen.newest = entry_order(page[-1].entry_id)
+    seen.frames += len(page)
+    seen.events += sum(one.count or 1 for one in page)

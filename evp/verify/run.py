@@ -55,7 +55,8 @@ async def verify(settings: Settings, scope: Scope, progress: Progress) -> Report
     Works beside servers and workers, and changes nothing but what `repair` and
     `acknowledge` ask for. With the log away, what only the log can tell is counted as undecided.
     What can't be acknowledged is reported as it is, and why.
-    Raises StoreUnavailable; and LogUnavailable if the log goes away while it is looked at.
+    So it is where one of several partitions goes away in the middle.
+    Raises StoreUnavailable; and LogUnavailable if all of the log goes away while it is looked at.
     """
     client = connect(settings)
     log = LogView(settings)
@@ -116,10 +117,11 @@ class _Verification:
         for partition, one in await self._log.records():
             said_ms = one.retired_ms or None
             self._epochs.record(one.srv, one.seq, one.events, said_ms, partition=partition)
-        self._report.partitions, self._report.log_error = self._log.partitions, self._log.error
         async for row in epoch_rows(self._db):
             said_ms = None if row.seen_at is None else to_ms(row.seen_at)
             partition = row.partition
+            # It may be one that servers have begun to write to just now.
+            self._log.grow(partition + 1)
             self._epochs.record(row.srv, row.seq, row.events, said_ms, partition=partition)
 
     async def _read_log(self) -> None:
@@ -292,6 +294,7 @@ class _Verification:
             self._progress("events", counts.documents_scanned, None)
 
     def _count(self) -> None:
+        self._report.partitions, self._report.log_error = self._log.partitions, self._log.error
         counts = self._report.counts
         counts.epochs = len(self._epochs)
         counts.recorded_frames, counts.recorded_events = self._epochs.recorded

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from evp.naming import named
 from evp.worker.stale import Claimed
 
 
@@ -23,6 +24,5 @@ def claimed_line(account: Claimed) -> str:
     )
     parts += [f"{count:,} {what}" for count, what in rare if count]
     if account.away:
-        numbers = ", ".join(map(str, account.away))
-        parts.append(f"left alone, as their servers are away: partitions {numbers}")
+        parts.append(f"left alone, as their servers are away: {named(account.away)}")
     return ", ".join(parts)

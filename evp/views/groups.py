@@ -11,7 +11,8 @@ from rich.text import Text
 from evp.groups.book import GroupRow
 from evp.groups.describe import Described, Member, PartitionStanding
 from evp.groups.reset import LogSpan, Mark, PartitionReset, Position, Reset
-from evp.views.partitions import away_texts, named
+from evp.naming import named
+from evp.views.partitions import away_texts
 from evp.views.tables import plain_table
 from evp.views.units import seconds, size
 from evp.views.untrusted import printable

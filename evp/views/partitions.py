@@ -8,6 +8,7 @@ from itertools import islice
 from rich.text import Text
 
 from evp.looks import PartitionRow
+from evp.naming import named
 from evp.stats import Stats
 from evp.views import units
 from evp.views.columns import Column, FittingTable
@@ -16,7 +17,6 @@ from evp.views.untrusted import printable
 
 #: Reasons for which partitions are away, each on a line.
 _REASONS_SHOWN_MAX = 2
-_NUMBERS_SHOWN_MAX = 8
 
 
 def partition_table(stats: Stats, rows_max: int | None = None) -> FittingTable:
@@ -48,13 +48,6 @@ def away_texts(away: Iterable[tuple[int, str]]) -> list[str]:
     ]
     more = sum(map(len, islice(by_reason.values(), _REASONS_SHOWN_MAX, None)))
     return [*texts, f"and {more} more are away"] if more else texts
-
-
-def named(numbers: Sequence[int]) -> str:
-    """Return partitions by their numbers; of many the first ones."""
-    more = len(numbers) - _NUMBERS_SHOWN_MAX
-    told = ", ".join(map(str, numbers[:_NUMBERS_SHOWN_MAX]))
-    return f"partition{'s' * (len(numbers) > 1)} {told}" + (f" and {more} more" * (more > 0))
 
 
 def server_text(stats: Stats) -> str:

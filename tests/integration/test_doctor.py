@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,8 +19,10 @@ from evp.cli.doctoring import Options, examine_and_tell
 from evp.clock import now, now_ms
 from evp.doctor import log_settings, log_state, machine, run, stream, work
 from evp.doctor.checks import CHECKS
+from evp.doctor.deployment import Deployment
 from evp.doctor.findings import ERROR, NOTE, WARNING, Finding, Report
 from evp.doctor.run import examine, mend
+from evp.engines.engine import free_port
 from evp.settings import Settings
 from evp.storage import client, schema
 from evp.storage import groups as store_groups
@@ -741,6 +743,8 @@ async def test_each_partition_and_each_server(
     done = await mended(three)
     assert done[0].startswith(f"{server}: set maxmemory-policy to noeviction")
     assert done[1].startswith("partition 2: carried to the store")
+    [row] = await documents(place.db, schema.SERVERS)
+    assert row["partition"] == 2
     await there.close()
     await asyncio.to_thread(own_log_server.kill)
     await place.link.call("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
@@ -749,6 +753,33 @@ async def test_each_partition_and_each_server(
     [finding] = [one for one in report.findings if one.check != "few_files"]
     assert (finding.check, finding.where) == ("evicts", "")
     assert {one.why for one in report.not_checked} == {"partition 1 is away"}
+    lost = Finding(severity=WARNING, what="w", meaning="m", mend="m", fixable=True)
+    lost.check, lost.where = "ledger_behind", "partition 1"
+    [failed] = await mend(three, [lost], lambda _check: None)
+    assert (failed.done, failed.failed) == ([], "partition 1: the log is away")
+
+
+@pytest.fixture
+def cluster_node(tmp_path: Path) -> Iterator[Server]:
+    """A node of a cluster that is set as it is by default, and has no slots."""
+    port = str(free_port())
+    node = own_log(tmp_path, "--cluster-enabled", "yes", "--cluster-port", port)
+    node.start()
+    yield node
+    node.kill()
+
+
+async def test_cluster_that_stops(settings: Settings, db: Database, cluster_node: Server) -> None:
+    """A node that refuses while another one is away is told, and set right."""
+    [check] = [one for one in CHECKS if one.name == "cluster_stops"]
+    assert check.fix is not None
+    for is_right in (False, True):
+        at = Deployment(changed(settings, redis_url=cluster_node.url), db)
+        await at.open()
+        found = await check.look(at)
+        assert [one.severity for one in found] == ([] if is_right else [WARNING])
+        await check.fix(at, found)
+        await at.close()
 
 
 async def test_log_that_hangs(place: Place, log: Server, monkeypatch: pytest.MonkeyPatch) -> None:

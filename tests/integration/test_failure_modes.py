@@ -192,7 +192,7 @@ async def test_end_of_the_logs_file_is_damaged(
         for number in range(20):
             await producer.append(open_frame(event(number)), 1)
         [epoch] = producer.epochs()[1]
-    await record_servers(db, [(epoch.srv, epoch.acknowledged_seq, epoch.events, 0)])
+    await record_servers(db, [(epoch.srv, epoch.acknowledged_seq, epoch.events, 0)], 0)
     await asyncio.to_thread(log_on_disk.kill)
     file = max((tmp_path / "log" / "appendonlydir").glob("*.incr.aof"))
     with file.open("r+b") as open_file:

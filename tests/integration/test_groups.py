@@ -14,9 +14,11 @@ from evp.settings import Settings
 from evp.storage import groups as store_groups
 from evp.storage.client import Database
 from evp.storage.ledger import record_worker
-from evp.stream.client import Link
-from evp.stream.groups import ensure_group, existing_groups
+from evp.stream.client import Link, LogRefused
+from evp.stream.groups import delete_group, ensure_group, existing_groups
+from evp.stream.info import log_facts
 from evp.stream.keys import Keys
+from evp.stream.places import places_of
 from evp.stream.positions import LATEST
 from evp.stream.slots import Slot
 from tests.support.stores import MAY_LEAVE_SOCKETS
@@ -159,3 +161,15 @@ async def test_the_writing_group_that_is_done_is_deleted(
     await book.delete(settings.consumer_group)
     assert await store_groups.writer(db) is None
     assert await existing_groups(link, keys) == set()
+
+
+async def test_a_refusal_is_not_taken_for_no_stream(link: Link, keys: Keys) -> None:
+    """No stream is an answer; whatever else is refused is raised, as a stream that moved is."""
+    assert await existing_groups(link, keys) == set()
+    assert await places_of(link, keys, "1-0") == []
+    assert (await log_facts(link, keys)).groups == []
+    assert not await delete_group(link, keys, GROUP)
+    await link.call("SET", keys.stream, "of another program")
+    for ask in (existing_groups(link, keys), delete_group(link, keys, GROUP)):
+        with pytest.raises(LogRefused, match="WRONGTYPE"):
+            await ask

@@ -165,7 +165,7 @@ async def test_what_the_dead_left_is_carried_to_the_store(
     await producer.append(open_frame(event(0)), 1)
     left = Record(b"gone" * 2, 7, 70)
     await record_epochs(link, keys, [left])
-    await storage_ledger.record_servers(db, [(left.srv, 5, 50, 0)])
+    await storage_ledger.record_servers(db, [(left.srv, 5, 50, 0)], 0)
     book = Ledger(settings, db, producer)
     book.start()
 

@@ -18,7 +18,8 @@ from evp.settings import Settings
 from evp.stats import Collector
 from evp.storage.client import Database
 from evp.storage.partitions import note_partitions
-from evp.stream.client import Link
+from evp.stream.client import Link, LogMoved
+from evp.stream.everywhere import Everywhere
 from evp.stream.gauges import LogGauges
 from evp.stream.keys import Keys
 from evp.stream.ledger import record_epochs, record_of
@@ -228,6 +229,23 @@ async def test_the_first_one_is_away(
     assert found.log.events_accepted == 3
 
 
+async def test_one_that_moves(link: Link, three: Settings, closed_at_end: CloseAtEnd) -> None:
+    """A stream that a cluster moves is asked again, where it is by then, and not told as away."""
+    everywhere = closed_at_end(Everywhere(three))
+    moved: list[int] = []
+
+    async def ask(link: Link, keys: Keys) -> int:
+        if keys.partition == 1 and len(moved) < 2:
+            moved.append(keys.partition)
+            await link.close()
+            raise LogMoved("to another node")
+        return int(await link.call("XLEN", keys.stream))
+
+    await append_events(three, 2, partition=1)
+    assert await everywhere.ask(ask) == [0, 2, 0]
+    assert moved == [1, 1]
+
+
 async def test_one_that_hangs(
     link: Link,
     three: Settings,
@@ -236,7 +254,7 @@ async def test_one_that_hangs(
     closed_at_end: CloseAtEnd,
 ) -> None:
     """A server that answers nothing costs a look a bounded time; the others are told."""
-    monkeypatch.setattr("evp.looks.LOG_LOOK_S_MAX", 0.2)
+    monkeypatch.setattr("evp.looks.PARTITION_ANSWER_S_MAX", 0.2)
     move(monkeypatch, three, 2, own_log_server)
     looks = closed_at_end(LogLooks(three))
     await looks.look()

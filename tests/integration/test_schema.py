@@ -193,7 +193,7 @@ async def test_every_write_asks_for_majority_and_journal(
     await writer.write([frame_of(event(0))])
     await writer.write([frame_of(event(0, data="another"), event(1))])
     await writer.bury("s", [("1-0", b"payload", CorruptFrame("why"))])
-    await ledger.record_servers(weak, [(b"epoch", 1, 1, 0)])
+    await ledger.record_servers(weak, [(b"epoch", 1, 1, 0)], 0)
     await ledger.record_worker(weak, "g", "w-1", {}, within_s=5)
     await account.totals(weak)
     await lease.take(weak, "fold", "me", 1_000)
@@ -264,7 +264,7 @@ async def test_store_that_is_away_is_told_from_every_call(
         lease.release(gone, "fold", "me"),
         account.present(gone, [id_]),
         account.doubled(gone, "s", 0, 1),
-        ledger.record_servers(gone, [(b"epoch", 1, 1, 0)]),
+        ledger.record_servers(gone, [(b"epoch", 1, 1, 0)], 0),
         ledger.record_worker(gone, "g", "w-1", {}, within_s=5),
         users.add(gone, "anna", "hash", ["read"]),
         users.find(gone, "anna"),
@@ -342,12 +342,12 @@ async def test_only_workers_heard_of_lately_count(db: Database) -> None:
 
 async def test_records_of_a_server_only_grow(db: Database) -> None:
     """A late record of an epoch does not take back a newer one."""
-    await ledger.record_servers(db, [(b"one", 5, 50, 2), (b"two", 1, 1, 0)])
+    await ledger.record_servers(db, [(b"one", 5, 50, 2), (b"two", 1, 1, 0)], 0)
     [first] = await db[schema.SERVERS].find({"_id": b"one"}).to_list()
-    await ledger.record_servers(db, [(b"one", 4, 40, 0)])
+    await ledger.record_servers(db, [(b"one", 4, 40, 0)], 0)
     [again] = await db[schema.SERVERS].find({"_id": b"one"}).to_list()
     assert again["first_at"] == first["first_at"] <= again["seen_at"]
-    await ledger.record_servers(db, [])
+    await ledger.record_servers(db, [], 0)
     rows = {bytes(one["_id"]): one for one in await documents(db, schema.SERVERS)}
     assert {srv: (one["seq"], one["events"]) for srv, one in rows.items()} == {
         b"one": (5, 50),

@@ -166,7 +166,7 @@ async def test_since_where_a_late_record_has_an_older_clock(
     behind = now() - timedelta(hours=1)
     monkeypatch.setattr("evp.storage.ledger.now", lambda: behind)
     [row] = await db["servers"].find().to_list()
-    await record_servers(db, [(row["_id"], 1, 1, 0)])
+    await record_servers(db, [(row["_id"], 1, 1, 0)], 0)
     finding = await the_finding(settings, Scope(since=now() - timedelta(minutes=1)))
     assert finding.last_seq == 2
 

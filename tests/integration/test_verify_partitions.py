@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 
 from evp.settings import Settings
+from evp.storage import evidence
 from evp.storage.client import Database
 from evp.stream.client import Link
 from evp.stream.keys import Keys
 from evp.stream.partitions import note
 from evp.verify.report import Kind, Scope
+from tests.support.apart import move
 from tests.support.make import event
 from tests.support.missing import take_away
+from tests.support.servers import Server
 from tests.support.stores import MAY_LEAVE_SOCKETS
 from tests.support.verifying import Accepting, accepting, clean, look, the_finding
 from tests.support.workers import changed, drain
@@ -63,6 +68,18 @@ async def test_partitions_nobody_writes_to_any_more(
     await link.call("DEL", keys.partitions)
     report = await clean(settings)
     assert (report.partitions, report.counts.stored) == (2, 6)
+
+
+async def test_a_partition_that_servers_alone_know(
+    servers: list[Accepting], db: Database, settings: Settings, link: Link
+) -> None:
+    """Where neither log nor settings tell of it, what servers recorded in the store does."""
+    await link.call("DEL", Keys(settings.stream).partitions)
+    report = await clean(settings)
+    assert (report.partitions, report.counts.in_log_frames) == (2, 6)
+    nobody = changed(settings, redis_url="redis://127.0.0.1:1/0")
+    report = await look(nobody)
+    assert (report.findings, report.undecided_frames, report.partitions) == ([], 6, 2)
 
 
 async def test_entry_deleted(
@@ -157,3 +174,37 @@ async def test_one_partition_away(
     [finding] = report.findings
     assert (finding.kind, finding.partition, report.undecided_frames) == (Kind.HOLE, 0, 3)
     assert "partition 1: " in (report.acknowledge_error or "")
+
+
+@pytest.mark.parametrize("when", ["epoch_rows", "frame_pages"])
+async def test_one_partition_goes_away_meanwhile(
+    db: Database,
+    two: Settings,
+    link: Link,
+    own_log_server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+    when: str,
+) -> None:
+    """Before it was read, or since: what only its log could tell is undecided, the rest is told."""
+    move(monkeypatch, two, 1, own_log_server)
+    async with accepting(two, 0) as first, accepting(two, 1) as second:
+        for number, one in enumerate((first, second)):
+            await one.singles(3, first=10 * number)
+            await one.record_in_store(db)
+    await drain(two)
+    frames = [row["_id"] async for row in db["frames"].find({"partition": 1})]
+    await db["outcomes"].delete_many({"_id": {"$in": frames}})
+    await db["events"].delete_many({"id": {"$in": ["e0", "e10", "e11", "e12"]}})
+    original = getattr(evidence, when)
+
+    async def then_kill(*args: Any, **named: Any) -> AsyncIterator[Any]:
+        await asyncio.to_thread(own_log_server.kill)
+        async for row in original(*args, **named):
+            yield row
+
+    monkeypatch.setattr(f"evp.verify.run.{when}", then_kill)
+    report = await look(two)
+    [finding] = report.findings
+    assert (finding.kind, finding.partition) == (Kind.EVENT_MISSING, 0)
+    assert (report.exit_code, report.undecided_frames, report.counts.in_log_frames) == (1, 3, 0)
+    assert (report.log_error or "").startswith("partition 1: ")

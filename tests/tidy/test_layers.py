@@ -11,7 +11,7 @@ import pytest
 from tests.tidy.source import Import, Module, imports, modules
 
 LAYERS: tuple[tuple[str, str], ...] = (
-    ("words: they import nothing but each other", "errors limits clock events scopes"),
+    ("words: they import nothing but each other", "errors limits clock events naming scopes"),
     (
         "no I/O of their own",
         (

@@ -70,6 +70,17 @@ def test_modules_are_short() -> None:
     assert {name: count for name, count in lines.items() if count > MODULE_LINES_MAX} == {}
 
 
+def test_constants_are_set_once() -> None:
+    """A name at a module's top stands for one thing: a second one would win without a word."""
+    twice = []
+    for module in EVERYWHERE:
+        seen: set[str] = set()
+        for name, _ in constants(module):
+            twice += [f"{module.at(name)} {name.id}"] if name.id in seen else []
+            seen.add(name.id)
+    assert twice == []
+
+
 def test_functions_are_short() -> None:
     """A function has at most 70 lines, its docstring apart."""
     long = []
