@@ -55,6 +55,8 @@ SUMMARY_SOURCES_MAX = 50
 PARTITIONS_MAX = 256
 #: How often a process that follows all partitions looks whether there are more by now.
 PARTITIONS_LOOK_S = 2.0
+#: How often it is said at most that nobody tells how many there are.
+PARTITIONS_UNKNOWN_SAID_S = 60.0
 #: Of several streams each has so long to answer a look, seconds: the others are told without it.
 LOG_LOOK_S_MAX = 2.0
 #: A partition whose server was away is not asked again by a sweep for so long.

@@ -220,6 +220,31 @@ async def test_fewer_partitions_than_there_were(
     await exactly(db, count)
 
 
+async def test_a_number_that_nobody_tells_is_said(
+    db: Database, link: Link, keys: Keys, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A log that refuses to tell how many partitions there are is named, not once a look."""
+    monkeypatch.setattr(following, "PARTITIONS_LOOK_S", 0.01)
+    await append_events(settings, 2)
+    await link.call("HSET", keys.partitions, "not", "a number")
+    looks = Counter[str]()
+    find = following.find
+
+    async def counted(*known: Any) -> Any:
+        looks["all"] += 1
+        return await find(*known)
+
+    monkeypatch.setattr(following, "find", counted)
+    with heard() as lines:
+        async with working(settings, burst=True):
+            await until_done(settings, 0)
+            await until(lambda: looks["all"] > 5, what="it looks again and again")
+            [line] = of_level(lines, "error")
+            assert (line["engine"], "WRONGTYPE" in line["reason"]) == ("log", True)
+            await link.call("DEL", keys.partitions)
+    assert of_level(lines, "error") == [line]
+
+
 async def test_one_that_is_away_holds_up_no_other(
     db: Database, node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
