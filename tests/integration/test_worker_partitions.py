@@ -466,6 +466,24 @@ async def test_claim_stale_without_a_partition(db: Database, node: Node) -> None
     await exactly(db, 12)
 
 
+@pytest.mark.parametrize("settings_know", [False, True], ids=["store knows", "settings know"])
+async def test_claim_stale_without_the_first_partition(
+    db: Database, node: Node, *, settings_know: bool
+) -> None:
+    """Also where its server is away, or it has no group, the others are found and gone through."""
+    await leave_behind(node.settings, 1, first=0)
+    await note_partitions(db, 2)
+    known = changed(node.settings, partitions=2 if settings_know else 1)
+    await node.drop(0)
+    account = await claimed(known)
+    assert (account.stored, account.away) == (4, [0])
+    await node.serve(0)
+    await leave_behind(node.settings, 1, first=4)
+    account = await claimed(known)
+    assert (account.stored, account.away) == (4, [])
+    await exactly(db, 8)
+
+
 async def test_erase_looks_at_all_that_waits(db: Database, node: Node) -> None:
     """What waits in any partition is told, and which of them could not be asked."""
     await append_to(node.settings, *THREE, count=4)
