@@ -59,6 +59,8 @@ PARTITIONS_LOOK_S = 2.0
 PARTITIONS_UNKNOWN_SAID_S = 60.0
 #: Of several streams each has so long to answer a look, seconds: the others are told without it.
 LOG_LOOK_S_MAX = 2.0
+#: How often the loops of a worker process, which trim the partitions, ask which groups there are.
+GROUPS_ASK_S = 1.0
 #: A partition whose server was away is not asked again by a sweep for so long.
 PARTITION_AWAY_S = 5.0
 #: How long, and how often at once, a frame is sent again while a cluster moves its slot.

@@ -25,6 +25,7 @@ from evp.worker.following import Following
 from evp.worker.journal import Journal, Journals
 from evp.worker.partition import Job, work_on
 from evp.worker.quiet import Quiet
+from evp.worker.registered import RegisteredGroups
 from evp.worker.upkeep import StoreUpkeep
 
 Tell = Callable[[Exporter], Coroutine[Any, Any, None]]
@@ -89,7 +90,7 @@ async def _work(
     settle_memory()
     holder = f"{settings.consumer_name} {secrets.token_hex(8)}"
     upkeep = StoreUpkeep(settings, db, holder, journals.of(0).counts, stop)
-    job = Job(settings, db, journals, Quiet(), stop, in_flight, burst)
+    job = Job(settings, db, journals, RegisteredGroups(db), Quiet(), stop, in_flight, burst)
     keeping = asyncio.create_task(upkeep.run())
     try:
         await Following(settings, db, partial(work_on, job), stop).run()

@@ -18,16 +18,17 @@ from evp.settings import Settings
 from evp.signals import end
 from evp.storage import lease
 from evp.storage.client import Database
-from evp.storage.groups import registered, require_writer
+from evp.storage.groups import require_writer
 from evp.storage.prune import prune
 from evp.storage.retention import expire
 from evp.storage.rollups import fold
 from evp.storage.sweep import sweep
-from evp.stream.client import KeptLink
-from evp.stream.groups import remove_gone
+from evp.stream.client import KeptLink, Link
+from evp.stream.groups import delete_group, ensure_group, remove_gone
 from evp.stream.keys import Keys
 from evp.stream.trim import Retention, trim
 from evp.worker.chores import Chore, do_chores
+from evp.worker.registered import RegisteredGroups
 from evp.worker.streams import Streams
 
 #: How often a worker looks whether its group is still the one that writes.
@@ -39,11 +40,11 @@ _log = get("evp.worker")
 class StreamUpkeep:
     """The chores of one partition, over a connection of their own."""
 
-    def __init__(self, settings: Settings, db: Database, keys: Keys) -> None:
+    def __init__(self, settings: Settings, keys: Keys, groups: RegisteredGroups) -> None:
         self._group = settings.consumer_group
         self._kept = Retention(settings.log_retention_s, settings.log_retention_bytes)
-        self._db = db
         self._keys = keys
+        self._groups = groups
         self._link = KeptLink(settings.redis_url, keys)
 
     async def run(self) -> None:
@@ -60,8 +61,36 @@ class StreamUpkeep:
 
     async def _trim(self) -> bool:
         """Remove from the log what every group has done; not without the store's list of groups."""
-        names = await registered(self._db)
-        return (await trim(await self._link.get(), self._keys, names, self._kept)).more
+        names, link = await self._groups.names(), await self._link.get()
+        done = await trim(link, self._keys, names, self._kept)
+        if done.pin is not None and not done.pin.exists and done.pin.group in names:
+            return await self._make(link, done.pin.group) or done.more
+        return done.more
+
+    async def _make(self, link: Link, group: str) -> bool:
+        """Make a group of the store's that this stream lacks; True if it was made.
+
+        A group that was made when there were fewer partitions is in those only, and would
+        hold this one for ever. Of a new stream it is given all. Partition 0 is older than any
+        group: there it was lost, and is made by who reads by it, as a worker's own one is.
+        """
+        if not self._keys.partition or group == self._group:
+            return False
+        if not await self._groups.still_has(group):
+            return False
+        made = await ensure_group(link, self._keys, group)
+        if not await self._groups.still_has(group):
+            # It is being deleted, and may have been deleted here before it was made again.
+            await delete_group(link, self._keys, group)
+            return False
+        if made:
+            partition = self._keys.partition
+            _log.info(
+                "group created at 0: it was not in this partition yet",
+                group=group,
+                partition=partition,
+            )
+        return made
 
     async def _remove_gone(self) -> bool:
         link, group = await self._link.get(), self._group

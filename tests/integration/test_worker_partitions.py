@@ -15,9 +15,13 @@ from rich.console import Console, RenderableType
 from evp.clock import monotonic_s, now_ms
 from evp.engines.engine import free_port
 from evp.erasure import Erased, erase
-from evp.errors import LogUnavailable, WritingGroupTaken
+from evp.errors import LogUnavailable, StoreUnavailable, WritingGroupTaken
+from evp.groups.book import GroupBook
+from evp.limits import GROUPS_ASK_S
+from evp.partitions import find
 from evp.settings import Settings
-from evp.signals import Signals
+from evp.signals import Signals, end
+from evp.storage import groups as store_groups
 from evp.storage import schema
 from evp.storage.client import Database
 from evp.storage.erasure import Wanted
@@ -25,23 +29,27 @@ from evp.storage.partitions import known_partitions, note_partitions
 from evp.storage.rollups import fold
 from evp.storage.writer import Writer
 from evp.stream.client import Link
+from evp.stream.groups import ensure_group, existing_groups, registered_groups
 from evp.stream.info import log_facts, unsettled
 from evp.stream.keys import Keys
 from evp.stream.partitions import note
+from evp.stream.positions import EARLIEST
 from evp.views.claimed import claimed_line
 from evp.views.erasure import erased_view
-from evp.worker import chores, following
+from evp.worker import chores, following, registered, upkeep
 from evp.worker import streams as streams_module
 from evp.worker.following import Following
 from evp.worker.journal import Journals
+from evp.worker.registered import RegisteredGroups
 from evp.worker.stale import Claimed, claim_stale
 from evp.worker.streams import Streams
+from evp.worker.upkeep import StreamUpkeep
 from tests.support.make import event
 from tests.support.servers import Server, own_log
 from tests.support.stores import MAY_LEAVE_SOCKETS, documents, fail, hanging
 from tests.support.streams import append, append_events, consumer
 from tests.support.sums import sweep_all
-from tests.support.wait import until
+from tests.support.wait import WAIT_S_MAX, until
 from tests.support.workers import changed, drain, heard, of_level, said, working
 
 pytestmark = MAY_LEAVE_SOCKETS
@@ -228,7 +236,6 @@ async def test_a_number_that_nobody_tells_is_said(
     await append_events(settings, 2)
     await link.call("HSET", keys.partitions, "not", "a number")
     looks = Counter[str]()
-    find = following.find
 
     async def counted(*known: Any) -> Any:
         looks["all"] += 1
@@ -414,6 +421,87 @@ async def test_every_stream_is_trimmed(
 
     async with working(changed(three, log_retention_s=0)):
         await until(are_empty, what="the streams are empty")
+
+
+async def test_group_of_before_does_not_hold_new_partitions(
+    db: Database, link: Link, keys: Keys, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A group made when there was one partition is made in new ones: given all, holding no more."""
+    monkeypatch.setattr(chores, "_LOOK_S", 0.05)
+    async with GroupBook.opened(settings) as book:
+        await book.create("analytics", EARLIEST)
+    two = changed(settings, partitions=2, log_retention_s=0)
+    await append_to(two, 0, 1, count=4)
+    stream = Keys(settings.stream, 1).stream
+
+    async def are(count: int) -> bool:
+        return bool(await link.call("XLEN", stream) == count)
+
+    async with working(two):
+        await until_done(two, 0, 1)
+
+        async def is_there() -> bool:
+            return "analytics" in await existing_groups(link, Keys(settings.stream, 1))
+
+        await until(is_there, what="it is made")
+        read = ("XREADGROUP", "GROUP", "analytics", "a", "STREAMS", stream, ">")
+        [[_, entries]] = await link.call(*read)
+        assert len(entries) == 2
+        await link.call("XACK", stream, "analytics", *[entry for entry, _ in entries])
+        await until(lambda: are(0), what="the stream is empty")
+        assert await link.call("XLEN", keys.stream) == 2
+
+
+async def test_group_deleted_meanwhile_is_not_made_again(
+    db: Database, link: Link, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A group that is deleted just when it would be made in a new partition stays deleted."""
+    await append_to(settings, 1, count=2)
+    keys, groups = Keys(settings.stream, 1), RegisteredGroups(db)
+    await store_groups.register(db, "analytics")
+    made = asyncio.Event()
+
+    async def made_late(*what: Any) -> bool:
+        await store_groups.forget(db, "analytics")
+        await ensure_group(*what)
+        made.set()
+        return True
+
+    monkeypatch.setattr(upkeep, "ensure_group", made_late)
+    keeping = asyncio.create_task(StreamUpkeep(settings, keys, groups).run())
+    await asyncio.wait_for(made.wait(), WAIT_S_MAX)
+    await until(lambda: is_gone(link, keys), what="it is not there any longer")
+    await end(keeping)
+
+
+async def is_gone(link: Link, keys: Keys) -> bool:
+    """Return whether a stream neither has nor knows any group."""
+    return not await existing_groups(link, keys) | await registered_groups(link, keys)
+
+
+async def test_loops_ask_together_which_groups_there_are(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many loops ask within a second, the store is asked once, also if it is away."""
+    answers: list[set[str] | StoreUnavailable] = [{"a"}, StoreUnavailable("away")]
+    asked = list[Database]()
+
+    async def answer(asked_db: Database) -> set[str]:
+        asked.append(asked_db)
+        found = answers[len(asked) - 1]
+        if isinstance(found, StoreUnavailable):
+            raise found
+        return found
+
+    monkeypatch.setattr(registered, "registered", answer)
+    groups = RegisteredGroups(db)
+    found = await asyncio.gather(*(groups.names() for _ in range(16)))
+    assert (found, len(asked)) == ([{"a"}] * 16, 1)
+    later_s = monotonic_s() + GROUPS_ASK_S
+    monkeypatch.setattr(registered, "monotonic_s", lambda: later_s)
+    failed = await asyncio.gather(*(groups.names() for _ in range(16)), return_exceptions=True)
+    assert [str(one) for one in failed] == ["away"] * 16
+    assert len(asked) == 2
 
 
 # What is left behind, and what waits
