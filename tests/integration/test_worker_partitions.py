@@ -25,6 +25,7 @@ from evp.storage import groups as store_groups
 from evp.storage import schema
 from evp.storage.client import Database
 from evp.storage.erasure import Wanted
+from evp.storage.ledger import record_servers
 from evp.storage.partitions import known_partitions, note_partitions
 from evp.storage.rollups import fold
 from evp.storage.writer import Writer
@@ -217,13 +218,20 @@ async def test_partition_that_appears_later(
     await exactly(db, count)
 
 
-@pytest.mark.parametrize("place", ["log", "store"])
+@pytest.mark.parametrize("place", ["log", "store", "epochs"])
 async def test_fewer_partitions_than_there_were(
     db: Database, link: Link, keys: Keys, settings: Settings, place: str
 ) -> None:
     """After PARTITIONS was lowered all that there were are drained: the log or the store knows."""
     count = await append_to(settings, 2, count=6)
-    await (note(link, keys, 3) if place == "log" else note_partitions(db, 3))
+    if place == "log":
+        await note(link, keys, 3)
+    elif place == "store":
+        await note_partitions(db, 3)
+    else:
+        epochs = [(n, bytes([n] * 8)) for n in (0, 2, 1)]
+        for partition, srv in epochs:
+            await record_servers(db, [(srv, 3, 6, 0)], partition)
     await drain(settings)
     await exactly(db, count)
 
