@@ -11,6 +11,7 @@ from evp.errors import LogUnavailable, Refusal
 from evp.server.accept import Acceptor
 from evp.settings import Settings
 from evp.storage.client import Database
+from evp.storage.partitions import known_partitions
 from evp.stream.client import Link
 from evp.stream.keys import Keys
 from evp.stream.ledger import Record, record_epochs, recorded_epochs
@@ -99,6 +100,19 @@ async def test_records_of_former_partitions(
             return await db["servers"].find_one({"_id": b"12345678", "seq": 7}) is not None
 
         await until(is_carried, what="the store has the record")
+
+
+async def test_store_is_told_the_number(
+    three: Settings, link: Link, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Servers note in the store as well how many partitions there are: a log can forget it."""
+    monkeypatch.setattr("evp.server.ledger.LEDGER_RECORD_S", 0.05)
+
+    async def is_told() -> bool:
+        return await known_partitions(db) == 3
+
+    async with serving(three):
+        await until(is_told, what="the store knows")
 
 
 async def test_partition_that_is_away(three: Settings, link: Link) -> None:
