@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import pytest
@@ -24,7 +25,9 @@ from evp.signals import Signals, end
 from evp.storage import groups as store_groups
 from evp.storage import schema
 from evp.storage.client import Database
+from evp.storage.dead_letters import NOWHERE
 from evp.storage.erasure import Wanted
+from evp.storage.isolation import Witness
 from evp.storage.ledger import record_servers
 from evp.storage.partitions import known_partitions, note_partitions
 from evp.storage.rollups import fold
@@ -41,13 +44,14 @@ from evp.worker import chores, following, registered, upkeep
 from evp.worker import streams as streams_module
 from evp.worker.following import Following
 from evp.worker.journal import Journals
+from evp.worker.quiet import Quiet, QuietWriter
 from evp.worker.registered import RegisteredGroups
 from evp.worker.stale import Claimed, claim_stale
 from evp.worker.streams import Streams
 from evp.worker.upkeep import StreamUpkeep
-from tests.support.make import event
+from tests.support.make import event, frame_of
 from tests.support.servers import Server, own_log
-from tests.support.stores import MAY_LEAVE_SOCKETS, documents, fail, hanging
+from tests.support.stores import MAY_LEAVE_SOCKETS, WRITE_MS, documents, fail, hanging
 from tests.support.streams import append, append_events, consumer
 from tests.support.sums import sweep_all
 from tests.support.wait import WAIT_S_MAX, until
@@ -326,23 +330,51 @@ async def test_what_may_kill_is_written_while_no_loop_writes(
     await append_to(three, 2, count=8, first=8)
     under_way, seen = Counter[str](), set[tuple[int, int]]()
 
-    def watched(kind: str, write: Any) -> Any:
-        async def wrapper(*args: Any) -> Any:
-            under_way[kind] += 1
+    write, alone = Writer.write, Quiet.alone
+
+    async def watched_write(*args: Any) -> Any:
+        under_way["beside"] += 1
+        seen.add((under_way["alone"], under_way["beside"]))
+        try:
+            return await write(*args)
+        finally:
+            under_way["beside"] -= 1
+
+    @contextlib.asynccontextmanager
+    async def watched_alone(quiet: Quiet) -> AsyncIterator[None]:
+        async with alone(quiet):
+            under_way["alone"] += 1
             seen.add((under_way["alone"], under_way["beside"]))
-            try:
-                return await write(*args)
-            finally:
-                under_way[kind] -= 1
+            yield
+            under_way["alone"] -= 1
 
-        return wrapper
-
-    monkeypatch.setattr(Writer, "write", watched("beside", Writer.write))
-    monkeypatch.setattr(Writer, "write_alone", watched("alone", Writer.write_alone))
+    monkeypatch.setattr(Writer, "write", watched_write)
+    monkeypatch.setattr(Quiet, "alone", watched_alone)
     async with fail(faulty, "insert", blockConnection=True, blockTimeMS=20), working(three):
         await until_done(three, *THREE)
     assert {(1, 0), (0, 1)} <= seen <= {(1, 0), (0, 1), (0, 2)}
     await exactly(faulty, 16)
+
+
+async def test_others_write_while_it_is_asked_who_was_killed(db: Database) -> None:
+    """The answer comes from the log, and may take long: meanwhile the other loops write."""
+    quiet, asked, answered = Quiet(), asyncio.Event(), asyncio.Event()
+    suspected, other = frame_of(event(0)), frame_of(event(1), seq=2)
+    mark = f"{suspected.frame_id}:0:{suspected.count}"
+    await db[schema.ATTEMPTS].insert_one({"_id": mark, "incarnations": ["w-1 a", "w-2 b"]})
+
+    async def killed(_incarnations: Iterable[str]) -> set[str]:
+        asked.set()
+        await answered.wait()
+        return set()
+
+    first, second = (QuietWriter(db, WRITE_MS, NOWHERE, quiet) for _ in range(2))
+    writing = asyncio.create_task(first.write_alone(suspected, Witness("w-3 c", killed)))
+    await asyncio.wait_for(asked.wait(), WAIT_S_MAX)
+    await asyncio.wait_for(second.write([other]), WAIT_S_MAX)
+    answered.set()
+    await writing
+    await exactly(db, 2)
 
 
 async def test_loop_that_fails_ends_the_others(db: Database, three: Settings) -> None:
