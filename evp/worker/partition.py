@@ -74,7 +74,7 @@ async def _work_as(job: Job, keys: Keys, slot: Slot, journal: Journal) -> None:
         claim_idle_ms=settings.claim_idle_ms,
         quiet=job.quiet,
     )
-    heartbeat = Heartbeat(db, group, slot.name, journal)
+    heartbeat = Heartbeat(db, group, slot.name, keys.partition, journal)
     ended = asyncio.Event()
     register = partial(become_writer, db, settings.stream, group)
     worker = Worker(consumer, carrier, journal, read_size, register, ended, in_flight=job.in_flight)
