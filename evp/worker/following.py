@@ -1,7 +1,7 @@
 """Following all partitions: one loop for each, and more of them as more are found.
 
 How many there are only grows. Servers note it in the log before they append to a new
-one, and workers pass it on to the store, which keeps it when a log loses its memory.
+one. They and workers note it in the store, which keeps it when a log loses its memory.
 """
 
 from __future__ import annotations
