@@ -61,7 +61,7 @@ PARTITIONS_UNKNOWN_SAID_S = 60.0
 LOG_LOOK_S_MAX = 2.0
 #: How often the loops of a worker process, which trim the partitions, ask which groups there are.
 GROUPS_ASK_S = 1.0
-#: A partition whose server was away is not asked again by a sweep for so long.
+#: A partition whose server was away is not asked again for so long, by a sweep or for groups.
 PARTITION_AWAY_S = 5.0
 #: How long, and how often at once, a frame is sent again while a cluster moves its slot.
 LOG_MOVED_S_MAX = 4.0

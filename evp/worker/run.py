@@ -90,7 +90,8 @@ async def _work(
     settle_memory()
     holder = f"{settings.consumer_name} {secrets.token_hex(8)}"
     upkeep = StoreUpkeep(settings, db, holder, journals.of(0).counts, stop)
-    job = Job(settings, db, journals, RegisteredGroups(db), Quiet(), stop, in_flight, burst)
+    groups = RegisteredGroups(settings, db)
+    job = Job(settings, db, journals, groups, Quiet(), stop, in_flight, burst)
     keeping = asyncio.create_task(upkeep.run())
     try:
         await Following(settings, db, partial(work_on, job), stop).run()
@@ -98,6 +99,7 @@ async def _work(
         stop.set()
         await asyncio.wait({keeping}, timeout=GIVE_BACK_S_MAX)
         await end(keeping)
+        await groups.close()
     if upkeep.taken is not None:
         raise upkeep.taken
     totals = journals.totals()

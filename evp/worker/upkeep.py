@@ -45,6 +45,7 @@ class StreamUpkeep:
         self._kept = Retention(settings.log_retention_s, settings.log_retention_bytes)
         self._keys = keys
         self._groups = groups
+        self._lacking: str | None = None
         self._link = KeptLink(settings.redis_url, keys)
 
     async def run(self) -> None:
@@ -61,36 +62,33 @@ class StreamUpkeep:
 
     async def _trim(self) -> bool:
         """Remove from the log what every group has done; not without the store's list of groups."""
-        names, link = await self._groups.names(), await self._link.get()
+        names = await self._groups.names(self._keys.partition)
+        link = await self._link.get()
         done = await trim(link, self._keys, names, self._kept)
-        if done.pin is not None and not done.pin.exists and done.pin.group in names:
-            return await self._make(link, done.pin.group) or done.more
+        pin = done.pin
+        lacking = pin.group if pin is not None and not pin.exists else None
+        # One that lacked a second ago as well is not just being deleted, or made.
+        if lacking is not None and lacking == self._lacking and lacking in names:
+            await self._make(link, lacking)
+        self._lacking = lacking
         return done.more
 
-    async def _make(self, link: Link, group: str) -> bool:
-        """Make a group of the store's that this stream lacks; True if it was made.
+    async def _make(self, link: Link, group: str) -> None:
+        """Make a registered group that this stream lacks.
 
         A group that was made when there were fewer partitions is in those only, and would
         hold this one for ever. Of a new stream it is given all. Partition 0 is older than any
         group: there it was lost, and is made by who reads by it, as a worker's own one is.
         """
-        if not self._keys.partition or group == self._group:
-            return False
-        if not await self._groups.still_has(group):
-            return False
-        made = await ensure_group(link, self._keys, group)
-        if not await self._groups.still_has(group):
-            # It is being deleted, and may have been deleted here before it was made again.
+        partition = self._keys.partition
+        if not partition or group == self._group or not await self._groups.still_has(group):
+            return
+        await ensure_group(link, self._keys, group)
+        if await self._groups.still_has(group):
+            _log.info("group made in a partition that is new", group=group, partition=partition)
+        else:
+            # It was deleted meanwhile, perhaps here before it was made again.
             await delete_group(link, self._keys, group)
-            return False
-        if made:
-            partition = self._keys.partition
-            _log.info(
-                "group created at 0: it was not in this partition yet",
-                group=group,
-                partition=partition,
-            )
-        return made
 
     async def _remove_gone(self) -> bool:
         link, group = await self._link.get(), self._group

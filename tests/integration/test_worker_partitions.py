@@ -463,13 +463,22 @@ async def test_every_stream_is_trimmed(
         await until(are_empty, what="the streams are empty")
 
 
+@pytest.mark.parametrize("place", ["store", "another database"])
 async def test_group_of_before_does_not_hold_new_partitions(
-    db: Database, link: Link, keys: Keys, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    db: Database,
+    link: Link,
+    keys: Keys,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
 ) -> None:
     """A group made when there was one partition is made in new ones: given all, holding no more."""
     monkeypatch.setattr(chores, "_LOOK_S", 0.05)
-    async with GroupBook.opened(settings) as book:
-        await book.create("analytics", EARLIEST)
+    if place == "store":
+        async with GroupBook.opened(settings) as book:
+            await book.create("analytics", EARLIEST)
+    else:
+        await ensure_group(link, keys, "analytics")
     two = changed(settings, partitions=2, log_retention_s=0)
     await append_to(two, 0, 1, count=4)
     stream = Keys(settings.stream, 1).stream
@@ -497,7 +506,7 @@ async def test_group_deleted_meanwhile_is_not_made_again(
 ) -> None:
     """A group that is deleted just when it would be made in a new partition stays deleted."""
     await append_to(settings, 1, count=2)
-    keys, groups = Keys(settings.stream, 1), RegisteredGroups(db)
+    keys, groups = Keys(settings.stream, 1), RegisteredGroups(settings, db)
     await store_groups.register(db, "analytics")
     made = asyncio.Event()
 
@@ -512,6 +521,7 @@ async def test_group_deleted_meanwhile_is_not_made_again(
     await asyncio.wait_for(made.wait(), WAIT_S_MAX)
     await until(lambda: is_gone(link, keys), what="it is not there any longer")
     await end(keeping)
+    await groups.close()
 
 
 async def is_gone(link: Link, keys: Keys) -> bool:
@@ -520,7 +530,7 @@ async def is_gone(link: Link, keys: Keys) -> bool:
 
 
 async def test_loops_ask_together_which_groups_there_are(
-    db: Database, monkeypatch: pytest.MonkeyPatch
+    db: Database, link: Link, keys: Keys, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many loops ask within a second, the store is asked once, also if it is away."""
     answers: list[set[str] | StoreUnavailable] = [{"a"}, StoreUnavailable("away")]
@@ -534,12 +544,14 @@ async def test_loops_ask_together_which_groups_there_are(
         return found
 
     monkeypatch.setattr(registered, "registered", answer)
-    groups = RegisteredGroups(db)
-    found = await asyncio.gather(*(groups.names() for _ in range(16)))
-    assert (found, len(asked)) == ([{"a"}] * 16, 1)
+    await link.call("SADD", keys.groups, "b")
+    groups = RegisteredGroups(settings, db)
+    found = await asyncio.gather(*map(groups.names, range(16)))
+    assert (found, len(asked)) == ([{"a"}, *[{"a", "b"}] * 15], 1)
     later_s = monotonic_s() + GROUPS_ASK_S
     monkeypatch.setattr(registered, "monotonic_s", lambda: later_s)
-    failed = await asyncio.gather(*(groups.names() for _ in range(16)), return_exceptions=True)
+    failed = await asyncio.gather(*map(groups.names, range(16)), return_exceptions=True)
+    await groups.close()
     assert [str(one) for one in failed] == ["away"] * 16
     assert len(asked) == 2
 
