@@ -370,10 +370,12 @@ async def test_others_write_while_it_is_asked_who_was_killed(db: Database) -> No
 
     first, second = (QuietWriter(db, WRITE_MS, NOWHERE, quiet) for _ in range(2))
     writing = asyncio.create_task(first.write_alone(suspected, Witness("w-3 c", killed)))
-    await asyncio.wait_for(asked.wait(), WAIT_S_MAX)
-    await asyncio.wait_for(second.write([other]), WAIT_S_MAX)
-    answered.set()
-    await writing
+    try:
+        await asyncio.wait_for(asked.wait(), WAIT_S_MAX)
+        await asyncio.wait_for(second.write([other]), WAIT_S_MAX)
+    finally:
+        answered.set()
+        await writing
     await exactly(db, 2)
 
 
@@ -518,10 +520,12 @@ async def test_group_deleted_meanwhile_is_not_made_again(
 
     monkeypatch.setattr(upkeep, "ensure_group", made_late)
     keeping = asyncio.create_task(StreamUpkeep(settings, keys, groups).run())
-    await asyncio.wait_for(made.wait(), WAIT_S_MAX)
-    await until(lambda: is_gone(link, keys), what="it is not there any longer")
-    await end(keeping)
-    await groups.close()
+    try:
+        await asyncio.wait_for(made.wait(), WAIT_S_MAX)
+        await until(lambda: is_gone(link, keys), what="it is not there any longer")
+    finally:
+        await end(keeping)
+        await groups.close()
 
 
 async def is_gone(link: Link, keys: Keys) -> bool:
