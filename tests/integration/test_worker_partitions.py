@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import io
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -330,29 +331,42 @@ async def test_what_may_kill_is_written_while_no_loop_writes(
     await append_to(three, 2, count=8, first=8)
     under_way, seen = Counter[str](), set[tuple[int, int]]()
 
-    write, alone = Writer.write, Quiet.alone
+    how: ContextVar[str] = ContextVar("how", default="unasked")
+    inserted = set[str]()
+    write, insert, alone = Writer.write, Writer._insert, Quiet.alone
+
+    @contextlib.contextmanager
+    def counted(kind: str) -> Iterator[None]:
+        under_way[kind] += 1
+        seen.add((under_way["alone"], under_way["beside"]))
+        token = how.set(kind)
+        try:
+            yield
+        finally:
+            how.reset(token)
+            under_way[kind] -= 1
 
     async def watched_write(*args: Any) -> Any:
-        under_way["beside"] += 1
-        seen.add((under_way["alone"], under_way["beside"]))
-        try:
+        with counted("beside"):
             return await write(*args)
-        finally:
-            under_way["beside"] -= 1
+
+    async def watched_insert(*args: Any) -> Any:
+        inserted.add(how.get())
+        return await insert(*args)
 
     @contextlib.asynccontextmanager
     async def watched_alone(quiet: Quiet) -> AsyncIterator[None]:
         async with alone(quiet):
-            under_way["alone"] += 1
-            seen.add((under_way["alone"], under_way["beside"]))
-            yield
-            under_way["alone"] -= 1
+            with counted("alone"):
+                yield
 
     monkeypatch.setattr(Writer, "write", watched_write)
+    monkeypatch.setattr(Writer, "_insert", watched_insert)
     monkeypatch.setattr(Quiet, "alone", watched_alone)
     async with fail(faulty, "insert", blockConnection=True, blockTimeMS=20), working(three):
         await until_done(three, *THREE)
     assert {(1, 0), (0, 1)} <= seen <= {(1, 0), (0, 1), (0, 2)}
+    assert inserted == {"alone", "beside"}
     await exactly(faulty, 16)
 
 
