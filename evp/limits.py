@@ -57,9 +57,13 @@ PARTITIONS_MAX = 256
 PARTITIONS_NAMED_MAX = 8
 #: How often a process that follows all partitions looks whether there are more by now.
 PARTITIONS_LOOK_S = 2.0
+#: How often it is said at most that nobody tells how many there are.
+PARTITIONS_UNKNOWN_SAID_S = 60.0
 #: Of several streams each has so long to answer a look, seconds: the others are told without it.
 PARTITION_ANSWER_S_MAX = 2.0
-#: A partition whose server was away is not asked again by a sweep for so long.
+#: How often the loops of a worker process, which trim the partitions, ask which groups there are.
+GROUPS_ASK_S = 1.0
+#: A partition whose server was away is not asked again for so long, by a sweep or for groups.
 PARTITION_AWAY_S = 5.0
 #: How long, and how often at once, a frame is sent again while a cluster moves its slot.
 LOG_MOVED_S_MAX = 4.0

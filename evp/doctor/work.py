@@ -107,7 +107,7 @@ async def _silent(at: Deployment, one: str, row: Mapping[str, Any]) -> Finding:
 
 async def _records(at: Deployment, names: Iterable[str]) -> dict[str, Mapping[str, Any]]:
     rows = await worker_records(at.db, at.settings.consumer_group, names)
-    return {row["name"]: row for row in rows}
+    return {row["name"]: row for row in rows if row.get("partition", 0) == at.keys.partition}
 
 
 def _age_s(row: Mapping[str, Any]) -> float:

@@ -43,6 +43,7 @@ class Announcer:
     ) -> None:
         self.partitions = settings.partitions
         self._mine = settings.partitions
+        self._replicas = settings.durability_replicas
         self._store_knows = store_knows
         self._keys = Keys(settings.stream)
         self._link = KeptLink(settings.redis_url, self._keys)
@@ -91,7 +92,7 @@ class Announcer:
         if self._mine == 1:
             self.partitions = await known(link, self._keys)
         else:
-            self.partitions = await note(link, self._keys, self._mine)
+            self.partitions = await note(link, self._keys, self._mine, self._replicas)
 
     async def _ask_store(self) -> None:
         """Take the store's word that workers know, while the log can't be asked."""

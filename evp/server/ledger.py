@@ -19,6 +19,7 @@ from evp.settings import Settings
 from evp.signals import end
 from evp.storage.client import Database
 from evp.storage.ledger import record_servers, unrecorded_servers
+from evp.storage.partitions import note_partitions
 from evp.stream.client import Link
 from evp.stream.keys import Keys
 from evp.stream.ledger import (
@@ -146,19 +147,25 @@ class Ledgers:
         self._db = db
         self.each = [Ledger(settings, db, lane) for lane in lanes]
         self._partitions = partitions
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
         """Begin to record; needs a running loop."""
         for one in self.each:
             one.start()
-        self._task = asyncio.create_task(_again(self._carry_former, LEDGER_CARRY_S), name="former")
+        steps = [(self._carry_former, LEDGER_CARRY_S)]
+        if self._settings.partitions > 1:
+            steps.append((self._note, LEDGER_RECORD_S))
+        self._tasks = [asyncio.create_task(_again(*one), name="ledgers") for one in steps]
 
     async def stop(self) -> None:
         """Stop recording."""
-        if self._task is not None:
-            await end(self._task)
+        await end(*self._tasks)
         await asyncio.gather(*(one.stop() for one in self.each))
+
+    async def _note(self) -> None:
+        """Have the store know of all partitions that this process writes to: a log forgets."""
+        await note_partitions(self._db, self._settings.partitions)
 
     async def _carry_former(self) -> None:
         former = (

@@ -28,6 +28,9 @@ POISON = "poison"
 Insert = Callable[[list[RawBSONDocument]], Awaitable[dict[int, Failure]]]
 """Inserts documents; returns by position why some were not."""
 
+Alone = Callable[[], contextlib.AbstractAsyncContextManager[None]]
+"""Gives the right to insert while nobody else in this process does."""
+
 Killed = Callable[[Iterable[str]], Awaitable[set[str]]]
 """Returns which of these workers, by incarnation, were killed."""
 
@@ -40,10 +43,12 @@ class Witness(Struct, frozen=True):
 
 
 async def insert_alone(
-    db: Database, bounded: Bounded, witness: Witness, frame: Frame, insert: Insert
+    db: Database, bounded: Bounded, witness: Witness, frame: Frame, insert: Insert, alone: Alone
 ) -> dict[int, Failure]:
     """Insert the events of one suspected frame; return by index why some were not.
 
+    It holds `alone` only while it inserts, which is when it is written down who tries: to
+    find out who was killed can take long.
     Raises StoreUnavailable and what `killed` raises; calling again is right.
     """
     attempts = _Attempts(db, bounded, witness, frame)
@@ -53,7 +58,7 @@ async def insert_alone(
         first, last = waiting.pop()
         mark = f"{frame.frame_id}:{first}:{last}"
         if not await attempts.were_deadly(mark):
-            async with attempts.attempt(mark):
+            async with alone(), attempts.attempt(mark):
                 found = await insert(frame.documents[first:last])
             failures |= {first + place: failure for place, failure in found.items()}
         elif last - first == 1:

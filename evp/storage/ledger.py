@@ -63,15 +63,25 @@ async def unrecorded_servers(db: Database, reached: Mapping[bytes, tuple[int, in
 
 
 async def record_worker(
-    db: Database, group: str, name: str, facts: Mapping[str, object], *, within_s: float
+    db: Database,
+    group: str,
+    name: str,
+    facts: Mapping[str, object],
+    *,
+    within_s: float,
+    partition: int = 0,
 ) -> None:
     """Record what a worker of a group does now. Raises StoreUnavailable, at the latest in time.
 
-    Two groups may have consumers of one name: each has a record of its own.
+    Two groups, or two partitions, may have consumers of one name: each has a record of its own.
     """
+    # No name has a space.
+    where = f" p{partition}" if partition else ""
     record = {**facts, "group": group, "name": name, "seen_at": now()}
     with told(), pymongo.timeout(within_s):
-        await db[WORKERS].update_one({"_id": f"{group}/{name}"}, {"$set": record}, upsert=True)
+        await db[WORKERS].update_one(
+            {"_id": f"{group}/{name}{where}"}, {"$set": record}, upsert=True
+        )
 
 
 async def live_workers(db: Database, within_s: float = WORKER_SILENT_S) -> list[Document]:
@@ -88,8 +98,8 @@ async def worker_records(db: Database, group: str, names: Iterable[str]) -> list
     """
     found: list[Document] = []
     with told():
-        for ids in portions([f"{group}/{name}" for name in names]):
-            found += await db[WORKERS].find({"_id": {"$in": ids}}).to_list()
+        for some in portions(list(names)):
+            found += await db[WORKERS].find({"group": group, "name": {"$in": some}}).to_list()
     return found
 
 

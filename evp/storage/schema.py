@@ -9,8 +9,8 @@
 | `buckets` | `<level>:<start>`, milliseconds | which sums are due: `dirty` and `done`, versions, `fold_at` while they differ; `unsettled_at` asks for a sweep; `account`, the rest of the sums; `pruned` once its cells by the minute are gone, `prune_at` until then; `expire_from`, its start, while events of its frames are kept, `expired`, the version of which none are (`evp.storage.retention`) | `fold_at`, `unsettled_at`, `prune_at`, `expire_from`, `level` and `start` |
 | `dead_letters` | `<frame id>:<index>` or hash | what can't be stored, and why (`evp.storage.dead_letters`); one that was purged stays without its payload, and has `purged_at` | `last_at`, `frame_id`, `event_id` |
 | `dead_letter_parts` | `<letter id>/<n>` | `data`: a piece of a payload too large for its letter | |
-| `servers` | epoch | how far a server process got: `seq`, `events`, `unknown` (events of the append of unknown outcome that ended it; with `seq` 0, of all those by which a process ended epochs that had nothing acknowledged), `first_at`, `seen_at`, `partition` where it is not 0 | |
-| `workers` | `<group>/<name>` | what a worker does now, or did last: `group`, `name`, `partition` (where there are several), `host`, `pid`, `totals`, `stored_per_s`, `rss_bytes`, `seen_at` | |
+| `servers` | epoch | how far a server process got: `seq`, `events`, `unknown` (events of the append of unknown outcome that ended it; with `seq` 0, of all those by which a process ended epochs that had nothing acknowledged), `first_at`, `seen_at`, `partition` where it is not 0 | `partition` |
+| `workers` | `<group>/<name>`, in another partition than 0 `<group>/<name> p<partition>` | what a worker does now, or did last: `group`, `name`, `partition` (where there are several), `host`, `pid`, `totals`, `stored_per_s`, `rss_bytes`, `seen_at` | |
 | `groups` | group | the consumer groups there may be; a group is written here before it is made in the log, and leaves by `evp groups delete` alone | |
 | `attempts` | `<frame id>:<first>:<last>` | `incarnations`: the workers that began to write these events of a frame | |
 | `acknowledged` | key of a finding | losses that were taken note of (`evp verify --acknowledge`): `kind`, `reason`, `at` | |
@@ -85,6 +85,7 @@ INDEXES = {
         IndexModel("frame_id", sparse=True),
         IndexModel("event_id", sparse=True),
     ),
+    SERVERS: (IndexModel("partition", sparse=True),),
     REFRESH_TOKENS: (
         IndexModel(["user", "started_at"]),
         IndexModel("expires_at", expireAfterSeconds=0),

@@ -9,6 +9,7 @@ insert of the events; its outcome comes last and says that it is settled.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -77,16 +78,26 @@ class Writer:
         return [Written(frame, *settled.get(frame.frame_id, (None,))) for frame in frames]
 
     async def write_alone(self, frame: Frame, witness: Witness) -> Written:
-        """Write a frame that may kill whoever writes it; raises as `write`, and as `killed`."""
-        if await self._write_headers([frame]):
-            return Written(frame, None)
+        """Write a frame that may kill whoever writes it; raises as `write`, and as `killed`.
 
-        await self._bounded(mark(self._db, [bucket_of(frame.accepted_ms)]))
-        failures = await insert_alone(self._db, self._bounded, witness, frame, self._insert)
-        outcome = await self._judge(frame, failures)
-        await self._bounded(settle(self._db, [outcome], self._origin.consumer))
-        await self._bounded(forget_attempts(self._db, frame))
+        Each of its writes is done `alone`; who was killed is asked between them.
+        """
+        async with self.alone():
+            if await self._write_headers([frame]):
+                return Written(frame, None)
+            await self._bounded(mark(self._db, [bucket_of(frame.accepted_ms)]))
+        failures = await insert_alone(
+            self._db, self._bounded, witness, frame, self._insert, self.alone
+        )
+        async with self.alone():
+            outcome = await self._judge(frame, failures)
+            await self._bounded(settle(self._db, [outcome], self._origin.consumer))
+            await self._bounded(forget_attempts(self._db, frame))
         return Written(frame, outcome, _reasons(outcome, failures))
+
+    def alone(self) -> contextlib.AbstractAsyncContextManager[None]:
+        """Have nobody else in this process write for a while; here there is nobody else."""
+        return contextlib.nullcontext()
 
     async def deliver(self, documents: list[RawBSONDocument]) -> dict[int, Failure]:
         """Insert events that were dead; return by position why some were not inserted.

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from evp.limits import PARTITIONS_MAX
+from evp.errors import LogUnavailable
+from evp.limits import DURABLE_WAIT_MS_MAX, PARTITIONS_MAX
 from evp.settings import Settings
-from evp.stream.client import KeptLink, Link, Reply
+from evp.stream.client import KeptLink, Link, LogRefused, Reply
 from evp.stream.keys import Keys
 from evp.stream.scripts import RAISE_PARTITIONS
 
@@ -67,13 +68,27 @@ async def known(link: Link, keys: Keys) -> int:
     return _bounded(await link.call("GET", keys.partitions))
 
 
-async def note(link: Link, keys: Keys, count: int) -> int:
+async def note(link: Link, keys: Keys, count: int, replicas: int = 0) -> int:
     """Note that there are `count` streams; return how many there ever were.
 
-    `keys` are of partition 0. Call it before anything is appended to them. Raises
-    LogUnavailable.
+    `keys` are of partition 0. Call it before anything is appended to them. When it returns
+    the log has it on disk, and so many of its replicas; a log that does not know or may not
+    tell is taken at its word, as under DURABILITY=declared. Raises LogUnavailable.
     """
-    return _bounded(await link.script(RAISE_PARTITIONS, (keys.partitions,), (count,)))
+    script = (RAISE_PARTITIONS, (keys.partitions,), (count,))
+    wait = ("WAITAOF", 1, replicas, DURABLE_WAIT_MS_MAX)
+    try:
+        most, (local, remote) = await link.script_then(
+            *script, wait, wait_s=DURABLE_WAIT_MS_MAX / 1000
+        )
+    except LogRefused as error:
+        if error.number == 0:
+            raise
+        most = await link.script(*script)
+    else:
+        if local < 1 or remote < replicas:
+            raise LogUnavailable("the number of partitions is not on enough disks yet")
+    return _bounded(most)
 
 
 def _bounded(told: Reply) -> int:

@@ -1,7 +1,7 @@
 """Following all partitions: one loop for each, and more of them as more are found.
 
 How many there are only grows. Servers note it in the log before they append to a new
-one, and workers pass it on to the store, which keeps it when a log loses its memory.
+one. They and workers note it in the store, which keeps it when a log loses its memory.
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from evp.batch.retry import is_set_within
-from evp.errors import StoreUnavailable
-from evp.limits import GIVE_BACK_S_MAX, PARTITIONS_LOOK_S
+from evp.clock import monotonic_s
+from evp.errors import LogUnavailable, StoreUnavailable
+from evp.limits import GIVE_BACK_S_MAX, PARTITIONS_LOOK_S, PARTITIONS_UNKNOWN_SAID_S
 from evp.logs import get
 from evp.partitions import find
 from evp.settings import Settings
 from evp.signals import end
 from evp.storage.client import Database
 from evp.storage.partitions import note_partitions
+from evp.stream.client import LogRefused
 from evp.stream.partitions import Partitions
 
 WorkOn = Callable[[int], Coroutine[Any, Any, None]]
@@ -37,6 +39,7 @@ class Following:
         self._work_on = work_on
         self._stop = stop
         self._partitions = Partitions(settings)
+        self._unknown = _Unknown()
         self._begun = 0
         self._running: set[asyncio.Task[None]] = set()
         self._failures: list[BaseException] = []
@@ -88,8 +91,14 @@ class Following:
         if await is_set_within(self._stop, after_s):
             return False
         noted = await find(self._partitions, self._db)
-        if noted.log is None or noted.store is None:
+        if isinstance(noted.log, LogUnavailable):
+            refused = isinstance(noted.log, LogRefused) and self._partitions[0].link.is_open
+            self._unknown.say("log", noted.log, passes=not refused)
             return False
+        if isinstance(noted.store, StoreUnavailable):
+            self._unknown.say("store", noted.store, passes=True)
+            return False
+        self._unknown.over()
         if noted.log > noted.store:
             try:
                 await note_partitions(self._db, noted.log)
@@ -97,3 +106,34 @@ class Following:
                 _log.debug("the store was not told of partitions", reason=str(error))
                 return False
         return True
+
+
+class _Unknown:
+    """Says that nobody tells how many partitions there are: what more there is is not read.
+
+    An engine that is away is told by every loop, so that is said once it has lasted for
+    PARTITIONS_UNKNOWN_SAID_S, and as often again. What does not pass by itself, as a user
+    without the right to look, is said at once.
+    """
+
+    def __init__(self) -> None:
+        self._say_at_s: float | None = None
+
+    def say(self, engine: str, why: LogUnavailable | StoreUnavailable, *, passes: bool) -> None:
+        """Say it, where it is time to."""
+        now_s = monotonic_s()
+        if self._say_at_s is None:
+            self._say_at_s = now_s + (PARTITIONS_UNKNOWN_SAID_S if passes else 0.0)
+        if now_s < self._say_at_s:
+            return
+        self._say_at_s = now_s + PARTITIONS_UNKNOWN_SAID_S
+        say = _log.warning if passes else _log.error
+        say(
+            "how many partitions there are is not known; those not known yet are not read",
+            engine=engine,
+            reason=str(why),
+        )
+
+    def over(self) -> None:
+        """Take note that it is known again."""
+        self._say_at_s = None

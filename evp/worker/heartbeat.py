@@ -27,10 +27,13 @@ _log = get("evp.worker")
 class Heartbeat:
     """Keeps the record of one worker. What can't be told now is told the next time."""
 
-    def __init__(self, db: Database, group: str, name: str, journal: Journal) -> None:
+    def __init__(
+        self, db: Database, group: str, name: str, partition: int, journal: Journal
+    ) -> None:
         self._db = db
         self._group = group
         self._name = name
+        self._partition = partition
         self._journal = journal
         self._pace = _Pace(journal)
 
@@ -57,7 +60,14 @@ class Heartbeat:
             "totals": msgspec.structs.asdict(self._journal.totals),
         }
         try:
-            await record_worker(self._db, self._group, self._name, facts, within_s=within_s)
+            await record_worker(
+                self._db,
+                self._group,
+                self._name,
+                facts,
+                within_s=within_s,
+                partition=self._partition,
+            )
         except StoreUnavailable as error:
             _log.debug("heartbeat not recorded", reason=str(error))
 

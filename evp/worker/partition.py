@@ -26,6 +26,7 @@ from evp.worker.journal import Journal, Journals
 from evp.worker.loop import Worker
 from evp.worker.parts import base_of, build, leave
 from evp.worker.quiet import Quiet
+from evp.worker.registered import RegisteredGroups
 from evp.worker.upkeep import StreamUpkeep
 
 _log = get("evp.worker")
@@ -37,6 +38,7 @@ class Job(Struct, frozen=True):
     settings: Settings
     db: Database
     journals: Journals
+    groups: RegisteredGroups
     quiet: Quiet
     stop: asyncio.Event
     in_flight: int
@@ -72,7 +74,7 @@ async def _work_as(job: Job, keys: Keys, slot: Slot, journal: Journal) -> None:
         claim_idle_ms=settings.claim_idle_ms,
         quiet=job.quiet,
     )
-    heartbeat = Heartbeat(db, group, slot.name, journal)
+    heartbeat = Heartbeat(db, group, slot.name, keys.partition, journal)
     ended = asyncio.Event()
     register = partial(become_writer, db, settings.stream, group)
     worker = Worker(consumer, carrier, journal, read_size, register, ended, in_flight=job.in_flight)
@@ -80,7 +82,7 @@ async def _work_as(job: Job, keys: Keys, slot: Slot, journal: Journal) -> None:
     helpers = [
         asyncio.create_task(_set_when(ended, job.stop, slot.lost)),
         asyncio.create_task(heartbeat.run()),
-        asyncio.create_task(StreamUpkeep(settings, db, keys).run()),
+        asyncio.create_task(StreamUpkeep(settings, keys, job.groups).run()),
     ]
     try:
         await worker.run(burst=job.burst)

@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator, Sequence
 from evp.frame import Frame
 from evp.storage.client import Database
 from evp.storage.dead_letters import Origin
-from evp.storage.isolation import Witness
 from evp.storage.writer import Writer, Written
 
 
@@ -61,7 +60,6 @@ class QuietWriter(Writer):
         async with self._quiet.beside_others():
             return await super().write(frames)
 
-    async def write_alone(self, frame: Frame, witness: Witness) -> Written:
-        """Write a frame that may kill whoever writes it, once no other loop writes."""
-        async with self._quiet.alone():
-            return await super().write_alone(frame, witness)
+    def alone(self) -> contextlib.AbstractAsyncContextManager[None]:
+        """Have no other loop write while this one writes what may kill it."""
+        return self._quiet.alone()

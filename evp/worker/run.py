@@ -25,6 +25,7 @@ from evp.worker.following import Following
 from evp.worker.journal import Journal, Journals
 from evp.worker.partition import Job, work_on
 from evp.worker.quiet import Quiet
+from evp.worker.registered import RegisteredGroups
 from evp.worker.upkeep import StoreUpkeep
 
 Tell = Callable[[Exporter], Coroutine[Any, Any, None]]
@@ -89,7 +90,8 @@ async def _work(
     settle_memory()
     holder = f"{settings.consumer_name} {secrets.token_hex(8)}"
     upkeep = StoreUpkeep(settings, db, holder, journals.of(0).counts, stop)
-    job = Job(settings, db, journals, Quiet(), stop, in_flight, burst)
+    groups = RegisteredGroups(settings, db)
+    job = Job(settings, db, journals, groups, Quiet(), stop, in_flight, burst)
     keeping = asyncio.create_task(upkeep.run())
     try:
         await Following(settings, db, partial(work_on, job), stop).run()
@@ -97,6 +99,7 @@ async def _work(
         stop.set()
         await asyncio.wait({keeping}, timeout=GIVE_BACK_S_MAX)
         await end(keeping)
+        await groups.close()
     if upkeep.taken is not None:
         raise upkeep.taken
     totals = journals.totals()

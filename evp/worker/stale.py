@@ -9,19 +9,20 @@ for a while, under a name of its own, and gives that name up at the end.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from msgspec import Struct, field
 
 from evp.errors import LogUnavailable, StoreUnavailable, UsageError
 from evp.limits import STALE_STORE_S_MAX
 from evp.logs import get
+from evp.partitions import find
 from evp.settings import Settings
 from evp.signals import Signals, end
 from evp.storage import schema
 from evp.storage.client import Database, close, connect, database
 from evp.storage.groups import require_writer
-from evp.storage.partitions import known_partitions
+from evp.stream.asking import asked
 from evp.stream.groups import existing_groups, remove_gone
 from evp.stream.partitions import Partition, Partitions
 from evp.stream.slots import Slot
@@ -121,16 +122,12 @@ class _Pass:
 
     async def through(self, partitions: Partitions) -> Claimed:
         """Go through all partitions; return the account. Raises as `claim_stale`."""
-        try:
-            await partitions.look()
-        except LogUnavailable as error:
-            self._away[0] = error
-        having = await self._having_group(list(partitions))
+        noted = await find(partitions, self._db)
+        if isinstance(noted.log, LogUnavailable):
+            self._away[0] = noted.log
+        having = await self._having_group(partitions)
         await require_writer(self._db, self._settings.stream, self._group)
         await schema.ensure(self._db)
-        asked = len(partitions)
-        partitions.grow(await known_partitions(self._db))
-        having += await self._with_group(list(partitions)[asked:], set())
         for partition in having:
             if not self._told:
                 await self._claim_unless_away(partition)
@@ -140,34 +137,30 @@ class _Pass:
             _log.warning("a partition was left alone", partition=number, reason=str(why))
         return self._account()
 
-    async def _having_group(self, partitions: list[Partition]) -> list[Partition]:
-        """Return the partitions that have the group. Raises UsageError if there is none."""
-        there: set[str] = set()
-        having = await self._with_group(partitions, there)
-        if having:
-            return having
-        if self._away:
-            raise self._away[min(self._away)]
-        names = ", ".join(sorted(there)) or "none"
-        raise UsageError(
-            f"stream {self._settings.stream} has no group {self._group} (it has: {names})"
-        )
+    async def _having_group(self, partitions: Partitions) -> list[Partition]:
+        """Return the partitions that have the group, of those that can be asked.
 
-    async def _with_group(
-        self, partitions: Iterable[Partition], there: set[str]
-    ) -> list[Partition]:
-        """Return those that have the group; add the groups that there are to `there`."""
-        asked = [one for one in partitions if one.number not in self._away]
+        Raises UsageError if none has it, and LogUnavailable if one that is away may have it.
+        """
+        to_ask = [one for one in partitions if one.number not in self._away]
+        there: set[str] = set()
         having: list[Partition] = []
-        found = await asyncio.gather(*map(_groups_of, asked))
-        for partition, names in zip(asked, found, strict=True):
+        found = await asyncio.gather(*map(_groups_of, to_ask))
+        for partition, names in zip(to_ask, found, strict=True):
             if isinstance(names, LogUnavailable):
                 self._away[partition.number] = names
                 continue
             there |= names
             if self._group in names:
                 having.append(partition)
-        return having
+        if having:
+            return having
+        if self._away:
+            raise self._away[min(self._away)]
+        others = ", ".join(sorted(there)) or "none"
+        raise UsageError(
+            f"stream {self._settings.stream} has no group {self._group} (it has: {others})"
+        )
 
     async def _claim_unless_away(self, partition: Partition) -> None:
         try:
@@ -224,6 +217,6 @@ class _Pass:
 async def _groups_of(partition: Partition) -> set[str] | LogUnavailable:
     """Return the names of a partition's groups, or why they can't be had."""
     try:
-        return await existing_groups(await partition.link.get(), partition.keys)
+        return await asked(partition.link, lambda link: existing_groups(link, partition.keys))
     except LogUnavailable as error:
         return error

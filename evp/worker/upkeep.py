@@ -18,16 +18,17 @@ from evp.settings import Settings
 from evp.signals import end
 from evp.storage import lease
 from evp.storage.client import Database
-from evp.storage.groups import registered, require_writer
+from evp.storage.groups import require_writer
 from evp.storage.prune import prune
 from evp.storage.retention import expire
 from evp.storage.rollups import fold
 from evp.storage.sweep import sweep
-from evp.stream.client import KeptLink
-from evp.stream.groups import remove_gone
+from evp.stream.client import KeptLink, Link
+from evp.stream.groups import delete_group, ensure_group, remove_gone
 from evp.stream.keys import Keys
 from evp.stream.trim import Retention, trim
 from evp.worker.chores import Chore, do_chores
+from evp.worker.registered import RegisteredGroups
 from evp.worker.streams import Streams
 
 #: How often a worker looks whether its group is still the one that writes.
@@ -39,11 +40,12 @@ _log = get("evp.worker")
 class StreamUpkeep:
     """The chores of one partition, over a connection of their own."""
 
-    def __init__(self, settings: Settings, db: Database, keys: Keys) -> None:
+    def __init__(self, settings: Settings, keys: Keys, groups: RegisteredGroups) -> None:
         self._group = settings.consumer_group
         self._kept = Retention(settings.log_retention_s, settings.log_retention_bytes)
-        self._db = db
         self._keys = keys
+        self._groups = groups
+        self._lacking: str | None = None
         self._link = KeptLink(settings.redis_url, keys)
 
     async def run(self) -> None:
@@ -60,8 +62,33 @@ class StreamUpkeep:
 
     async def _trim(self) -> bool:
         """Remove from the log what every group has done; not without the store's list of groups."""
-        names = await registered(self._db)
-        return (await trim(await self._link.get(), self._keys, names, self._kept)).more
+        names = await self._groups.names(self._keys.partition)
+        link = await self._link.get()
+        done = await trim(link, self._keys, names, self._kept)
+        pin = done.pin
+        lacking = pin.group if pin is not None and not pin.exists else None
+        # One that lacked a second ago as well is not just being deleted, or made.
+        if lacking is not None and lacking == self._lacking and lacking in names:
+            await self._make(link, lacking)
+        self._lacking = lacking
+        return done.more
+
+    async def _make(self, link: Link, group: str) -> None:
+        """Make a registered group that this stream lacks.
+
+        A group that was made when there were fewer partitions is in those only, and would
+        hold this one for ever. Of a new stream it is given all. Partition 0 is older than any
+        group: there it was lost, and is made by who reads by it, as a worker's own one is.
+        """
+        partition = self._keys.partition
+        if not partition or group == self._group or not await self._groups.still_has(group):
+            return
+        await ensure_group(link, self._keys, group)
+        if await self._groups.still_has(group):
+            _log.info("group made in a partition that is new", group=group, partition=partition)
+        else:
+            # It was deleted meanwhile, perhaps here before it was made again.
+            await delete_group(link, self._keys, group)
 
     async def _remove_gone(self) -> bool:
         link, group = await self._link.get(), self._group

@@ -15,10 +15,12 @@ from structlog.testing import capture_logs
 from evp.errors import AckUnknown, LogNotDurable, LogUnavailable
 from evp.server import logwatch
 from evp.settings import Settings
+from evp.stream import partitions
 from evp.stream import producer as producing
 from evp.stream.client import Link, LogRefused
 from evp.stream.durability import examine, require_commands
 from evp.stream.keys import Keys
+from evp.stream.partitions import note
 from tests.support.make import event, open_frame
 from tests.support.server import request, serving, settings_of
 from tests.support.servers import Server, own_log
@@ -229,6 +231,20 @@ async def test_waitaof_is_sent_with_the_append_and_in_no_transaction(
     [together] = sent
     assert together.index(b"EVALSHA") < together.index(b"WAITAOF")
     assert b"MULTI" not in together
+
+
+async def test_number_of_partitions_is_on_disk_too(
+    admin: Link, on_log: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Noted is what has reached the disks that were asked for; a log without a file is believed."""
+    keys = Keys(on_log.stream)
+    monkeypatch.setattr(partitions, "DURABLE_WAIT_MS_MAX", 50)
+    await configure(admin, {"appendfsync": "always"})
+    assert await note(admin, keys, 3) == 3
+    with pytest.raises(LogUnavailable, match="not on enough disks"):
+        await note(admin, keys, 4, replicas=1)
+    await configure(admin, {"appendonly": "no"})
+    assert await note(admin, keys, 5, replicas=1) == 5
 
 
 @contextlib.asynccontextmanager

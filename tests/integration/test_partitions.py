@@ -107,6 +107,19 @@ async def test_records_of_former_partitions(
         await until(is_carried, what="the store has the record")
 
 
+async def test_store_is_told_the_number(
+    three: Settings, link: Link, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Servers note in the store as well how many partitions there are: a log can forget it."""
+    monkeypatch.setattr("evp.server.ledger.LEDGER_RECORD_S", 0.05)
+
+    async def is_told() -> bool:
+        return await known_partitions(db) == 3
+
+    async with serving(three):
+        await until(is_told, what="the store knows")
+
+
 async def test_partition_that_is_away(three: Settings, link: Link) -> None:
     """While one can't be written the others take its requests; the server is ready, and says so."""
     acceptor = Acceptor(three)

@@ -372,6 +372,15 @@ async def test_groups_have_workers_of_one_name(db: Database) -> None:
     assert [one.group for one in await worker_rows(db)] == ["a", "b"]
 
 
+async def test_partitions_have_workers_of_one_name(db: Database) -> None:
+    """Workers of two partitions may have the same name: each has its own record, found by it."""
+    for partition in (0, 1):
+        facts = {"partition": partition}
+        await ledger.record_worker(db, "g", "w-p1-1", facts, within_s=5, partition=partition)
+    found = await ledger.worker_records(db, "g", ["w-p1-1", "w-2"])
+    assert sorted(one["partition"] for one in found) == [0, 1]
+
+
 async def test_no_query_names_more_ids_than_the_store_likes(
     db: Database, settings: Settings
 ) -> None:

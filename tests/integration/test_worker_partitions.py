@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -15,33 +17,45 @@ from rich.console import Console, RenderableType
 from evp.clock import monotonic_s, now_ms
 from evp.engines.engine import free_port
 from evp.erasure import Erased, erase
-from evp.errors import LogUnavailable, WritingGroupTaken
+from evp.errors import LogUnavailable, StoreUnavailable, WritingGroupTaken
+from evp.groups.book import GroupBook
+from evp.limits import GROUPS_ASK_S
+from evp.partitions import find
 from evp.settings import Settings
-from evp.signals import Signals
+from evp.signals import Signals, end
+from evp.storage import groups as store_groups
 from evp.storage import schema
 from evp.storage.client import Database
+from evp.storage.dead_letters import NOWHERE
 from evp.storage.erasure import Wanted
+from evp.storage.isolation import Witness
+from evp.storage.ledger import record_servers
 from evp.storage.partitions import known_partitions, note_partitions
 from evp.storage.rollups import fold
 from evp.storage.writer import Writer
 from evp.stream.client import Link
+from evp.stream.groups import ensure_group, existing_groups, registered_groups
 from evp.stream.info import log_facts, unsettled
 from evp.stream.keys import Keys
 from evp.stream.partitions import note
+from evp.stream.positions import EARLIEST
 from evp.views.claimed import claimed_line
 from evp.views.erasure import erased_view
-from evp.worker import chores, following
+from evp.worker import chores, following, registered, upkeep
 from evp.worker import streams as streams_module
 from evp.worker.following import Following
 from evp.worker.journal import Journals
+from evp.worker.quiet import Quiet, QuietWriter
+from evp.worker.registered import RegisteredGroups
 from evp.worker.stale import Claimed, claim_stale
 from evp.worker.streams import Streams
-from tests.support.make import event
+from evp.worker.upkeep import StreamUpkeep
+from tests.support.make import event, frame_of
 from tests.support.servers import Server, own_log
-from tests.support.stores import MAY_LEAVE_SOCKETS, documents, fail, hanging
+from tests.support.stores import MAY_LEAVE_SOCKETS, WRITE_MS, documents, fail, hanging
 from tests.support.streams import append, append_events, consumer
 from tests.support.sums import sweep_all
-from tests.support.wait import until
+from tests.support.wait import WAIT_S_MAX, until
 from tests.support.workers import changed, drain, heard, of_level, said, working
 
 pytestmark = MAY_LEAVE_SOCKETS
@@ -209,15 +223,46 @@ async def test_partition_that_appears_later(
     await exactly(db, count)
 
 
-@pytest.mark.parametrize("place", ["log", "store"])
+@pytest.mark.parametrize("place", ["log", "store", "epochs"])
 async def test_fewer_partitions_than_there_were(
     db: Database, link: Link, keys: Keys, settings: Settings, place: str
 ) -> None:
     """After PARTITIONS was lowered all that there were are drained: the log or the store knows."""
     count = await append_to(settings, 2, count=6)
-    await (note(link, keys, 3) if place == "log" else note_partitions(db, 3))
+    if place == "log":
+        await note(link, keys, 3)
+    elif place == "store":
+        await note_partitions(db, 3)
+    else:
+        epochs = [(n, bytes([n] * 8)) for n in (0, 2, 1)]
+        for partition, srv in epochs:
+            await record_servers(db, [(srv, 3, 6, 0)], partition)
     await drain(settings)
     await exactly(db, count)
+
+
+async def test_a_number_that_nobody_tells_is_said(
+    db: Database, link: Link, keys: Keys, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A log that refuses to tell how many partitions there are is named, not once a look."""
+    monkeypatch.setattr(following, "PARTITIONS_LOOK_S", 0.01)
+    await append_events(settings, 2)
+    await link.call("HSET", keys.partitions, "not", "a number")
+    looks = Counter[str]()
+
+    async def counted(*known: Any) -> Any:
+        looks["all"] += 1
+        return await find(*known)
+
+    monkeypatch.setattr(following, "find", counted)
+    with heard() as lines:
+        async with working(settings, burst=True):
+            await until_done(settings, 0)
+            await until(lambda: looks["all"] > 5, what="it looks again and again")
+            [line] = of_level(lines, "error")
+            assert (line["engine"], "WRONGTYPE" in line["reason"]) == ("log", True)
+            await link.call("DEL", keys.partitions)
+    assert of_level(lines, "error") == [line]
 
 
 async def test_one_that_is_away_holds_up_no_other(
@@ -286,23 +331,66 @@ async def test_what_may_kill_is_written_while_no_loop_writes(
     await append_to(three, 2, count=8, first=8)
     under_way, seen = Counter[str](), set[tuple[int, int]]()
 
-    def watched(kind: str, write: Any) -> Any:
-        async def wrapper(*args: Any) -> Any:
-            under_way[kind] += 1
-            seen.add((under_way["alone"], under_way["beside"]))
-            try:
-                return await write(*args)
-            finally:
-                under_way[kind] -= 1
+    how: ContextVar[str] = ContextVar("how", default="unasked")
+    inserted = set[str]()
+    write, insert, alone = Writer.write, Writer._insert, Quiet.alone
 
-        return wrapper
+    @contextlib.contextmanager
+    def counted(kind: str) -> Iterator[None]:
+        under_way[kind] += 1
+        seen.add((under_way["alone"], under_way["beside"]))
+        token = how.set(kind)
+        try:
+            yield
+        finally:
+            how.reset(token)
+            under_way[kind] -= 1
 
-    monkeypatch.setattr(Writer, "write", watched("beside", Writer.write))
-    monkeypatch.setattr(Writer, "write_alone", watched("alone", Writer.write_alone))
+    async def watched_write(*args: Any) -> Any:
+        with counted("beside"):
+            return await write(*args)
+
+    async def watched_insert(*args: Any) -> Any:
+        inserted.add(how.get())
+        return await insert(*args)
+
+    @contextlib.asynccontextmanager
+    async def watched_alone(quiet: Quiet) -> AsyncIterator[None]:
+        async with alone(quiet):
+            with counted("alone"):
+                yield
+
+    monkeypatch.setattr(Writer, "write", watched_write)
+    monkeypatch.setattr(Writer, "_insert", watched_insert)
+    monkeypatch.setattr(Quiet, "alone", watched_alone)
     async with fail(faulty, "insert", blockConnection=True, blockTimeMS=20), working(three):
         await until_done(three, *THREE)
     assert {(1, 0), (0, 1)} <= seen <= {(1, 0), (0, 1), (0, 2)}
+    assert inserted == {"alone", "beside"}
     await exactly(faulty, 16)
+
+
+async def test_others_write_while_it_is_asked_who_was_killed(db: Database) -> None:
+    """The answer comes from the log, and may take long: meanwhile the other loops write."""
+    quiet, asked, answered = Quiet(), asyncio.Event(), asyncio.Event()
+    suspected, other = frame_of(event(0)), frame_of(event(1), seq=2)
+    mark = f"{suspected.frame_id}:0:{suspected.count}"
+    await db[schema.ATTEMPTS].insert_one({"_id": mark, "incarnations": ["w-1 a", "w-2 b"]})
+
+    async def killed(_incarnations: Iterable[str]) -> set[str]:
+        asked.set()
+        await answered.wait()
+        return set()
+
+    first, second = (QuietWriter(db, WRITE_MS, NOWHERE, quiet) for _ in range(2))
+    writing = asyncio.create_task(first.write_alone(suspected, Witness("w-3 c", killed)))
+    try:
+        await asyncio.wait_for(asked.wait(), WAIT_S_MAX)
+        await asyncio.wait_for(second.write([other]), WAIT_S_MAX)
+    finally:
+        answered.set()
+        await writing
+    await exactly(db, 2)
 
 
 async def test_loop_that_fails_ends_the_others(db: Database, three: Settings) -> None:
@@ -391,6 +479,101 @@ async def test_every_stream_is_trimmed(
         await until(are_empty, what="the streams are empty")
 
 
+@pytest.mark.parametrize("place", ["store", "another database"])
+async def test_group_of_before_does_not_hold_new_partitions(
+    db: Database,
+    link: Link,
+    keys: Keys,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+) -> None:
+    """A group made when there was one partition is made in new ones: given all, holding no more."""
+    monkeypatch.setattr(chores, "_LOOK_S", 0.05)
+    if place == "store":
+        async with GroupBook.opened(settings) as book:
+            await book.create("analytics", EARLIEST)
+    else:
+        await ensure_group(link, keys, "analytics")
+    two = changed(settings, partitions=2, log_retention_s=0)
+    await append_to(two, 0, 1, count=4)
+    stream = Keys(settings.stream, 1).stream
+
+    async def are(count: int) -> bool:
+        return bool(await link.call("XLEN", stream) == count)
+
+    async with working(two):
+        await until_done(two, 0, 1)
+
+        async def is_there() -> bool:
+            return "analytics" in await existing_groups(link, Keys(settings.stream, 1))
+
+        await until(is_there, what="it is made")
+        read = ("XREADGROUP", "GROUP", "analytics", "a", "STREAMS", stream, ">")
+        [[_, entries]] = await link.call(*read)
+        assert len(entries) == 2
+        await link.call("XACK", stream, "analytics", *[entry for entry, _ in entries])
+        await until(lambda: are(0), what="the stream is empty")
+        assert await link.call("XLEN", keys.stream) == 2
+
+
+async def test_group_deleted_meanwhile_is_not_made_again(
+    db: Database, link: Link, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A group that is deleted just when it would be made in a new partition stays deleted."""
+    await append_to(settings, 1, count=2)
+    keys, groups = Keys(settings.stream, 1), RegisteredGroups(settings, db)
+    await store_groups.register(db, "analytics")
+    made = asyncio.Event()
+
+    async def made_late(*what: Any) -> bool:
+        await store_groups.forget(db, "analytics")
+        await ensure_group(*what)
+        made.set()
+        return True
+
+    monkeypatch.setattr(upkeep, "ensure_group", made_late)
+    keeping = asyncio.create_task(StreamUpkeep(settings, keys, groups).run())
+    try:
+        await asyncio.wait_for(made.wait(), WAIT_S_MAX)
+        await until(lambda: is_gone(link, keys), what="it is not there any longer")
+    finally:
+        await end(keeping)
+        await groups.close()
+
+
+async def is_gone(link: Link, keys: Keys) -> bool:
+    """Return whether a stream neither has nor knows any group."""
+    return not await existing_groups(link, keys) | await registered_groups(link, keys)
+
+
+async def test_loops_ask_together_which_groups_there_are(
+    db: Database, link: Link, keys: Keys, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many loops ask within a second, the store is asked once, also if it is away."""
+    answers: list[set[str] | StoreUnavailable] = [{"a"}, StoreUnavailable("away")]
+    asked = list[Database]()
+
+    async def answer(asked_db: Database) -> set[str]:
+        asked.append(asked_db)
+        found = answers[len(asked) - 1]
+        if isinstance(found, StoreUnavailable):
+            raise found
+        return found
+
+    monkeypatch.setattr(registered, "registered", answer)
+    await link.call("SADD", keys.groups, "b")
+    groups = RegisteredGroups(settings, db)
+    found = await asyncio.gather(*map(groups.names, range(16)))
+    assert (found, len(asked)) == ([{"a"}, *[{"a", "b"}] * 15], 1)
+    later_s = monotonic_s() + GROUPS_ASK_S
+    monkeypatch.setattr(registered, "monotonic_s", lambda: later_s)
+    failed = await asyncio.gather(*map(groups.names, range(16)), return_exceptions=True)
+    await groups.close()
+    assert [str(one) for one in failed] == ["away"] * 16
+    assert len(asked) == 2
+
+
 # What is left behind, and what waits
 
 
@@ -439,6 +622,24 @@ async def test_claim_stale_without_a_partition(db: Database, node: Node) -> None
         await node.serve(partition)
     assert (await claimed(node.settings)).stored == 8
     await exactly(db, 12)
+
+
+@pytest.mark.parametrize("settings_know", [False, True], ids=["store knows", "settings know"])
+async def test_claim_stale_without_the_first_partition(
+    db: Database, node: Node, *, settings_know: bool
+) -> None:
+    """Also where its server is away, or it has no group, the others are found and gone through."""
+    await leave_behind(node.settings, 1, first=0)
+    await note_partitions(db, 2)
+    known = changed(node.settings, partitions=2 if settings_know else 1)
+    await node.drop(0)
+    account = await claimed(known)
+    assert (account.stored, account.away) == (4, [0])
+    await node.serve(0)
+    await leave_behind(node.settings, 1, first=4)
+    account = await claimed(known)
+    assert (account.stored, account.away) == (4, [])
+    await exactly(db, 8)
 
 
 async def test_erase_looks_at_all_that_waits(db: Database, node: Node) -> None:

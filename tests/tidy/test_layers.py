@@ -15,8 +15,8 @@ LAYERS: tuple[tuple[str, str], ...] = (
     (
         "no I/O of their own",
         (
-            "identity log_address logs settings api_keys passwords codec cloudevents diagnosis documents "
-            "sift frame plain fingerprint receipt"
+            "identity log_address logs settings api_keys passwords codec cloudevents diagnosis "
+            "documents sift frame plain fingerprint receipt"
         ),
     ),
     ("rules of batches, no I/O either", "batch"),
