@@ -33,7 +33,7 @@ TEST_PROCESSES ?= 4
 
 TEST = $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal
 
-test: $(READY) ## run the tests (engines come from PATH or from wheels; no Docker needed)
+test: $(READY) ## run the tests (engines come from PATH or wheels; from containers where Docker runs, unless EVP_TEST_DOCKER=0)
 	@$(TEST) -m "not slow"
 
 test-unit: $(READY) ## those of them that need no engine, and the rules of the house
@@ -158,14 +158,14 @@ audit: $(TOOLS)/.ready ## look for known vulnerabilities in what is locked (asks
 
 ACTIONLINT := github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 
-lint-deploy: $(READY) $(TOOLS)/.ready ## check the files for deployment and the workflows (some tools are built once, where Go is)
+lint-deploy: $(READY) $(TOOLS)/.ready ## check the files for deployment and the workflows (some tools are built once, where Go is; REQUIRE=1: all of it)
 	@$(TOOLS)/bin/hadolint Dockerfile
 	@$(TOOLS)/bin/check-jsonschema --builtin-schema vendor.compose-spec deploy/compose.yaml
 	@$(TOOLS)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	@$(TOOLS)/bin/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 	@$(TOOLS)/bin/zizmor --offline --quiet .github
 	@if command -v go >/dev/null; then go run $(ACTIONLINT); \
-		else echo "actionlint was left out: it needs go" >&2; fi
+		else echo "actionlint was left out: it needs go" >&2; exit $${REQUIRE:-0}; fi
 	@scripts/lint_deploy_chart.sh
 
 IMAGE ?= evp:dev
