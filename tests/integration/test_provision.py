@@ -117,7 +117,7 @@ async def test_only_what_is_missing_is_made(db: Database) -> None:
     assert [one for one in made.steps if one.state is State.MADE] == [
         Step(What.INDEX, schema.FRAMES, "bucket_1", State.MADE)
     ]
-    assert "made the 1 that were missing" in shown(made)
+    assert "made what was missing: 1 index" in shown(made)
 
 
 async def test_what_is_different_is_left_as_it_is(db: Database) -> None:
