@@ -8,12 +8,12 @@ from collections.abc import Iterable
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from evp.storage.provision import Provision, State, Step, What
+from evp.storage.provision import Provision, Step
 from evp.views.tables import plain_table
 from evp.views.untrusted import printable
 
 _NONE = "-"
-_MANY = {What.COLLECTION: "collections", What.INDEX: "indexes", What.SHARDING: "shardings"}
+_MANY = {"collection": "collections", "index": "indexes", "sharding": "shardings"}
 
 
 def provision_view(found: Provision) -> RenderableType:
@@ -60,7 +60,7 @@ def _verdict(found: Provision) -> Text:
         return Text("not all is as it should be; mend it, then run this again", style="red")
     if missing:
         return Text(f"nothing was changed; without --dry-run these {missing} are made")
-    made = Counter(step.what for step in found.steps if step.state is State.MADE)
+    made = Counter(step.what for step in found.steps if step.state == "made")
     if not made:
         return Text("all is there")
     told = (f"{count} {what if count == 1 else _MANY[what]}" for what, count in made.items())

@@ -141,10 +141,7 @@ def test_life_of_a_key(servers: Servers) -> None:
 
 
 def test_production_begins_without_a_key(shared: dict[str, str], tmp_path: Path) -> None:
-    """In production no key is made up: the server says that there is none, and takes the first.
-
-    It alone needs the secret that signs tokens, and does not start without.
-    """
+    """In production nothing is made up: a server wants its secret, and waits for the first key."""
     del shared["EVP_API_KEYS"]
     shared |= {"EVP_ENV": "production", "EVP_HOST": "127.0.0.1"}
     refused = evp("serve", environ=shared, cwd=tmp_path)
