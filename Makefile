@@ -121,7 +121,7 @@ FUZZ_S ?= 300
 
 fuzz: $(READY) ## fuzz the accept path, guided by coverage; the corpus grows (FUZZ_S=seconds)
 	@test -d .bench/fuzz || $(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		--target .bench/fuzz -r tests/fuzz/requirements.txt
+		--require-hashes --no-deps --target .bench/fuzz -r tests/fuzz/requirements.txt
 	@PYTHONPATH=.bench/fuzz:. $(BIN)/python tests/fuzz/run.py -max_total_time=$(FUZZ_S) -max_len=4096 \
 		-artifact_prefix=tests/fuzz/
 
@@ -153,8 +153,8 @@ sbom: try-wheel $(TOOLS)/.ready ## tell what evp consists of, with licences (Cyc
 	@ls dist
 
 audit: $(TOOLS)/.ready ## look for known vulnerabilities in what is locked (asks PyPI)
-	@for lock in runtime image dev tools; do $(TOOLS)/bin/pip-audit --disable-pip --require-hashes \
-		--progress-spinner off --strict -r requirements/$$lock.lock || exit 1; done
+	@for lock in requirements/*.lock tests/fuzz/requirements.txt; do $(TOOLS)/bin/pip-audit \
+		--disable-pip --require-hashes --progress-spinner off --strict -r $$lock || exit 1; done
 
 ACTIONLINT := github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 
