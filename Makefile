@@ -33,7 +33,7 @@ TEST_PROCESSES ?= 4
 
 TEST = $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal
 
-test: $(READY) ## run the tests (engines come from PATH or from wheels; no Docker needed)
+test: $(READY) ## run the tests (engines come from PATH or wheels; from containers where Docker runs, unless EVP_TEST_DOCKER=0)
 	@$(TEST) -m "not slow"
 
 test-unit: $(READY) ## those of them that need no engine, and the rules of the house
@@ -121,7 +121,7 @@ FUZZ_S ?= 300
 
 fuzz: $(READY) ## fuzz the accept path, guided by coverage; the corpus grows (FUZZ_S=seconds)
 	@test -d .bench/fuzz || $(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		--target .bench/fuzz -r tests/fuzz/requirements.txt
+		--require-hashes --no-deps --target .bench/fuzz -r tests/fuzz/requirements.txt
 	@PYTHONPATH=.bench/fuzz:. $(BIN)/python tests/fuzz/run.py -max_total_time=$(FUZZ_S) -max_len=4096 \
 		-artifact_prefix=tests/fuzz/
 
@@ -153,19 +153,19 @@ sbom: try-wheel $(TOOLS)/.ready ## tell what evp consists of, with licences (Cyc
 	@ls dist
 
 audit: $(TOOLS)/.ready ## look for known vulnerabilities in what is locked (asks PyPI)
-	@for lock in runtime image dev tools; do $(TOOLS)/bin/pip-audit --disable-pip --require-hashes \
-		--progress-spinner off --strict -r requirements/$$lock.lock || exit 1; done
+	@for lock in requirements/*.lock tests/fuzz/requirements.txt; do $(TOOLS)/bin/pip-audit \
+		--disable-pip --require-hashes --progress-spinner off --strict -r $$lock || exit 1; done
 
 ACTIONLINT := github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 
-lint-deploy: $(READY) $(TOOLS)/.ready ## check the files for deployment and the workflows (some tools are built once, where Go is)
+lint-deploy: $(READY) $(TOOLS)/.ready ## check the files for deployment and the workflows (some tools are built once, where Go is; REQUIRE=1: all of it)
 	@$(TOOLS)/bin/hadolint Dockerfile
 	@$(TOOLS)/bin/check-jsonschema --builtin-schema vendor.compose-spec deploy/compose.yaml
 	@$(TOOLS)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	@$(TOOLS)/bin/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 	@$(TOOLS)/bin/zizmor --offline --quiet .github
 	@if command -v go >/dev/null; then go run $(ACTIONLINT); \
-		else echo "actionlint was left out: it needs go" >&2; fi
+		else echo "actionlint was left out: it needs go" >&2; exit $${REQUIRE:-0}; fi
 	@scripts/lint_deploy_chart.sh
 
 IMAGE ?= evp:dev

@@ -37,7 +37,8 @@ _OPTIONAL = {
     "metrics_token",
     "retention_days",
 }
-_REQUIRED_IN_PRODUCTION = ("redis_url", "mongo_url", "jwt_secret")
+_REQUIRED_IN_PRODUCTION = ("redis_url", "mongo_url")
+_REQUIRED_OF_SERVERS = "jwt_secret"
 
 
 class Loaded(NamedTuple):
@@ -53,11 +54,13 @@ def load(
     *,
     cwd: Path,
     hostname: str = "localhost",
+    serves: bool = False,
 ) -> Loaded:
     """Return the settings and their origins.
 
-    `flags` are by attribute name; None means not given. Raises SettingsError
-    with every problem at once, UsageError if `evp.toml` can't be read.
+    `flags` are by attribute name; None means not given. What `serves` in production must
+    have the secret that signs tokens; others need not be able to. Raises SettingsError with
+    every problem at once, UsageError if `evp.toml` can't be read.
     """
     path = Path(environ.get("EVP_CONFIG") or cwd / FILE_NAME)
     file = _read_file(path, required=bool(environ.get("EVP_CONFIG")))
@@ -83,7 +86,7 @@ def load(
             continue
         if values[row.name] is None and row.name not in _OPTIONAL:
             problems.append(SettingsProblem(row.key, "", row.wanted))
-    problems += _check_relations(values, origins)
+    problems += _check_relations(values, origins, serves=serves)
     if problems:
         raise SettingsError(problems)
     values["data_dir"] = data_dir
@@ -151,7 +154,7 @@ def _spoken(row: Row, origin: str) -> str:
 
 
 def _check_relations(
-    values: Mapping[str, Any], origins: Mapping[str, str]
+    values: Mapping[str, Any], origins: Mapping[str, str], *, serves: bool
 ) -> list[SettingsProblem]:
     """Return what is wrong between settings that are right by themselves."""
     problems = []
@@ -161,7 +164,8 @@ def _check_relations(
             problems.append(SettingsProblem(PREFIX + key.upper(), str(value), wanted))
 
     if values.get("env") == PRODUCTION:
-        for name in _REQUIRED_IN_PRODUCTION:
+        required = (*_REQUIRED_IN_PRODUCTION, *([_REQUIRED_OF_SERVERS] if serves else ()))
+        for name in required:
             missing = origins[name] == "default"
             must(name, "", "to be set in production", holds=not missing)
         for name, secret in (values.get("api_keys") or {}).items():

@@ -254,8 +254,9 @@ ROWS: tuple[Row, ...] = (
     Row("api_keys", "", "keys that may do everything, for the start; `evp keys` makes others "
         "(development: one is made once)", "name:secret,…", parse_api_keys, ("API_KEYS",),
         secret=True, empty={}),
-    Row("jwt_secret", "", "signs people's tokens; required in production (development: made once)",
-        f"{JWT_SECRET_BYTES_MIN} bytes or more", str, ("JWT_SECRET",), secret=True),
+    Row("jwt_secret", "", "signs people's tokens; `evp serve` must have it in production, nothing "
+        "else needs it (development: made once)", f"{JWT_SECRET_BYTES_MIN} bytes or more", str,
+        ("JWT_SECRET",), secret=True),
     Row("trusted_proxies", "0", "proxies before the server that add to X-Forwarded-For: logins "
         "are limited by the address that the outermost one saw", "0 to 10", _number(0, 10)),
     Row("cors_origins", "", "pages of these origins may use the event routes from a browser",

@@ -165,9 +165,11 @@ ROWS = (
             Query(mean("evp_store_batch_events"), "in a batch"),
         ), "Means. Both grow with the load."),
         Panel("Busy workers", "short", (
-            Query(rate("evp_store_batch_seconds_sum"), "busy"),
+            Query(f"sum(clamp_max({rate('evp_store_batch_seconds_sum', 'instance, process')}, 1))",
+                "busy"),
             Query("count(evp_store_batch_seconds_count{})", "there"),
-        ), "Seconds of writing in a second; where both meet, more workers are needed."),
+        ), "Processes that write, by seconds of writing in a second: several batches under way are "
+            "one. Where both meet, more workers are needed."),
         Panel("Deleted by retention", "cps", (
             Query(rate("evp_events_expired_total"), "events"),
         )),

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Check the Helm chart, the alarms and the systemd units with the tools that know them.
 #
-#   make lint-deploy        a tool that is missing is built into .bench/deploy, where Go or pip can
+#   make lint-deploy        a tool that is missing is built into .bench/deploy, where Go can
 #   REQUIRE=1 …             a check that can't be made is an error
 #
 # Nothing is asked of a cluster, and no schema is fetched: kubernetes-validate brings its own.
@@ -10,10 +10,10 @@ cd "$(dirname "$0")/.."
 
 HELM=helm.sh/helm/v3/cmd/helm@v3.22.0
 PROMTOOL=github.com/prometheus/prometheus/cmd/promtool@v0.316.0
-VALIDATE=kubernetes-validate==1.37.0
 KUBE_VERSIONS=(1.29.0 1.31.0 1.37.0)
 
 HERE=$PWD/.bench/deploy
+TOOLS=$PWD/.bench/tools/bin # of requirements/tools.lock
 export PATH=$PATH:$HERE/bin PYTHON=${PYTHON:-.venv/bin/python}
 WORK=$(mktemp -d)
 trap 'rm -rf "$WORK"' EXIT
@@ -30,14 +30,6 @@ need() {
   return 1
 }
 
-need_validate() {
-  PYTHONPATH=$HERE/python "$PYTHON" -c 'import kubernetes_validate' 2>/dev/null && return
-  "$PYTHON" -m pip install --quiet --disable-pip-version-check --target "$HERE/python" "$VALIDATE" &&
-    return
-  left_out+=(kubernetes-validate)
-  return 1
-}
-
 chart() {
   local values kube out
   for values in deploy/helm/evp/ci/*-values.yaml; do
@@ -45,11 +37,8 @@ chart() {
     for kube in "${KUBE_VERSIONS[@]}"; do
       out=$WORK/$(basename "$values" .yaml)-$kube.yaml
       helm template evp deploy/helm/evp -n evp -f "$values" --kube-version "$kube" >"$out"
-      if [ "$validate" = yes ]; then
-        # Kinds of KEDA and of the Prometheus operator have no schema there: it warns of each.
-        PYTHONPATH=$HERE/python "$PYTHON" -m kubernetes_validate \
-          --strict --quiet --no-warn -k "${kube%.0}" "$out"
-      fi
+      # Kinds of KEDA and of the Prometheus operator have no schema there: it warns of each.
+      "$TOOLS/python" -m kubernetes_validate --strict --quiet --no-warn -k "${kube%.0}" "$out"
     done
     echo "chart: $(basename "$values") is well with Kubernetes ${KUBE_VERSIONS[*]}"
   done
@@ -91,11 +80,7 @@ units() {
   )
 }
 
-validate=no
-if need helm "$HELM"; then
-  if need_validate; then validate=yes; fi
-  chart
-fi
+if need helm "$HELM"; then chart; fi
 if need promtool "$PROMTOOL"; then
   promtool check rules --lint=all deploy/prometheus/alerts.yaml
   promtool test rules deploy/prometheus/alerts.test.yaml

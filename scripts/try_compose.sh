@@ -2,6 +2,9 @@
 # Start deploy/compose.yaml, send events through it and verify; then remove it with its data.
 set -eu
 cd "$(dirname "$0")/.."
+# Another evp on this machine may have the usual port.
+EVP_PORT=${EVP_PORT:-3091}
+export EVP_PORT
 compose() { docker compose -p evp-try -f deploy/compose.yaml "$@"; }
 
 ended() {
@@ -11,6 +14,9 @@ ended() {
   exit "$code"
 }
 trap ended EXIT
+# sh need not run that one where a signal ends it.
+trap 'exit 130' INT
+trap 'exit 143' TERM
 
 compose up --build --detach --wait --wait-timeout 300
 compose exec -T serve evp loadtest --eps 500 --duration 5s --verify

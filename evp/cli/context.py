@@ -20,14 +20,15 @@ EXIT_INTERRUPTED = 130
 _SILENT_S_MAX = 1.0
 
 
-def load_settings(**flags: object) -> Loaded:
+def load_settings(*, serves: bool = False, **flags: object) -> Loaded:
     """Return the settings of this process. Raises SettingsError and UsageError."""
-    return load(os.environ, flags, cwd=Path.cwd(), hostname=socket.gethostname())
+    hostname = socket.gethostname()
+    return load(os.environ, flags, cwd=Path.cwd(), hostname=hostname, serves=serves)
 
 
-def start(**flags: object) -> Settings:
-    """Return the settings, with the logs configured by them."""
-    settings = load_settings(**flags).settings
+def start(*, serves: bool = False, **flags: object) -> Settings:
+    """Return the settings, with the logs configured by them. Raises as load_settings does."""
+    settings = load_settings(serves=serves, **flags).settings
     configure_logs(settings.log_level)
     return settings
 

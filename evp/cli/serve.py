@@ -33,7 +33,7 @@ def serve(
     from evp.server.run import serve as serve_one
     from evp.settings import PRODUCTION
 
-    settings = start(host=host, port=port)
+    settings = start(serves=True, host=host, port=port)
     if settings.env != PRODUCTION:
         settings = with_secrets(settings)
     if socket_fd is not None:

@@ -28,7 +28,7 @@ def up(
     from evp.cli.upping import bring_up
     from evp.engines.stack import lock
 
-    loaded = load_settings(port=port, data_dir=data_dir)
+    loaded = load_settings(serves=True, port=port, data_dir=data_dir)
     # The terminal belongs to the account; what goes wrong is still told.
     quiet = loaded.origins["log_level"] == "default"
     level = "warning" if quiet else loaded.settings.log_level

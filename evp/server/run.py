@@ -77,7 +77,7 @@ async def serve(
     keys = Keys(settings.api_keys, complete=False)
     key_watch = KeyWatch(settings, db, keys)
     bodies = Bodies()
-    # Every command sets a secret; without one, tokens are good in this process only.
+    # Every command that serves sets a secret; without one, tokens are good in this process only.
     people = People(db, settings.jwt_secret or secrets.token_urlsafe())
     reading = Reading(settings)
     draining = asyncio.Event()

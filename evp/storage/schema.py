@@ -29,6 +29,7 @@ from typing import Any
 from pymongo import IndexModel
 from pymongo.errors import CollectionInvalid, OperationFailure
 
+from evp import logs
 from evp.errors import WrongShardKey
 from evp.storage.client import Database
 from evp.storage.failures import told
@@ -99,6 +100,7 @@ SHARDED = (EVENTS, FRAMES, OUTCOMES, DEAD_LETTERS, DEAD_LETTER_PARTS)
 SHARD_KEY = {"_id": "hashed"}
 """The key they get. An `_id` then has one shard only, so it is unique in all of the cluster."""
 
+_log = logs.get("evp.storage")
 _NAMESPACE_EXISTS = 48
 _UNAUTHORIZED = 13
 _SHARD_KEYS = (SHARD_KEY, {"_id": 1})
@@ -151,9 +153,20 @@ async def check_shard_keys(db: Database) -> None:
     except OperationFailure as error:
         if error.code != _UNAUTHORIZED:
             raise
-        return  # A user that may not look there; `evp doctor` of an administrator may.
+        await _warn_behind_a_router(db)
+        return
     if wrong is not None:
         raise WrongShardKey(wrong)
+
+
+async def _warn_behind_a_router(db: Database) -> None:
+    """Say that the shard keys could not be looked at; elsewhere there are none."""
+    if (await db.client.admin.command("hello")).get("msg") == "isdbgrid":
+        _log.warning(
+            "by what collections are sharded is not known: this user may not read it, and another "
+            "key than _id would let an event be stored twice; see docs/OPERATIONS.md",
+            wanted="find on config.collections",
+        )
 
 
 async def make_collection(db: Database, name: str) -> None:

@@ -13,6 +13,7 @@ from evp.views.tables import plain_table
 from evp.views.untrusted import printable
 
 _NONE = "-"
+_MANY = {"collection": "collections", "index": "indexes", "sharding": "shardings"}
 
 
 def provision_view(found: Provision) -> RenderableType:
@@ -54,9 +55,13 @@ def _remark(step: Step, *, wrong: bool) -> Text:
 
 
 def _verdict(found: Provision) -> Text:
-    missing, made = found.count("missing"), found.count("made")
+    missing = found.count("missing")
     if found.wrong:
         return Text("not all is as it should be; mend it, then run this again", style="red")
     if missing:
         return Text(f"nothing was changed; without --dry-run these {missing} are made")
-    return Text(f"made the {made} that were missing" if made else "all is there")
+    made = Counter(step.what for step in found.steps if step.state == "made")
+    if not made:
+        return Text("all is there")
+    told = (f"{count} {what if count == 1 else _MANY[what]}" for what, count in made.items())
+    return Text(f"made what was missing: {', '.join(told)}")

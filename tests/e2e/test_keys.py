@@ -141,10 +141,14 @@ def test_life_of_a_key(servers: Servers) -> None:
 
 
 def test_production_begins_without_a_key(shared: dict[str, str], tmp_path: Path) -> None:
-    """In production no key is made up: the server says that there is none, and takes the first."""
+    """In production nothing is made up: a server wants its secret, and waits for the first key."""
     del shared["EVP_API_KEYS"]
-    shared |= {"EVP_ENV": "production", "EVP_JWT_SECRET": "s" * 32, "EVP_HOST": "127.0.0.1"}
-    with background("serve", environ=shared, cwd=tmp_path) as serving:
+    shared |= {"EVP_ENV": "production", "EVP_HOST": "127.0.0.1"}
+    refused = evp("serve", environ=shared, cwd=tmp_path)
+    assert refused.code == 2
+    assert "EVP_JWT_SECRET" in refused.err
+    secret = {"EVP_JWT_SECRET": "s" * 32}
+    with background("serve", environ=shared | secret, cwd=tmp_path) as serving:
         url = url_of(serving)
         serving.wait_says("there are no keys")
         assert answer(url, "") == "401 unauthenticated"

@@ -18,18 +18,22 @@ from testcontainers.core.config import ConnectionMode, testcontainers_config
 
 from tests.support import containers
 from tests.support.containers import ContainerServer
-from tests.support.docker import Container, Docker, docker, listens, log_of_the_wheel
+from tests.support.docker import Container, Docker, docker, listens, log_of_the_wheel, port_in
 from tests.support.ladder import LOG_IMAGE, STORE_IMAGE, docker_answers
 from tests.support.servers import own_log, own_store, shared_log
 
 #: What stands for a server that is not looked into.
-IDLE = "import time; print('here', flush=True); time.sleep(600)"
+IDLE = (
+    "import socket, time; there = socket.create_server(('127.0.0.1', {port})); "
+    "print('here', flush=True); time.sleep(600)"
+)
 ENDS = "print('no such option', flush=True)"
 
 
 def idle(arguments: list[str], _folder: Path) -> list[str]:
-    """Run something that does nothing, or something that ends if it is told to."""
-    return [sys.executable, "-c", ENDS if "--wrong" in arguments else IDLE]
+    """Run something that only listens, elsewhere if it is told to, or something that ends."""
+    port = 0 if "--elsewhere" in arguments else port_in(arguments)
+    return [sys.executable, "-c", ENDS if "--wrong" in arguments else IDLE.format(port=port)]
 
 
 class Daemon:
@@ -174,3 +178,11 @@ def test_what_never_serves_is_told(daemon: Daemon, monkeypatch: pytest.MonkeyPat
     daemon.codes = [1] * 1000
     with pytest.raises(AssertionError, match=r"not ready within 0\.3 s: here"):
         ContainerServer(STORE_IMAGE).start()
+
+
+def test_what_serves_elsewhere_is_told(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where Docker's host network is not this machine's, that is said, once, and what to do."""
+    monkeypatch.setattr(containers, "DIAL_S_MAX", 0.3)
+    daemon.codes = [0]
+    with pytest.raises(AssertionError, match="EVP_TEST_DOCKER=0 does without"):
+        ContainerServer(STORE_IMAGE, "--elsewhere").start()

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from pymongo import IndexModel
 from rich.console import Console
+from structlog.testing import capture_logs
 
 from evp.cli.provisioning import provision_and_tell
 from evp.clock import now, now_ms
@@ -116,7 +117,7 @@ async def test_only_what_is_missing_is_made(db: Database) -> None:
     assert [one for one in made.steps if one.state is State.MADE] == [
         Step(What.INDEX, schema.FRAMES, "bucket_1", State.MADE)
     ]
-    assert "made the 1 that were missing" in shown(made)
+    assert "made what was missing: 1 index" in shown(made)
 
 
 async def test_what_is_different_is_left_as_it_is(db: Database) -> None:
@@ -237,6 +238,17 @@ async def test_who_may_not_see_how_it_is_sharded(routed: Database, router: Route
     assert not any(step.name == "_id_hashed" for step in found.steps)
     assert {step.state for step in found.steps if step.what is not What.SHARDING} == {State.MADE}
     assert router.asked == []
+
+
+async def test_workers_say_that_they_may_not_see_it(routed: Database, router: Router) -> None:
+    """They run, as the key may well be right, but don't leave the check out unsaid."""
+    with capture_logs() as logged:
+        await schema.ensure(routed)
+    assert logged == []
+    router.hidden = "config"
+    with capture_logs() as logged:
+        await schema.ensure(routed)
+    assert [line["wanted"] for line in logged] == ["find on config.collections"]
 
 
 async def test_a_router_without_the_old_command(routed: Database, router: Router) -> None:

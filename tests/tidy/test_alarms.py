@@ -20,7 +20,13 @@ from tests.tidy.test_docs import anchors
 
 DEPLOY = ROOT / "deploy"
 
-OTHERS = {"kube_job_status_failed": {"job_name"}, "node_systemd_unit_state": {"name", "state"}}
+OTHERS = {
+    "kube_job_status_failed": {"job_name"},
+    "kube_cronjob_created": {"cronjob"},
+    "kube_cronjob_status_last_successful_time": {"cronjob"},
+    "node_systemd_unit_state": {"name", "state"},
+    "node_systemd_timer_last_trigger_seconds": {"name"},
+}
 """Metrics that are not evp's, with the labels by which alarms choose."""
 
 METRIC = re.compile(r"\b((?:evp|process|kube|node)_[a-z_]+)\b(?:\{([^}]*)\})?")

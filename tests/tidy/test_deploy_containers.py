@@ -69,17 +69,18 @@ def variables(service: str) -> dict[str, str]:
     text = (ROOT / "deploy" / "railway" / f"{service}.env").read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
     filled = dict(line.split("=", 1) for line in lines)
-    return filled | {
+    secrets = {
         "EVP_REDIS_URL": "redis://log:6379",
         "EVP_MONGO_URL": "mongodb://store:27017",
         "EVP_JWT_SECRET": "s" * 32,
     }
+    return filled | {name: value for name, value in secrets.items() if name in filled}
 
 
-def settings(*environs: dict[str, str]) -> Settings:
+def settings(*environs: dict[str, str], serves: bool = False) -> Settings:
     """Return the settings of a process with these variables, the later ones winning."""
     merged = {key: value for one in environs for key, value in one.items()}
-    return configuration.load(merged, {}, cwd=Path("/nowhere")).settings
+    return configuration.load(merged, {}, cwd=Path("/nowhere"), serves=serves).settings
 
 
 def ends_within_s(told: Settings) -> float:
@@ -207,7 +208,11 @@ def test_railway_runs_evp(name: str) -> None:
     assert RAILWAY[name]["build"] == {"builder": "DOCKERFILE", "dockerfilePath": "Dockerfile"}
     assert deploy["startCommand"] == f"evp {name}"
     assert name in COMMANDS
-    told = settings(environ_of_image(), variables(name), {"RAILWAY_REPLICA_ID": "r1"})
+    given = variables(name)
+    serves = name == "serve"
+    # Whoever has it may sign anybody's token.
+    assert ("EVP_JWT_SECRET" in given, "EVP_JWT_SECRET" in environ_of(name)) == (serves, serves)
+    told = settings(environ_of_image(), given, {"RAILWAY_REPLICA_ID": "r1"}, serves=serves)
     assert told.consumer_name == "r1"
     if name == "work":
         assert deploy["drainingSeconds"] >= told.shutdown_timeout_s + ROOM_S
@@ -272,6 +277,15 @@ def test_ci_runs_on_what_is_promised() -> None:
         LOG_IMAGE.image_key: "${{ matrix.log }}",
         STORE_IMAGE.image_key: "${{ matrix.store }}",
     }
+
+
+def test_ci_leaves_no_check_out() -> None:
+    """What a missing tool, browser or tag would skip on a desk is an error there."""
+    slow, lint = CI_CD["jobs"]["test-slow"], CI_CD["jobs"]["lint"]
+    assert slow["env"] == {"EVP_REQUIRE_CHROMIUM": "1", "EVP_REQUIRE_PREVIOUS": "1"}
+    # The upgrade is from the last tag: a checkout has none unless it has all of the history.
+    assert slow["steps"][0]["with"]["fetch-depth"] == 0
+    assert lint["env"] == {"REQUIRE": "1"}
 
 
 def test_wheel_holds_the_package(tmp_path: Path) -> None:

@@ -18,9 +18,11 @@ import yaml
 import evp
 from evp.configuration import load
 from evp.errors import EXIT_FINDING, EXIT_USAGE
+from evp.limits import PROVISION_STEP_S_MAX
 from evp.metrics import port as metrics_port
 from evp.server.operations import OPERATIONS
 from evp.settings import ROWS, Settings
+from evp.stream.dial import SCHEMES
 from tests.tidy.source import ROOT
 from tests.tidy.test_alarms import METRIC, alarms
 from tests.tidy.test_docs import COMMANDS
@@ -30,17 +32,19 @@ CHART = DEPLOY / "helm" / "evp"
 UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
 VALUE_SETS = sorted((CHART / "ci").glob("*-values.yaml"))
 KEYS = {row.key for row in ROWS}
-SECRETS = {
-    "EVP_REDIS_URL": "redis://log:6379/0",
-    "EVP_MONGO_URL": "mongodb://store:27017",
-    "EVP_JWT_SECRET": "0123456789abcdef" * 4,
-}
+ADDRESSES = {"EVP_REDIS_URL": "redis://log:6379/0", "EVP_MONGO_URL": "mongodb://store:27017"}
+SECRETS = ADDRESSES | {"EVP_JWT_SECRET": "0123456789abcdef" * 4}
 #: What a process may take besides its own times: to start the end, to write its last lines.
 LEEWAY_S = 5
 
 TOOLS = f"{os.environ.get('PATH', '')}{os.pathsep}{ROOT / '.bench' / 'deploy' / 'bin'}"
 HELM = shutil.which("helm", path=TOOLS)
 with_helm = pytest.mark.skipif(HELM is None, reason="helm is not here; `make lint-deploy` has it")
+
+
+def sets(*values: str) -> list[str]:
+    """Return values for the chart as flags of helm."""
+    return [part for value in values for part in ("--set", value)]
 
 
 def documents(path: Path) -> list[Any]:
@@ -55,10 +59,10 @@ def parse(command: list[str]) -> None:
     one.make_context(name, list(arguments)).close()
 
 
-def settings_of(environ: Mapping[str, str], tmp_path: Path) -> Settings:
-    """Return what evp makes of an environment; fails if it would not start."""
+def settings_of(command: str, environ: Mapping[str, str], tmp_path: Path) -> Settings:
+    """Return what a command makes of an environment; fails if it would not start."""
     assert set(environ) <= KEYS
-    return load(environ, {}, cwd=tmp_path).settings
+    return load(environ, {}, cwd=tmp_path, serves=command == "serve").settings
 
 
 def test_generated_files_are_new(tmp_path: Path) -> None:
@@ -141,11 +145,18 @@ def pods(rendered: list[Any]) -> Iterator[tuple[str, Any]]:
 
 
 def environ_of(container: Any) -> dict[str, str]:
-    """Return the environment of a container, with secrets that evp takes."""
+    """Return the environment of a container, with the secrets that it is given."""
     environ = {one["name"]: one.get("value", "") for one in container["env"]}
     assert len(environ) == len(container["env"]), "a variable is there twice"
-    assert set(SECRETS) <= set(environ)
-    return environ | {"EVP_CONSUMER_NAME": "evp-worker-5d9c-x7"} | SECRETS
+    given = {name: value for name, value in SECRETS.items() if name in environ}
+    # Whoever has the secret of tokens may be anybody: it is the servers' alone.
+    assert set(SECRETS) - set(given) == (set() if serves(container) else {"EVP_JWT_SECRET"})
+    return environ | {"EVP_CONSUMER_NAME": "evp-worker-5d9c-x7"} | given
+
+
+def serves(container: Any) -> bool:
+    """Return True for a container that runs `evp serve`."""
+    return bool(container["args"][0] == "serve")
 
 
 @with_helm
@@ -154,19 +165,64 @@ def test_evp_starts_with_what_pods_give_it(rendered: list[Any], tmp_path: Path) 
     for kind, pod in pods(rendered):
         (container,) = pod["spec"]["containers"]
         parse(container["args"])
-        settings = settings_of(environ_of(container), tmp_path)
+        settings = settings_of(container["args"][0], environ_of(container), tmp_path)
         assert (settings.env, settings.host) == ("production", "0.0.0.0")
         assert str(settings.data_dir).startswith("/tmp/")
         if kind != "Deployment":
             continue
         ports = {port["name"]: port["containerPort"] for port in container["ports"]}
-        serves = container["args"][0] == "serve"
-        assert ports == ({"http": settings.port} if serves else {"metrics": settings.metrics_port})
+        http, metrics = {"http": settings.port}, {"metrics": settings.metrics_port}
+        assert ports == (http if serves(container) else metrics)
         assert pod["metadata"]["annotations"]["prometheus.io/port"] in map(str, ports.values())
         assert pod["metadata"]["annotations"]["prometheus.io/path"] == metrics_port.PATH
-        drain_s = settings.drain_delay_ms / 1000 if serves else 0
+        drain_s = settings.drain_delay_ms / 1000 if serves(container) else 0
         needed_s = drain_s + settings.shutdown_timeout_s + LEEWAY_S
         assert needed_s <= pod["spec"]["terminationGracePeriodSeconds"] <= needed_s + LEEWAY_S
+
+
+@with_helm
+def test_each_part_may_have_a_secret_of_its_own() -> None:
+    """So each has the rights it needs in log and store; where none is named it has that of all."""
+    own = ("server", "worker", "init", "verify")
+    values = [f"{name}.existingSecret={name}" for name in own]
+    done = helm(*sets("existingSecret=all", "verify.enabled=true", *values))
+    assert done.returncode == 0, done.stderr
+    made = [one for one in yaml.safe_load_all(done.stdout) if one]
+    named = {}
+    for _, pod in pods(made):
+        (container,) = pod["spec"]["containers"]
+        secrets = [one["valueFrom"] for one in container["env"] if "valueFrom" in one]
+        names = {one["secretKeyRef"]["name"] for one in secrets if "secretKeyRef" in one}
+        named[container["name"]] = names
+    assert named == {name: {name} for name in own} | {"health": {"server"}}
+
+
+@with_helm
+def test_job_of_init_may_take_as_long_as_an_index() -> None:
+    """Kubernetes does not end `evp init` while evp itself would wait on."""
+    done = helm("-f", str(CHART / "ci" / "least-values.yaml"), "-s", "templates/init.yaml")
+    assert yaml.safe_load(done.stdout)["spec"]["activeDeadlineSeconds"] > PROVISION_STEP_S_MAX
+
+
+@with_helm
+def test_workers_can_be_upgraded_first() -> None:
+    """As the README has it: the hook and the workers are new, servers wait for the second step."""
+    first = helm(*sets("existingSecret=evp", "server.imageTag=0.1.0", "image.tag=0.2.0"))
+    images = {
+        container["name"]: container["image"].partition(":")[2]
+        for _, pod in pods([one for one in yaml.safe_load_all(first.stdout) if one])
+        for container in pod["spec"]["containers"]
+    }
+    assert images == {"init": "0.2.0", "worker": "0.2.0", "server": "0.1.0", "health": "0.1.0"}
+
+
+@with_helm
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_every_address_of_a_log_is_taken(scheme: str) -> None:
+    """A cluster and Sentinels too, with TLS and without."""
+    secrets = (f"secrets.redisUrl={scheme}://a:1", "secrets.mongoUrl=mongodb://b")
+    done = helm(*sets(*secrets, f"secrets.jwtSecret={'s' * 32}"))
+    assert done.returncode == 0, done.stderr
 
 
 @with_helm
@@ -284,13 +340,14 @@ def test_jobs_are_not_repeated_in_vain(rendered: list[Any]) -> None:
         (("existingSecret=evp", "settings.EVP_READ_COUNT=7"), "EVP_READ_COUNT"),
         (("existingSecret=evp", "secrets.redisUrl=redis://x"), "exclude each other"),
         (("existingSecret=evp", "replica=3"), "replica"),
+        (("existingSecret=evp", f"image.digest=sha256:{'0' * 64}", "image.tag=a"), "image.tag"),
         (("secrets.jwtSecret=short",), "32 bytes"),
         ((f"secrets.jwtSecret={SECRETS['EVP_JWT_SECRET']}",), "secrets.redisUrl"),
     ],
 )
 def test_values_that_make_no_sense(values: tuple[str, ...], said: str) -> None:
     """They are refused before anything is changed, and named."""
-    done = helm(*(part for value in values for part in ("--set", value)))
+    done = helm(*sets(*values))
     assert done.returncode != 0
     assert said in done.stderr
 
@@ -314,6 +371,13 @@ def environ_of_unit(settings: Mapping[str, list[str]]) -> dict[str, str]:
     return dict(pair.split("=", 1) for pair in pairs)
 
 
+def environ_of_files(*names: str) -> dict[str, str]:
+    """Return what the examples of environment files set; a file without an example sets nothing."""
+    examples = [DEPLOY / "systemd" / f"{name}.example" for name in names]
+    texts = [path.read_text(encoding="utf-8") for path in examples if path.exists()]
+    return dict(re.findall(r"^(EVP_\w+)=(.*)$", "".join(texts), re.MULTILINE))
+
+
 @pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
 def test_evp_starts_with_what_units_give_it(path: Path, tmp_path: Path) -> None:
     """Commands and settings of the units are evp's; they wait as long as its end takes."""
@@ -321,10 +385,16 @@ def test_evp_starts_with_what_units_give_it(path: Path, tmp_path: Path) -> None:
     program, *command = found["ExecStart"][0].split()
     assert Path(program).name == "evp"
     parse(command)
-    settings = settings_of(environ_of_unit(found) | SECRETS, tmp_path)
+    files = [Path(name.removeprefix("-")).name for name in found["EnvironmentFile"]]
+    assert files == ["evp.env", f"{command[0]}.env"]
+    given = environ_of_unit(found) | environ_of_files(*files) | ADDRESSES
+    assert given.get("EVP_JWT_SECRET") == ("" if command[0] == "serve" else None)
+    secret = SECRETS if command[0] == "serve" else {}
+    settings = settings_of(command[0], given | secret, tmp_path)
     assert settings.env == "production"
     assert str(settings.data_dir) == f"/var/lib/{found['StateDirectory'][0]}"
     if found["Type"] == ["oneshot"]:
+        assert found["RestartPreventExitStatus"] == [f"{EXIT_FINDING} {EXIT_USAGE}"]
         return
     needed_s = settings.drain_delay_ms / 1000 + settings.shutdown_timeout_s + LEEWAY_S
     assert needed_s <= int(found["TimeoutStopSec"][0]) <= needed_s + LEEWAY_S
@@ -347,19 +417,5 @@ def test_units_are_closed_alike() -> None:
 def test_names_of_workers_and_their_ports(tmp_path: Path) -> None:
     """Instances have names and ports of their own."""
     found = unit(DEPLOY / "systemd" / "evp-work@.service")
-    settings = settings_of(environ_of_unit(found) | SECRETS, tmp_path)
+    settings = settings_of("work", environ_of_unit(found) | ADDRESSES, tmp_path)
     assert (settings.consumer_name, settings.metrics_port) == ("host-1", 9461)
-
-
-def test_example_of_the_environment(tmp_path: Path) -> None:
-    """It names settings only, and with a secret evp starts with it."""
-    text = (DEPLOY / "systemd" / "evp.env.example").read_text(encoding="utf-8")
-    pairs = re.findall(r"^(#?)(EVP_\w+)=(.*)$", text, re.MULTILINE)
-    assert {name for _, name, _ in pairs} <= KEYS
-    environ = {name: value for comment, name, value in pairs if not comment}
-    assert set(environ) == set(SECRETS)
-    assert environ["EVP_JWT_SECRET"] == ""
-    settings_of(
-        environ | {"EVP_ENV": "production"} | {"EVP_JWT_SECRET": SECRETS["EVP_JWT_SECRET"]},
-        tmp_path,
-    )

@@ -41,6 +41,11 @@ def test_docker_before_programs() -> None:
     assert rung({}, docker=False) is FOUND
 
 
+def test_docker_can_be_left_alone() -> None:
+    """A daemon that runs for something else is not asked for an engine."""
+    assert rung({"EVP_TEST_DOCKER": "0"}, docker=True) is FOUND
+
+
 def test_docker_can_be_required() -> None:
     """Where Docker is required, a missing daemon is an error and no fallback."""
     with pytest.raises(DockerMissing):

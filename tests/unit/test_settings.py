@@ -22,8 +22,8 @@ PRODUCTION = {
 
 
 def load(cwd: Path, environ: dict[str, str] | None = None, **flags: object) -> Loaded:
-    """Load settings as a command does."""
-    return configuration.load(environ or {}, flags, cwd=cwd, hostname="host-a")
+    """Load settings as `evp serve` does, which wants the most."""
+    return configuration.load(environ or {}, flags, cwd=cwd, hostname="host-a", serves=True)
 
 
 def problems(cwd: Path, environ: dict[str, str]) -> dict[str, str]:
@@ -148,6 +148,13 @@ def test_production_requires_addresses_and_secrets(tmp_path: Path) -> None:
     required = {"EVP_REDIS_URL", "EVP_MONGO_URL", "EVP_JWT_SECRET"}
     assert set(problems(tmp_path, {"EVP_ENV": "production"})) == required
     load(tmp_path, PRODUCTION)
+
+
+def test_servers_alone_need_the_secret(tmp_path: Path) -> None:
+    """Workers and commands run in production without what would let them be anybody."""
+    without = {key: value for key, value in PRODUCTION.items() if key != "EVP_JWT_SECRET"}
+    assert set(problems(tmp_path, without)) == {"EVP_JWT_SECRET"}
+    assert configuration.load(without, {}, cwd=tmp_path).settings.jwt_secret is None
 
 
 def test_production_refuses_keys_that_can_be_guessed(tmp_path: Path) -> None:

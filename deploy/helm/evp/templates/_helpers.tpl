@@ -38,8 +38,10 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- end }}
 {{- end }}
 
+{{/* The secret of a component: its own, or that of all: (list root own). */}}
 {{- define "evp.secretName" -}}
-{{- default (include "evp.fullname" .) .Values.existingSecret }}
+{{- $root := index . 0 -}}
+{{- coalesce (index . 1) $root.Values.existingSecret (include "evp.fullname" $root) }}
 {{- end }}
 
 {{/* The image, with a tag of its own if there is one: (list root "tag"). */}}
@@ -47,6 +49,9 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- $root := index . 0 -}}
 {{- $own := index . 1 -}}
 {{- $image := $root.Values.image -}}
+{{- if and $image.digest $image.tag -}}
+{{- fail "image.digest and image.tag exclude each other: a tag would be ignored" }}
+{{- end -}}
 {{- if and $image.digest (not $own) -}}
 {{ $image.repository }}@{{ $image.digest }}
 {{- else -}}
@@ -68,19 +73,14 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- coalesce (get .Values.worker.settings "EVP_CONSUMER_GROUP") (get .Values.settings "EVP_CONSUMER_GROUP") "evp-workers-group" }}
 {{- end }}
 
-{{/*
-Environment of every process: (list root settings), and a secret if it is another one. Workers
-and jobs need the secret of tokens too: with EVP_ENV=production evp starts nothing without it.
-*/}}
+{{/* Environment of every process: (list root settings own-secret). */}}
 {{- define "evp.env" -}}
 {{- $root := index . 0 -}}
-{{- $secret := include "evp.secretName" $root -}}
-{{- if gt (len .) 2 }}{{ $secret = default $secret (index . 2) }}{{ end -}}
 - {name: EVP_ENV, value: production}
 - {name: EVP_DATA_DIR, value: /tmp/evp}
-{{- range $key := list "EVP_REDIS_URL" "EVP_MONGO_URL" "EVP_JWT_SECRET" }}
-- name: {{ $key }}
-  valueFrom: {secretKeyRef: {name: {{ $secret }}, key: {{ $key }}}}
+{{- $secret := index . 2 }}
+{{- range $key := list "EVP_REDIS_URL" "EVP_MONGO_URL" }}
+{{ include "evp.secret" (list $root $key $secret) }}
 {{- end }}
 - {name: EVP_SHUTDOWN_TIMEOUT_S, value: {{ $root.Values.shutdownTimeoutS | quote }}}
 {{- range $key, $value := merge (dict) (index . 1) $root.Values.settings }}
@@ -88,10 +88,16 @@ and jobs need the secret of tokens too: with EVP_ENV=production evp starts nothi
 {{- end }}
 {{- end }}
 
-{{/* A key that the secret need not have: (list root key). */}}
+{{/* A variable from the secret: (list root key own-secret). */}}
+{{- define "evp.secret" -}}
+- name: {{ index . 1 }}
+  valueFrom: {secretKeyRef: {name: {{ include "evp.secretName" (list (index . 0) (index . 2)) }}, key: {{ index . 1 }}}}
+{{- end }}
+
+{{/* One that the secret need not have: (list root key own-secret). */}}
 {{- define "evp.optionalSecret" -}}
 - name: {{ index . 1 }}
-  valueFrom: {secretKeyRef: {name: {{ include "evp.secretName" (index . 0) }}, key: {{ index . 1 }}, optional: true}}
+  valueFrom: {secretKeyRef: {name: {{ include "evp.secretName" (list (index . 0) (index . 2)) }}, key: {{ index . 1 }}, optional: true}}
 {{- end }}
 
 {{/*
@@ -133,17 +139,24 @@ topologySpreadConstraints:
     labelSelector:
       matchLabels: {{- include "evp.selectorLabels" . | nindent 8 }}
   {{- end }}
-{{- with $part.nodeSelector }}
-nodeSelector: {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- with $part.tolerations }}
-tolerations: {{- toYaml . | nindent 2 }}
+{{- with include "evp.nodes" $part | trim }}
+{{ . }}
 {{- end }}
 {{- with $part.affinity }}
 affinity: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- with $part.priorityClassName }}
 priorityClassName: {{ . }}
+{{- end }}
+{{- end }}
+
+{{/* On which nodes pods may run, jobs too: values of a component. */}}
+{{- define "evp.nodes" -}}
+{{- with .nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
 
