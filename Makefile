@@ -20,7 +20,7 @@ $(READY): requirements/dev.lock pyproject.toml
 .PHONY: faults faults-slice faults-suite wheel try-wheel sbom audit lint-deploy
 .PHONY: image scan-image compose try-compose
 .PHONY: rolling bench bench-quick bench-growth bench-queries bench-slow bench-store bench-mongo
-.PHONY: api-cases fuzz clean
+.PHONY: cluster api-cases fuzz clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,6 +75,11 @@ faults-slice: $(READY) ## one minute of it (SEED=n)
 
 faults-suite: $(READY) ## each fault by itself, at full size (about an hour; names: -k)
 	@$(BIN)/python -m pytest -s tests/faults
+
+CLUSTER ?= --seconds 300 --events-per-s 20000
+
+cluster: $(READY) ## kill a cluster's primaries in turn under load: nothing is lost (CLUSTER="--no-replicas": a tail is, and named)
+	@$(BIN)/python -m tests.faults.cluster_run --seed $(SEED) $(CLUSTER)
 
 SWITCHES ?= 20
 BATCH ?= 5

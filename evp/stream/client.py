@@ -215,7 +215,12 @@ class Link:
             self._loaded.clear()
         elif isinstance(reply, (*_WRONG_SERVER, *_MOVED)) or text.startswith(_WRONG_SERVER_CODES):
             await self.close()
-        raise _refusal(reply)(f"the log at {self._name} refused: {text}", number)
+        kind = _refusal(reply)
+        if kind is LogMoved and "+cluster://" not in self._name:
+            # To dial again would lead to the same node.
+            kind = LogRefused
+            text = f"it is a node of a cluster, so set REDIS_URL to redis+cluster://… ({text})"
+        raise kind(f"the log at {self._name} refused: {text}", number)
 
 
 class KeptLink:

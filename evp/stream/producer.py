@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Awaitable, Callable
 from copy import copy
+from typing import TypeVar
 
 from msgspec import Struct
 
@@ -26,6 +28,8 @@ from evp.stream.keys import Keys
 from evp.stream.scripts import APPEND
 
 SRV_BYTES = 8
+
+Done = TypeVar("Done")
 
 
 class Epoch(Struct):
@@ -73,7 +77,7 @@ class Producer:
         Raises LogUnavailable or LogNotDurable; `append` then raises as well.
         """
         async with self._link_free:
-            return await self._connect()
+            return await self._following(self._connect)
 
     async def _connect(self) -> Durability:
         if self._link is None or not self._link.is_open:
@@ -101,17 +105,24 @@ class Producer:
         Raises LogUnavailable if the frame was certainly not appended (LogFull: for
         want of memory), and AckUnknown if nobody can tell.
         """
-        give_up_at_s = monotonic_s() + LOG_MOVED_S_MAX
         async with self._link_free:
-            while True:
-                try:
-                    return await self._append(frame, requests)
-                except LogMoved:
-                    # It was certainly not appended: another node of the cluster has the stream.
-                    if monotonic_s() >= give_up_at_s:
-                        raise
-                await asyncio.sleep(LOG_MOVED_AGAIN_S)
-                await self._connect()
+            return await self._following(lambda: self._append(frame, requests))
+
+    async def _following(self, attempt: Callable[[], Awaitable[Done]]) -> Done:
+        """Attempt something, and again for a while if a cluster moves the stream meanwhile."""
+        give_up_at_s = monotonic_s() + LOG_MOVED_S_MAX
+        moved = False
+        while True:
+            try:
+                if moved:
+                    await self._connect()
+                return await attempt()
+            except LogMoved:
+                # Certainly not carried out: another node has the stream, or will have it.
+                if monotonic_s() >= give_up_at_s:
+                    raise
+            moved = True
+            await asyncio.sleep(LOG_MOVED_AGAIN_S)
 
     async def _append(self, frame: OpenFrame, requests: int) -> str:
         link, durability = self._link, self._durability
@@ -142,12 +153,14 @@ class Producer:
         fields = [item for pair in frame.fields(srv, seq).items() for item in pair]
         arguments: list[Argument] = [frame.count, requests, frame.size_bytes, *fields]
         keys = (self.keys.stream, self.keys.counters, self.keys.index)
-        wait = [("WAITAOF", 1, durability.replicas, DURABLE_WAIT_MS_MAX)] if durability.wait else []
-        wait_s = DURABLE_WAIT_MS_MAX / 1000 if wait else 0.0
+        questions = durability.questions if durability.wait else []
+        wait_s = DURABLE_WAIT_MS_MAX / 1000 if questions else 0.0
         try:
-            entry, *counts = await link.script_then(APPEND, keys, arguments, *wait, wait_s=wait_s)
-            for local, remote in counts:
-                durability.confirm(local, remote)
+            entry, *told = await link.script_then(
+                APPEND, keys, arguments, *questions, wait_s=wait_s
+            )
+            if questions:
+                durability.confirm(*told[-1])
         except LogRefused as error:
             if error.number == 0:
                 raise  # It is the script that was refused.

@@ -98,28 +98,33 @@ class Run:
             return findings
 
     def _print(self, sent: History, findings: Findings, replies_lost: int) -> None:
-        lines = [f"seed {self.options.seed}, {self.options.seconds:g} s, commit {_commit()}"]
+        lines = [f"seed {self.options.seed}, {self.options.seconds:g} s, commit {commit()}"]
         lines.append(f"\nfaults: {self.done.total()}")
         lines += [f"  {verb:<24} {count:>5}" for verb, count in sorted(self.done.items())]
         lines.append(f"  {'(replies lost)':<24} {replies_lost:>5}")
-        lines.append("\nrequests")
-        lines += [f"  {told:<24} {count:>9,}" for told, count in sorted(sent.codes.items())]
-        lines.append("\nevents")
-        lines += [f"  {name:<24} {count:>9,}" for name, count in findings.sizes.items()]
-        lines.append(f"  {'recovered':<24} {findings.recovered:>9,}")
-        lines.append(f"  {'not recovered':<24} {findings.not_recovered:>9,}")
-        for name, ids in findings.wrong.items():
-            shown = f"  {', '.join(sorted(ids)[:_SHOWN])}" if ids else ""
-            lines.append(f"  {name:<24} {len(ids):>9,}{shown}")
-        stale = findings.stale_s
-        p50, p99, longest = (quantile_s(stale, share) for share in (0.5, 0.99, 1.0))
-        lines.append(
-            f"\nfrom 202 until stored, {len(stale):,} events: "
-            f"p50 {p50:.2f} s, p99 {p99:.2f} s, max {longest:.2f} s"
-        )
-        lines += [f"WRONG: {complaint}" for complaint in findings.complaints]
-        lines.append("\nnothing is wrong" if findings.clean else "\nSOMETHING IS WRONG")
-        say("\n".join(lines))
+        say("\n".join([*lines, *account(sent, findings)]))
+
+
+def account(sent: History, findings: Findings) -> list[str]:
+    """Return what was sent, what is there and what is wrong, as lines to print."""
+    lines = ["\nrequests"]
+    lines += [f"  {told:<24} {count:>9,}" for told, count in sorted(sent.codes.items())]
+    lines.append("\nevents")
+    lines += [f"  {name:<24} {count:>9,}" for name, count in findings.sizes.items()]
+    lines.append(f"  {'recovered':<24} {findings.recovered:>9,}")
+    lines.append(f"  {'not recovered':<24} {findings.not_recovered:>9,}")
+    for name, ids in findings.wrong.items():
+        shown = f"  {', '.join(sorted(ids)[:_SHOWN])}" if ids else ""
+        lines.append(f"  {name:<24} {len(ids):>9,}{shown}")
+    stale = findings.stale_s
+    p50, p99, longest = (quantile_s(stale, share) for share in (0.5, 0.99, 1.0))
+    lines.append(
+        f"\nfrom 202 until stored, {len(stale):,} events: "
+        f"p50 {p50:.2f} s, p99 {p99:.2f} s, max {longest:.2f} s"
+    )
+    lines += [f"WRONG: {complaint}" for complaint in findings.complaints]
+    lines.append("\nnothing is wrong" if findings.clean else "\nSOMETHING IS WRONG")
+    return lines
 
 
 def say(text: str) -> None:
@@ -128,7 +133,8 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-def _commit() -> str:
+def commit() -> str:
+    """Return which code this is."""
     done = subprocess.run(
         ["git", "describe", "--always", "--dirty"],
         cwd=Path(__file__).parent,

@@ -278,7 +278,6 @@ async def test_replica_must_have_it_on_disk_too(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """With one replica asked for: a 202 while it follows, a 503 in time while it hangs."""
-    # A replica tells once a second how far its disk is.
     monkeypatch.setattr(producing, "DURABLE_WAIT_MS_MAX", 1500)
     monkeypatch.setattr("evp.stream.durability.DURABLE_WAIT_MS_MAX", 1500)
     settings = msgspec.structs.replace(on_log, durability_replicas=1)
@@ -300,16 +299,29 @@ async def test_replica_must_have_it_on_disk_too(
             assert (await server.ask(request(b'{"type": "t"}'))).status == 202
 
 
+@pytest.mark.slow
+async def test_replica_is_not_waited_for_a_second_each_time(
+    log: Server, admin: Link, on_log: Settings, tmp_path: Path
+) -> None:
+    """A replica tells what its disk has when it is asked, and not with its next heartbeat."""
+    async with replica_of(log, tmp_path):
+        await until_in_step(admin)
+        async with connected(on_log, replicas=1) as producer, asyncio.timeout(15):
+            for number in range(30):
+                await producer.append(open_frame(event(number)), 1)
+
+
 async def test_replica_is_refused(log: Server, admin: Link, tmp_path: Path) -> None:
     """A server that follows another is no log, even one that takes writes; its primary is named."""
-    async with replica_of(log, tmp_path) as replica:
-        link = await Link.open(replica.url)
+    async with replica_of(log, tmp_path) as replica, Link.opened(replica.url) as operator:
         for writable in ("no", "yes"):
-            await link.call("CONFIG", "SET", "replica-read-only", writable)
+            await operator.call("CONFIG", "SET", "replica-read-only", writable)
             for policy in ("auto", "declared", "memory"):
+                link = await Link.open(replica.url)
                 with pytest.raises(LogNotDurable, match=f"replica of 127.0.0.1:{log.port}"):
                     await examine(link, policy, 0)
-        await link.close()
+                # Whoever dials anew may be led to the primary.
+                assert not link.is_open
 
 
 @pytest.mark.parametrize("command", ["WAITAOF", "XAUTOCLAIM"])
@@ -354,7 +366,7 @@ async def test_count_that_is_too_small_is_no_success(
     admin: Link, on_log: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """WAITAOF tells a time-out by its counts alone; the append is unknown, its epoch closed."""
-    monkeypatch.setattr(producing, "DURABLE_WAIT_MS_MAX", 1)
+    monkeypatch.setattr("evp.stream.durability.DURABLE_WAIT_MS_MAX", 1)
     async with connected(on_log) as producer:
         await configure(admin, {"appendfsync": "everysec"})
         await producer.connect()

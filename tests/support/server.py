@@ -157,7 +157,7 @@ class InProcess:
     @contextlib.asynccontextmanager
     async def log(self) -> AsyncIterator[Link]:
         """Give a connection to the log."""
-        link = await Link.open(self.settings.redis_url)
+        link = await Link.open(self.settings.redis_url, Keys(self.settings.stream))
         try:
             yield link
         finally:
@@ -195,8 +195,9 @@ async def serving(settings: Settings, port: int = 0) -> AsyncIterator[InProcess]
 
 async def remove_traces(settings: Settings) -> None:
     """Remove what a server left in a log and a store that others use too."""
-    link = await Link.open(settings.redis_url)
-    await link.call("DEL", *Keys(settings.stream).all())
+    keys = Keys(settings.stream)
+    link = await Link.open(settings.redis_url, keys)
+    await link.call("DEL", *keys.all())
     await link.close()
     client = connect(settings)
     await client.drop_database(settings.mongo_db)

@@ -117,9 +117,9 @@ def own_log(folder: Path, *extra: str) -> Server:
     return ProcessServer(log_engine(rung, folder / "log"), *extra)
 
 
-def program_log(folder: Path) -> ProcessServer:
+def program_log(folder: Path, *extra: str) -> ProcessServer:
     """Return a log that is a program in any case: its files are in `folder`."""
-    return ProcessServer(log_engine(find_log(), folder))
+    return ProcessServer(log_engine(find_log(), folder), *extra)
 
 
 def own_store(folder: Path, *, fails: bool = False) -> Server:

@@ -116,7 +116,7 @@ async def drain(settings: Settings, *, in_flight: int = 2, take_over: bool = Fal
 
 async def append_at_once(settings: Settings, count: int, *, first: int = 0) -> None:
     """Append `count` frames of one event each so that no reader comes between."""
-    link = await Link.open(settings.redis_url)
+    link = await Link.open(settings.redis_url, Keys(settings.stream))
     try:
         keys = Keys(settings.stream)
         await link.call("SCRIPT", "LOAD", APPEND.text)
@@ -134,7 +134,7 @@ async def append_at_once(settings: Settings, count: int, *, first: int = 0) -> N
 
 async def group_of(settings: Settings) -> GroupFacts | None:
     """Return how the configured group stands; None if there is none."""
-    link = await Link.open(settings.redis_url)
+    link = await Link.open(settings.redis_url, Keys(settings.stream))
     try:
         facts = await log_facts(link, Keys(settings.stream))
     finally:

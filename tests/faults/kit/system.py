@@ -143,7 +143,8 @@ class System:
         name = f"{kind}-{len(self.named(kind)) + 1}"
         environ = self.environ | changes
         for asked, setting in (("log", "EVP_REDIS_URL"), ("store", "EVP_MONGO_URL")):
-            environ[setting] = self.network.proxies[kind, asked].url
+            if (kind, asked) in self.network.proxies:
+                environ[setting] = self.network.proxies[kind, asked].url
         process = EvpProcess(name, *arguments, environ=environ, folder=self.folder)
         process.start()
         self.victims[name] = process
@@ -197,6 +198,23 @@ class System:
         )
 
 
+def environ_of(log_url: str, store_url: str, folder: Path, **settings: str) -> dict[str, str]:
+    """Return the environment of all that runs in a system."""
+    return clean_environ(
+        EVP_REDIS_URL=log_url,
+        EVP_MONGO_URL=store_url,
+        EVP_MONGO_DB=DATABASE,
+        EVP_API_KEYS=KEY,
+        EVP_DATA_DIR=str(folder / "data"),
+        EVP_CONSUMER_NAME="worker",
+        EVP_READ_BLOCK_MS="500",
+        EVP_DRAIN_DELAY_MS="0",
+        EVP_WRITE_TIMEOUT_MS="3000",
+        EVP_CLAIM_IDLE_MS="10000",
+        **settings,
+    )
+
+
 @contextlib.asynccontextmanager
 async def running_system(
     folder: Path,
@@ -213,19 +231,7 @@ async def running_system(
     """
     log = await asyncio.to_thread(own_log, folder)
     store = await asyncio.to_thread(obedient_store if obedient else own_store, folder)
-    environ = clean_environ(
-        EVP_REDIS_URL=log.url,
-        EVP_MONGO_URL=store.url,
-        EVP_MONGO_DB=DATABASE,
-        EVP_API_KEYS=KEY,
-        EVP_DATA_DIR=str(folder / "data"),
-        EVP_CONSUMER_NAME="worker",
-        EVP_READ_BLOCK_MS="500",
-        EVP_DRAIN_DELAY_MS="0",
-        EVP_WRITE_TIMEOUT_MS="3000",
-        EVP_CLAIM_IDLE_MS="10000",
-        **settings,
-    )
+    environ = environ_of(log.url, store.url, folder, **settings)
     async with contextlib.AsyncExitStack() as stack:
         proxies: dict[tuple[str, str], Proxy] = {}
         for number, kind in enumerate(("server", "worker")):
