@@ -17,7 +17,7 @@ $(READY): requirements/dev.lock pyproject.toml
 	@touch $@
 
 .PHONY: help up test test-slow lint type format cov docs lock faults faults-slice faults-suite
-.PHONY: bench bench-quick bench-growth bench-queries bench-slow bench-store api-cases fuzz clean
+.PHONY: bench bench-quick bench-growth bench-outage bench-queries bench-slow bench-store api-cases fuzz clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +73,11 @@ STORED ?= 1000000
 
 bench-growth: $(READY) ## what an event costs as things grow (three minutes; STORED=10000000: ten more)
 	@$(BIN)/python scripts/bench/growth.py --write --stored-max $(STORED)
+
+OUTAGES ?= --rounds 3
+
+bench-outage: $(READY) ## what an outage of the store does, beside what scripts/capacity.py expects (seven minutes)
+	@$(BIN)/python scripts/bench/outage.py $(OUTAGES)
 
 QUERIES ?= --stored 1000000 --eps 10000 --seconds 30
 

@@ -23,7 +23,7 @@ from evp.limits import (
 IN_FLIGHT = 2
 """Batches that a worker has under way in each partition while it is behind."""
 
-#: Partitions there may be (EVP_PARTITIONS), and shards that are planned.
+#: Partitions there may be (PARTITIONS), and shards that are planned.
 PARTS_MAX = 256
 #: A batch asks the log how much fits, reads it, and acks it.
 LOG_TRIPS = 3

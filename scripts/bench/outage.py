@@ -218,11 +218,11 @@ def row(number: int, found: Found, plan: Mapping[str, Any]) -> str:
 def main() -> None:
     """Measure and print; the table on stdout."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--eps", type=float, default=1_500, help="events a second")
-    parser.add_argument("--request", type=int, default=500, help="events in a request")
-    parser.add_argument("--batch", type=int, default=500, help="WORKER_BATCH_SIZE")
-    parser.add_argument("--workers", type=int, default=4, help="worker processes")
-    parser.add_argument("--outage", type=float, default=60.0, help="how long the store is away, s")
+    parser.add_argument("--eps", type=float, default=600, help="events a second")
+    parser.add_argument("--request", type=int, default=100, help="events in a request")
+    parser.add_argument("--batch", type=int, default=100, help="WORKER_BATCH_SIZE")
+    parser.add_argument("--workers", type=int, default=8, help="worker processes")
+    parser.add_argument("--outage", type=float, default=40.0, help="how long the store is away, s")
     parser.add_argument("--later-ms", type=float, default=250.0, help="how late the store answers")
     parser.add_argument("--rounds", type=int, default=1, help="how often it is measured")
     parser.add_argument("--write", type=Path, help="where the last round's costs go, as JSON")
