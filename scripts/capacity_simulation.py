@@ -1,4 +1,4 @@
-"""An outage of the store, event by event: what waits in the log, and how long it takes to drain.
+"""An outage of the store, step by step: what waits in the log, and how long it takes to drain.
 
 A discrete-event simulation of one deployment. What comes in passes a server and the log;
 each worker has one loop a partition, as in `evp/worker/loop.py`: read, carry, ack, with one

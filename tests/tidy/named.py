@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import re
 import shlex
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import typer
 from typer.main import get_command
 
 from evp.cli.app import app
@@ -61,6 +63,8 @@ def is_there(name: str) -> bool:
         path, _, test = first.partition("::")
         whole = ROOT / path
         return whole.exists() and (not test or test in _functions(path))
+    if re.fullmatch(r"[\w-]+/[\w/-]+\.py", first):
+        return (ROOT / first).exists() or (ROOT / "evp" / first).exists()
     if first == "evp":
         return is_command(name)
     if first == "make" and rest:
@@ -105,7 +109,8 @@ def parse(line: str) -> None:
     name, command = _named(words)
     if name == "evp":
         return
-    command.make_context(name, words[len(name.split()) :])
+    with contextlib.suppress(typer.Exit):  # `--help` tells and ends.
+        command.make_context(name, words[len(name.split()) :])
 
 
 def _ended(words: list[str]) -> list[str]:
