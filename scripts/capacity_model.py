@@ -226,7 +226,11 @@ def capacity_eps(costs: Costs, load: Load, deployment: Deployment) -> dict[str, 
 def planned(
     costs: Costs, load: Load, busy_share: float, shard_cores: int, batch_events: int
 ) -> Deployment:
-    """Return what the load needs so that no part is busy for more than `busy_share` of its time."""
+    """Return what the load needs so that no part is busy for more than `busy_share` of its time.
+
+    Of partitions and shards there are PARTS_MAX at most: more of them make frames smaller, and
+    every batch goes to every shard. Where that does not do, larger requests and batches will.
+    """
     wanted_eps = load.eps / busy_share
 
     def needed(us: float) -> int:

@@ -17,7 +17,7 @@ from typer.main import get_command
 from evp.cli.app import app
 from evp.server.operations import OPERATIONS
 from evp.settings import ROWS
-from tests.tidy.source import ROOT, modules
+from tests.tidy.source import ROOT
 
 PAGES = {"GET /", "GET /docs"}
 """For people, so not in the document of the API."""
@@ -51,7 +51,8 @@ def _functions(path: str) -> set[str]:
 @cache
 def variables() -> set[str]:
     """Return what is read of the environment: by evp, by its tests, by the Makefile."""
-    ours = "\n".join([*(one.text for one in modules("tests")), _text("Makefile")])
+    files = [*(ROOT / "tests").rglob("*.py"), ROOT / "Makefile"]
+    ours = "\n".join(path.read_text(encoding="utf-8") for path in files)
     settings = {name for row in ROWS for name in (row.key, *row.also)}
     return settings | set(re.findall(r"\bEVP_\w+", ours)) | {"EVP_CONFIG"}
 
