@@ -17,7 +17,8 @@ $(READY): requirements/dev.lock pyproject.toml
 	@touch $@
 
 .PHONY: help up test test-slow lint type format cov docs lock faults faults-slice faults-suite
-.PHONY: bench bench-quick bench-growth bench-outage bench-queries bench-slow bench-store api-cases fuzz clean
+.PHONY: bench bench-quick bench-growth bench-queries bench-slow bench-store api-cases fuzz clean
+.PHONY: bench-outage
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
