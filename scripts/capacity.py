@@ -151,7 +151,7 @@ def main(
     eps: Annotated[float, typer.Option(min=1, max=LOADTEST_EPS_MAX, help="Events a second.")],
     event_bytes: Annotated[
         int | None,
-        typer.Option(min=50, max=EVENT_BYTES_MAX, help="Bytes of an event as JSON [default: 300]."),
+        typer.Option(min=50, max=EVENT_BYTES_MAX, help="Bytes of an event as JSON (300)."),
     ] = None,
     request_events: Annotated[
         int, typer.Option(min=1, max=BATCH_EVENTS_MAX, help="Events in a request.")
@@ -165,7 +165,7 @@ def main(
     ] = 1,
     answer_ms: Annotated[
         float | None,
-        typer.Option(min=0, max=60_000, help="What the store takes for a batch but processor."),
+        typer.Option(min=0, max=60_000, help="How far away the store is: a batch waits for it."),
     ] = None,
     batch_events: Annotated[
         int, typer.Option(min=1, max=100_000, help="WORKER_BATCH_SIZE.")
@@ -184,8 +184,11 @@ def main(
 ) -> None:
     """Print the plan for a rate, a payload and an outage of the store.
 
-    Numbers given by --servers, --workers, --partitions and --shards are taken as they are:
-    so it tells what becomes of a deployment that is there.
+    What is given by --servers, --workers, --partitions and --shards is taken as it is, so it
+    tells what becomes of a deployment that is there.
+
+    Examples: scripts/capacity.py --eps 20000 --event-bytes 300 --outage 60s;
+    scripts/capacity.py --eps 5000 --workers 2 --log-memory-mib 512 --outage 10m
     """
     outage_s = span_s_of(outage)
     if outage_s is None or not 1 <= outage_s <= OUTAGE_S_MAX:
