@@ -19,7 +19,7 @@ $(READY): requirements/dev.lock pyproject.toml
 .PHONY: help up test test-unit test-integration test-e2e test-slow lint type format cov docs lock
 .PHONY: faults faults-slice faults-suite wheel try-wheel sbom audit lint-deploy
 .PHONY: image scan-image compose try-compose
-.PHONY: rolling bench bench-quick bench-growth bench-queries bench-slow bench-store bench-mongo
+.PHONY: rolling bench bench-quick bench-growth bench-queries bench-slow bench-store bench-mongo bench-outage
 .PHONY: cluster api-cases fuzz clean
 
 help: ## list the targets
@@ -102,6 +102,11 @@ STORED ?= 1000000
 
 bench-growth: $(READY) ## what an event costs as things grow (three minutes; STORED=10000000: ten more)
 	@$(BIN)/python scripts/bench/growth.py --write --stored-max $(STORED)
+
+OUTAGES ?= --rounds 3
+
+bench-outage: $(READY) ## what an outage of the store does, beside what scripts/capacity.py expects (seven minutes)
+	@$(BIN)/python scripts/bench/outage.py $(OUTAGES)
 
 QUERIES ?= --stored 1000000 --eps 10000 --seconds 30
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from dashboard import dashboard
 
+from dashboard import dashboard
 from docs import put
 from evp.settings import ROWS
 

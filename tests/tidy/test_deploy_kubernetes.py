@@ -19,13 +19,13 @@ import evp
 from evp.configuration import load
 from evp.errors import EXIT_FINDING, EXIT_USAGE
 from evp.limits import PROVISION_STEP_S_MAX
+from evp.log_address import SCHEMES
 from evp.metrics import port as metrics_port
 from evp.server.operations import OPERATIONS
 from evp.settings import ROWS, Settings
-from evp.stream.dial import SCHEMES
+from tests.tidy.named import COMMANDS
 from tests.tidy.source import ROOT
 from tests.tidy.test_alarms import METRIC, alarms
-from tests.tidy.test_docs import COMMANDS
 
 DEPLOY = ROOT / "deploy"
 CHART = DEPLOY / "helm" / "evp"

@@ -9,14 +9,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from typer.main import get_command
 
 from evp import errors, limits
 from evp.batch.outcome import ID_CONFLICT
-from evp.cli.app import app
 from evp.cli.context import EXIT_INTERRUPTED
 from evp.doctor.checks import CHECKS
 from evp.limits import KIB, MIB
@@ -26,6 +23,7 @@ from evp.storage import failures
 from evp.storage.dead_letters import REASONS
 from evp.storage.failures import UNIQUE_CONFLICT
 from evp.storage.isolation import POISON
+from tests.tidy.named import COMMANDS
 from tests.tidy.source import ROOT, text_files
 
 DOCS = ROOT / "docs"
@@ -71,16 +69,6 @@ def anchors(text: str) -> set[str]:
     """Return what links can point at in a document, as GitHub names it."""
     headings = _HEADING.findall(_FENCED.sub("", text))
     return {re.sub(r"[^\w\- ]", "", one.lower()).replace(" ", "-") for one in headings}
-
-
-def commands(name: str, command: Any) -> Iterator[tuple[str, Any]]:
-    """Return a command and all below it, with their whole names."""
-    yield name, command
-    for name_below, below in getattr(command, "commands", {}).items():
-        yield from commands(f"{name} {name_below}", below)
-
-
-COMMANDS = dict(commands("evp", get_command(app)))
 
 
 def test_generated_parts_are_new(tmp_path: Path) -> None:

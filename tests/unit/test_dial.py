@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from evp.errors import redact_url
-from evp.stream.dial import Address, Node, parse
+from evp.log_address import Address, Node, parse
 
 
 @pytest.mark.parametrize(
