@@ -73,8 +73,7 @@ LOG_MOVED_AGAIN_S = 0.05
 LOG_COMMAND_S_MAX = 5.0
 #: A dial to the log, seconds.
 LOG_CONNECT_S_MAX = 3.0
-#: A node of a cluster or a Sentinel tells who is to be dialled within this, seconds; one that
-#: does not is asked after the others for a while.
+#: A node or Sentinel tells whom to dial within this, or is asked after the others for a while.
 LOG_ASK_S_MAX = 1.2
 LOG_AVOID_S = 10.0
 #: WAITAOF waits at most this for the disk of log and replicas.

@@ -116,7 +116,7 @@ def test_commands_for_several_servers(tmp_path: Path, url: str, options: str) ->
 def test_commands_hold_no_password(tmp_path: Path, password: str) -> None:
     """A command to be pasted has address and user, and lets the program ask for the password."""
     environ = {
-        "EVP_REDIS_URL": f"rediss://app:{password}@log.example:7000/2",
+        "EVP_REDIS_URL": f"rediss://app:{password.replace('/', '%2F')}@log.example:7000/2",
         "EVP_MONGO_URL": f"mongodb://app:{password}@a.example:1,b.example/?tls=true&w=1",
     }
     settings = configuration.load(environ, {}, cwd=tmp_path).settings
