@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 import zipfile
 from pathlib import Path
 
@@ -29,8 +28,8 @@ def previous_release(folder: Path) -> Path:
             pytest.fail(missing)
         pytest.skip(missing)
     source, wheels, unpacked = folder / "source", folder / "wheels", folder / "unpacked"
-    with tarfile.open(fileobj=io.BytesIO(_git("archive", "--format=tar", tag))) as files:
-        files.extractall(source, filter="data")
+    with zipfile.ZipFile(io.BytesIO(_git("archive", "--format=zip", tag))) as files:
+        files.extractall(source)
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
     command = [*build, "--disable-pip-version-check", "-w", str(wheels), str(source)]
     subprocess.run(command, check=True, cwd=folder)
