@@ -16,7 +16,7 @@ $(READY): requirements/dev.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-.PHONY: help up test test-unit test-integration test-e2e test-slow lint type format cov docs lock
+.PHONY: help up test test-unit test-integration test-e2e test-slow test-cluster lint type format cov docs lock
 .PHONY: faults faults-slice faults-suite wheel try-wheel sbom audit lint-deploy
 .PHONY: image scan-image compose try-compose
 .PHONY: rolling bench bench-quick bench-growth bench-queries bench-slow bench-store bench-mongo bench-outage
@@ -34,19 +34,22 @@ TEST_PROCESSES ?= 4
 TEST = $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal
 
 test: $(READY) ## run the tests (engines come from PATH or wheels; from containers where Docker runs, unless EVP_TEST_DOCKER=0)
-	@$(TEST) -m "not slow"
+	@$(TEST) -m "not slow and not cluster"
 
 test-unit: $(READY) ## those of them that need no engine, and the rules of the house
-	@$(TEST) -m "not slow" tests/unit tests/tidy
+	@$(TEST) -m "not slow and not cluster" tests/unit tests/tidy
 
 test-integration: $(READY) ## those against engines; EVP_REQUIRE_DOCKER=1: in containers
-	@$(TEST) -m "not slow" tests/integration
+	@$(TEST) -m "not slow and not cluster" tests/integration
 
 test-e2e: $(READY) ## those of the command, the server and its pages from outside
-	@$(TEST) -m "not slow" tests/e2e
+	@$(TEST) -m "not slow and not cluster" tests/e2e
 
 test-slow: $(READY) ## run those that take many seconds each: crashes at every point, outages, fuzzed routes
 	@$(TEST) -m slow
+
+test-cluster: $(READY) ## run those on clusters and Sentinels of their own, with TLS and users with least rights
+	@$(TEST) -m cluster
 
 lint: $(READY) ## check style and formatting
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -74,7 +74,7 @@ async def denied(admin: Link) -> set[tuple[str, str]]:
     return {(row[b"username"].decode(), row[b"object"].decode()) for row in rows}
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 async def test_server(admin: Link, on_log: Settings, db: Database) -> None:
     """A server accepts into all partitions, waiting and not, and tells what it is asked."""
     settings = as_user(on_log, SERVER)
@@ -97,7 +97,7 @@ async def test_server(admin: Link, on_log: Settings, db: Database) -> None:
     assert await denied(admin) == set()
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 async def test_worker(admin: Link, on_log: Settings, db: Database) -> None:
     """Workers write, take over, trim and clear up; what one has left is claimed by hand."""
     settings = as_user(on_log, WORKER)
@@ -120,7 +120,7 @@ async def test_worker(admin: Link, on_log: Settings, db: Database) -> None:
     assert await denied(admin) == set()
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 async def test_reader(admin: Link, on_log: Settings, db: Database) -> None:
     """Whoever looks sees all; only two checks of `evp doctor` want more, and say so."""
     await append_events(on_log, 6, each=3)

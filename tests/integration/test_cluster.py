@@ -34,7 +34,7 @@ from tests.support.verifying import EVERYTHING, clean
 from tests.support.wait import until
 from tests.support.workers import changed, drain, working
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180), MAY_LEAVE_SOCKETS]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180), MAY_LEAVE_SOCKETS]
 
 #: When `event` says that it was.
 EVENT_MS = 1_767_323_045_678

@@ -17,7 +17,7 @@ from tests.support.steady import each_once, sending
 from tests.support.stores import MAY_LEAVE_SOCKETS
 from tests.support.workers import changed, working
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180), MAY_LEAVE_SOCKETS]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180), MAY_LEAVE_SOCKETS]
 
 
 @pytest.fixture(scope="module")

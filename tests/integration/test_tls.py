@@ -28,7 +28,7 @@ from tests.support.verifying import clean
 from tests.support.wait import until
 from tests.support.workers import changed, drain
 
-pytestmark = [pytest.mark.slow, MAY_LEAVE_SOCKETS, pytest.mark.usefixtures("verify_at_once")]
+pytestmark = [pytest.mark.cluster, MAY_LEAVE_SOCKETS, pytest.mark.usefixtures("verify_at_once")]
 
 
 @pytest.fixture(scope="module")
