@@ -186,10 +186,12 @@ class Acceptor:
     @property
     def troubles(self) -> list[str]:
         """Which partitions can't be written to, and why, while others can."""
+        if self.refusal is not None:
+            return []
         return [
             f"partition {lane.keys.partition}: {lane.log.refusal.detail}"
             for lane in self.lanes
-            if lane.log.refusal is not None and self.refusal is None
+            if lane.log.refusal is not None
         ]
 
     @property

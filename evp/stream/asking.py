@@ -19,10 +19,23 @@ async def asked(link: KeptLink, ask: Callable[[Link], Awaitable[T]]) -> T:
 
     Raises LogUnavailable.
     """
+
+    async def attempt() -> T:
+        return await ask(await link.get())
+
+    return await while_it_moves(attempt)
+
+
+async def while_it_moves(attempt: Callable[[], Awaitable[T]]) -> T:
+    """Attempt something, and again for LOG_MOVED_S_MAX if a cluster moves the stream meanwhile.
+
+    What was answered by LogMoved was certainly not carried out: another node has the
+    stream, or will have it. Raises what `attempt` raises.
+    """
     give_up_at_s = monotonic_s() + LOG_MOVED_S_MAX
     while True:
         try:
-            return await ask(await link.get())
+            return await attempt()
         except LogMoved:
             if monotonic_s() >= give_up_at_s:
                 raise

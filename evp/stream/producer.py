@@ -18,11 +18,11 @@ from typing import TypeVar
 
 from msgspec import Struct
 
-from evp.clock import monotonic_s
 from evp.errors import AckUnknown, LogUnavailable
 from evp.frame import OpenFrame
-from evp.limits import DURABLE_WAIT_MS_MAX, LOG_MOVED_AGAIN_S, LOG_MOVED_S_MAX
-from evp.stream.client import Argument, Link, LogMoved, LogRefused
+from evp.limits import DURABLE_WAIT_MS_MAX
+from evp.stream.asking import while_it_moves
+from evp.stream.client import Argument, Link, LogRefused
 from evp.stream.durability import Durability, examine, require_commands
 from evp.stream.keys import Keys
 from evp.stream.scripts import APPEND
@@ -109,20 +109,17 @@ class Producer:
             return await self._following(lambda: self._append(frame, requests))
 
     async def _following(self, attempt: Callable[[], Awaitable[Done]]) -> Done:
-        """Attempt something, and again for a while if a cluster moves the stream meanwhile."""
-        give_up_at_s = monotonic_s() + LOG_MOVED_S_MAX
-        moved = False
-        while True:
-            try:
-                if moved:
-                    await self._connect()
-                return await attempt()
-            except LogMoved:
-                # Certainly not carried out: another node has the stream, or will have it.
-                if monotonic_s() >= give_up_at_s:
-                    raise
-            moved = True
-            await asyncio.sleep(LOG_MOVED_AGAIN_S)
+        """Attempt something; if a cluster moves the stream, again where the stream is then."""
+        is_first = True
+
+        async def there() -> Done:
+            nonlocal is_first
+            again, is_first = not is_first, False
+            if again:
+                await self._connect()
+            return await attempt()
+
+        return await while_it_moves(there)
 
     async def _append(self, frame: OpenFrame, requests: int) -> str:
         link, durability = self._link, self._durability
