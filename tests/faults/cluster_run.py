@@ -17,25 +17,20 @@ something is. Everything it starts ends with it.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import random
-import shutil
-import signal
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 import msgspec
-import uvloop
 
 from tests.faults.kit.checker import Findings, check_liveness
 from tests.faults.kit.history import History
 from tests.faults.kit.on_cluster import OnCluster, running_on_cluster
 from tests.faults.kit.session import examine, loading, until_drained, until_ready, verify
-from tests.faults.run import account, commit, say
+from tests.faults.run import account, commit, folder_of, parser_of, say, to_its_end
 from tests.support.cluster import ask
 
 BETWEEN_S = 2.0
@@ -169,29 +164,14 @@ class Run:
         say("\n".join([f"\nprimaries killed: {self.kills}", *account(sent, findings)]))
 
 
-async def main(options: Options) -> Findings:
-    """Run; SIGTERM ends it as Ctrl-C does, with nothing left."""
-    task = asyncio.current_task()
-    assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    return await Run(options).go()
-
-
 def parse(arguments: list[str]) -> Options:
     """Return what the command line says."""
-    parser = argparse.ArgumentParser(prog="python -m tests.faults.cluster_run", description=__doc__)
-    parser.add_argument("--seed", type=int, default=int(time.time()) % 100_000)
-    parser.add_argument("--seconds", type=float, default=300.0)
-    parser.add_argument("--events-per-s", type=float, default=20_000.0)
+    parser = parser_of("tests.faults.cluster_run", __doc__, seconds=300.0, events_per_s=20_000.0)
     parser.add_argument("--partitions", type=int, default=3)
     parser.add_argument("--servers", type=int, default=2)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--no-replicas", action="store_true", help="a tail is lost, and named")
-    parser.add_argument("--folder", type=Path, help="where all data goes (default: a new one)")
-    parser.add_argument("--keep", action="store_true", help="keep the folder in any case")
     given = parser.parse_args(arguments)
-    folder = given.folder or Path(tempfile.mkdtemp(prefix="evp-cluster-"))
-    folder.mkdir(parents=True, exist_ok=True)
     return Options(
         seed=given.seed,
         seconds=given.seconds,
@@ -200,15 +180,11 @@ def parse(arguments: list[str]) -> Options:
         servers=given.servers,
         workers=given.workers,
         replicas=not given.no_replicas,
-        folder=folder,
+        folder=folder_of(given, "evp-cluster-"),
         keep=given.keep,
     )
 
 
 if __name__ == "__main__":
     chosen = parse(sys.argv[1:])
-    say(f"seed {chosen.seed}; everything is in {chosen.folder}")
-    result = uvloop.run(main(chosen))
-    if result.clean and not chosen.keep:
-        shutil.rmtree(chosen.folder)
-    sys.exit(0 if result.clean else 1)
+    sys.exit(to_its_end(Run(chosen).go, chosen.seed, chosen.folder, keep=chosen.keep))

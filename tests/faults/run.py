@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
@@ -145,32 +146,55 @@ def commit() -> str:
     return done.stdout.strip() or "unknown"
 
 
-async def main(options: Options) -> Findings:
-    """Run; SIGTERM ends it as Ctrl-C does, with nothing left."""
-    task = asyncio.current_task()
-    assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    return await Run(options).go()
+def parser_of(
+    module: str, told: str | None, *, seconds: float, events_per_s: float
+) -> argparse.ArgumentParser:
+    """Return what reads the command line of a run, with its defaults."""
+    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=told)
+    parser.add_argument("--seed", type=int, default=int(time.time()) % 100_000)
+    parser.add_argument("--seconds", type=float, default=seconds)
+    parser.add_argument("--events-per-s", type=float, default=events_per_s)
+    parser.add_argument("--folder", type=Path, help="where all data goes (default: a new one)")
+    parser.add_argument("--keep", action="store_true", help="keep the folder in any case")
+    return parser
+
+
+def folder_of(given: argparse.Namespace, prefix: str) -> Path:
+    """Return the folder for a run, which is there."""
+    folder: Path = given.folder or Path(tempfile.mkdtemp(prefix=prefix))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def to_its_end(
+    run: Callable[[], Awaitable[Findings]], seed: int, folder: Path, *, keep: bool
+) -> int:
+    """Run; SIGTERM ends it as Ctrl-C does, with nothing left. Returns the exit code.
+
+    The folder goes if nothing is wrong, unless it is to be kept.
+    """
+
+    async def until_told() -> Findings:
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        return await run()
+
+    say(f"seed {seed}; everything is in {folder}")
+    result = uvloop.run(until_told())
+    if result.clean and not keep:
+        shutil.rmtree(folder)
+    return 0 if result.clean else 1
 
 
 def parse(arguments: list[str]) -> Options:
     """Return what the command line says."""
-    parser = argparse.ArgumentParser(prog="python -m tests.faults.run", description=__doc__)
-    parser.add_argument("--seed", type=int, default=int(time.time()) % 100_000)
-    parser.add_argument("--seconds", type=float, default=600.0)
-    parser.add_argument("--events-per-s", type=float, default=4_000.0)
-    parser.add_argument("--folder", type=Path, help="where all data goes (default: a new one)")
-    parser.add_argument("--keep", action="store_true", help="keep the folder in any case")
+    parser = parser_of("tests.faults.run", __doc__, seconds=600.0, events_per_s=4_000.0)
     given = parser.parse_args(arguments)
-    folder = given.folder or Path(tempfile.mkdtemp(prefix="evp-faults-"))
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = folder_of(given, "evp-faults-")
     return Options(given.seed, given.seconds, given.events_per_s, folder, given.keep)
 
 
 if __name__ == "__main__":
     chosen = parse(sys.argv[1:])
-    say(f"seed {chosen.seed}; everything is in {chosen.folder}")
-    result = uvloop.run(main(chosen))
-    if result.clean and not chosen.keep:
-        shutil.rmtree(chosen.folder)
-    sys.exit(0 if result.clean else 1)
+    sys.exit(to_its_end(Run(chosen).go, chosen.seed, chosen.folder, keep=chosen.keep))

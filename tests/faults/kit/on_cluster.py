@@ -75,10 +75,7 @@ async def running_on_cluster(
         system = OnCluster(folder, cluster, store, environ, partitions)
         try:
             await asyncio.to_thread(store.start)
-            for _ in range(servers):
-                system.add_server()
-            for _ in range(workers):
-                system.add_worker()
+            system.add_all(servers, workers)
             yield system
         finally:
             await asyncio.to_thread(system.end)

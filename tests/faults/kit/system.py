@@ -160,6 +160,13 @@ class System:
         """Start one more worker."""
         return self.add("worker", "work", **changes)
 
+    def add_all(self, servers: int, workers: int) -> None:
+        """Start so many servers and workers."""
+        for _ in range(servers):
+            self.add_server()
+        for _ in range(workers):
+            self.add_worker()
+
     async def facts(self) -> LogFacts:
         """Return where the log and its groups stand. Raises LogUnavailable."""
         link = await Link.open(self.log.url)
@@ -243,8 +250,5 @@ async def running_system(
         stack.callback(system.end)
         await asyncio.to_thread(log.start)
         await asyncio.to_thread(store.start)
-        for _ in range(servers):
-            system.add_server()
-        for _ in range(workers):
-            system.add_worker()
+        system.add_all(servers, workers)
         yield system
