@@ -34,7 +34,8 @@ async def _relay(
     near: int, far: int, later_s: float, ready: threading.Event, stop: threading.Event
 ) -> None:
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
+        # Cancelled at the end; asyncio would print that of each connection.
+        with contextlib.suppress(OSError, asyncio.CancelledError):
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", far)
             ways = _pass_on(reader, far_writer, 0.0), _pass_on(far_reader, writer, later_s)
             await asyncio.gather(*ways)
