@@ -17,7 +17,7 @@ $(READY): requirements/dev.lock pyproject.toml
 	@touch $@
 
 .PHONY: help up test test-unit test-integration test-e2e test-slow test-cluster lint type format cov docs lock
-.PHONY: faults faults-slice faults-suite wheel try-wheel sbom audit lint-deploy
+.PHONY: faults faults-slice faults-suite soak wheel try-wheel sbom audit lint-deploy
 .PHONY: image scan-image compose try-compose
 .PHONY: rolling bench bench-quick bench-growth bench-queries bench-slow bench-store bench-mongo bench-outage
 .PHONY: cluster api-cases fuzz clean
@@ -78,6 +78,11 @@ faults-slice: $(READY) ## one minute of it (SEED=n)
 
 faults-suite: $(READY) ## each fault by itself, at full size (about an hour; names: -k)
 	@$(BIN)/python -m pytest -s tests/faults
+
+SOAK ?= --seconds 3600 --events-per-s 5000
+
+soak: $(READY) ## an hour of load, a fault each minute: nothing grows, nothing is lost (SOAK="--seconds 600", SEED=n)
+	@$(BIN)/python -m tests.faults.soak_run --seed $(SEED) $(SOAK)
 
 CLUSTER ?= --seconds 300 --events-per-s 20000
 

@@ -19,6 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 import uvloop
@@ -166,22 +167,28 @@ def folder_of(given: argparse.Namespace, prefix: str) -> Path:
     return folder
 
 
-def to_its_end(
-    run: Callable[[], Awaitable[Findings]], seed: int, folder: Path, *, keep: bool
-) -> int:
+class Told(Protocol):
+    """What a run found, whatever else it tells."""
+
+    @property
+    def clean(self) -> bool:
+        """True if nothing is wrong."""
+
+
+def to_its_end(run: Callable[[], Awaitable[Told]], seed: int, folder: Path, *, keep: bool) -> int:
     """Run; SIGTERM ends it as Ctrl-C does, with nothing left. Returns the exit code.
 
     The folder goes if nothing is wrong, unless it is to be kept.
     """
 
-    async def until_told() -> Findings:
+    async def until_told() -> Told:
         task = asyncio.current_task()
         assert task is not None
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         return await run()
 
     say(f"seed {seed}; everything is in {folder}")
-    result = uvloop.run(until_told())
+    result: Told = uvloop.run(until_told())
     if result.clean and not keep:
         shutil.rmtree(folder)
     return 0 if result.clean else 1

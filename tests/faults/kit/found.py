@@ -33,6 +33,10 @@ class Found:
         """Close the connection."""
         self._client.close()
 
+    def count(self) -> int:
+        """Return how many documents there are."""
+        return self._db["events"].count_documents({})
+
     def documents(self) -> Iterator[tuple[str, bytes]]:
         """Return id and digest of every document, as often as it is there.
 
@@ -41,7 +45,7 @@ class Found:
         memory.
         """
         wanted = {"_id": 0, "id": 1, "type": 1, "subject": 1, "data": 1}
-        events, count, found = self._db["events"], self._db["events"].count_documents({}), 0
+        events, count, found = self._db["events"], self.count(), 0
         which = [{}] if count <= _SCANNED_MAX else self._portions()
         for one in (document for query in which for document in events.find(query, wanted)):
             found += 1

@@ -73,27 +73,35 @@ async def loading(system: System, seed: int = 1, **plan: Any) -> AsyncIterator[L
         log_path=str(load.path),
         **plan,
     )
-    process = _start(system.folder, given)
-    try:
+    async with load_running(system.folder, "tests.faults.kit.load", given):
         yield load
+
+
+@contextlib.asynccontextmanager
+async def load_running(
+    folder: Path, module: str, plan: msgspec.Struct
+) -> AsyncIterator[subprocess.Popen[bytes]]:
+    """Run a module that sends events by a plan; at the end what was begun is finished."""
+    process = _start(folder, module, plan)
+    try:
+        yield process
         process.terminate()
         # The proxies run in this loop: it must not wait.
         if await asyncio.to_thread(process.wait, START_S_MAX) != 0:
-            raise RuntimeError(f"the load failed: see {system.folder / LOAD_OUTPUT}")
+            raise RuntimeError(f"the load failed: see {folder / LOAD_OUTPUT}")
     finally:
         process.kill()
         process.wait()
 
 
-def _start(folder: Path, plan: Plan) -> subprocess.Popen[bytes]:
+def _start(folder: Path, module: str, plan: msgspec.Struct) -> subprocess.Popen[bytes]:
     """Start the load as a process that ends with this one."""
     plan_path = folder / "load.json"
     plan_path.write_bytes(msgspec.json.encode(plan))
     tether = ("evp.engines.tether", str(os.getpid()), str(int(signal.SIGKILL)))
-    load = (sys.executable, "-m", "tests.faults.kit.load", str(plan_path))
     with (folder / LOAD_OUTPUT).open("wb") as output:
         return subprocess.Popen(
-            [sys.executable, "-m", *tether, *load],
+            [sys.executable, "-m", *tether, sys.executable, "-m", module, str(plan_path)],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

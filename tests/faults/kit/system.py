@@ -69,6 +69,12 @@ class EvpProcess:
         return self.process is not None and self.process.poll() is None
 
     @property
+    def pid(self) -> int:
+        """Process id of the one that was started last."""
+        assert self.process is not None
+        return self.process.pid
+
+    @property
     def lines(self) -> list[dict[str, Any]]:
         """What it has logged so far."""
         text = self.output.read_text(errors="replace") if self.output.exists() else ""
@@ -230,18 +236,20 @@ async def running_system(
     workers: int,
     seed: int = 0,
     obedient: bool = False,
+    proxied: bool = True,
     **settings: str,
 ) -> AsyncIterator[System]:
     """Run a system in a folder; whatever was done to it, nothing is left at the end.
 
-    An `obedient` store takes fault commands and can step down.
+    An `obedient` store takes fault commands and can step down. One that is not `proxied`
+    has no network between its parts: what is done to that can't be done to it.
     """
     log = await asyncio.to_thread(own_log, folder)
     store = await asyncio.to_thread(obedient_store if obedient else own_store, folder)
     environ = environ_of(log.url, store.url, folder, **settings)
     async with contextlib.AsyncExitStack() as stack:
         proxies: dict[tuple[str, str], Proxy] = {}
-        for number, kind in enumerate(("server", "worker")):
+        for number, kind in enumerate(("server", "worker") if proxied else ()):
             for name, url in (("log", log.url), ("store", store.url)):
                 proxies[kind, name] = await stack.enter_async_context(
                     proxying(url, seed * 4 + number)
