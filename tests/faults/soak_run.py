@@ -7,8 +7,8 @@ log and at the group. At the end it prints how much each of these grows and with
 (`kit.slopes`, `kit.soak_table`), looks every event up, and runs `evp verify`. All samples are
 in samples.ndjson in the run's folder.
 
-Exit 0 if nothing grows and nothing is lost or doubled, 1 if something is, 130 after Ctrl-C,
-which prints the table so far. Everything it starts ends with it.
+Exit 0 if nothing grows and nothing is lost or doubled, 1 if something is, 2 if the disk has
+no room, 130 after Ctrl-C, which prints the table so far. Everything it starts ends with it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from tests.faults.kit.session import (
 )
 from tests.faults.kit.soak_check import Account, compare
 from tests.faults.kit.soak_load import SoakPlan, Told
-from tests.faults.kit.soak_table import rows, table
+from tests.faults.kit.soak_table import UNTOLD, rows, table
 from tests.faults.kit.system import DATABASE, KEY, System, running_system
 from tests.faults.kit.verbs import SERVERS, VERBS, WORKERS, Fault
 from tests.faults.run import commit, folder_of, parser_of, say, to_its_end
@@ -51,6 +51,10 @@ SETTLE_S = 15.0
 AFTER_S = 10.0
 """The load goes on so long after the last fault."""
 DRAIN_S_MAX = 300.0
+DISK_EVENT_BYTES = 600
+"""Room for an event in the store; it takes some 400 (measured)."""
+DISK_LOG_BYTES = 3e9
+"""What the log's file takes at most, while it is written anew."""
 _DATA = ("log", "store")
 
 FAULTS: tuple[tuple[str, tuple[str, ...], float, float], ...] = (
@@ -111,6 +115,8 @@ class Soak:
         self.options = options
         self.done: Counter[str] = Counter()
         self.complaints: list[str] = []
+        self.untold: list[str] = []
+        """Series of which too little was seen."""
         self._last = "none yet"
 
     async def go(self) -> Result:
@@ -139,9 +145,16 @@ class Soak:
                 self.complaints.append("what was accepted is not what is stored")
         for complaint in self.complaints:
             say(f"WRONG: {complaint}")
-        say("\nSOMETHING IS WRONG" if self.complaints else "\nnothing grows, nothing is wrong")
+        say(f"\n{self._conclusion()}")
         self._clear(keep=options.keep or not account.clean)
         return Result(self.complaints)
+
+    def _conclusion(self) -> str:
+        if self.complaints:
+            return "SOMETHING IS WRONG"
+        if self.untold:
+            return f"nothing is wrong; too short to tell of {', '.join(self.untold)}"
+        return "nothing grows, nothing is wrong"
 
     async def _under_load(self, system: System, sampler: Sampler) -> None:
         options = self.options
@@ -239,6 +252,7 @@ class Soak:
         )
         say("\n".join(table(found)))
         self.complaints += [f"{one.kind} {one.what} {one.verdict}" for one in found if one.bad]
+        self.untold += [f"{one.kind} {one.what}" for one in found if one.verdict == UNTOLD]
         lines = [f"\nfaults: {self.done.total()}"]
         lines += [f"  {verb:<24} {count:>5}" for verb, count in sorted(self.done.items())]
         say("\n".join(lines))
@@ -278,6 +292,10 @@ def parse(arguments: list[str]) -> Options:
     )
     parser.add_argument("--store", type=Path, help="program of the store (default: as found)")
     given = parser.parse_args(arguments)
+    folder = folder_of(given, "evp-soak-")
+    needed = given.seconds * given.events_per_s * DISK_EVENT_BYTES + DISK_LOG_BYTES
+    if shutil.disk_usage(folder).free < needed:
+        parser.error(f"{folder} needs {needed / MB:,.0f} MB free: choose another --folder")
     if given.store is not None:
         os.environ["PATH"] = f"{given.store.resolve().parent}{os.pathsep}{os.environ['PATH']}"
     return Options(
@@ -286,7 +304,7 @@ def parse(arguments: list[str]) -> Options:
         events_per_s=given.events_per_s,
         fault_every_s=given.fault_every_s,
         warm_up_s=given.warm_up_s,
-        folder=folder_of(given, "evp-soak-"),
+        folder=folder,
         keep=given.keep,
     )
 

@@ -2,10 +2,11 @@
 
     python -m tests.faults.kit.soak_load PLAN.json
 
-It sends until SIGTERM. Each lane is one connection at a time that sends one request after
-the other, each again and again until it is accepted, to whichever server answers. What an
-event holds follows from its lane and number. So a request is told by one short line, once
-its fate is known; nothing of it stays in memory.
+It sends until SIGTERM. Each lane has one connection to each server and sends one request
+after the other, to the servers in turn, each again and again until it is accepted. So every
+server has as many connections as the others, whatever was done to them. What an event holds
+follows from its lane and number. So a request is told by one short line, once its fate is
+known; nothing of it stays in memory.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ TYPE = "page_view"
 ANSWER_S_MAX = 12.0
 BEHIND_S_MAX = 5.0
 """What a fault held up for longer is not made up for."""
+CONNECTION_REQUESTS_MAX = 50
+"""After so many requests a connection is replaced, so that connections come and go."""
 _AGAIN_S = 0.2
 _PATH = "/events/batch"
 _NO_ANSWER = (OSError, EOFError, TimeoutError, RuntimeError, ValueError)
@@ -48,7 +51,7 @@ class SoakPlan(Struct):
     key: str
     requests_path: str
     events_per_s: float
-    lanes: int = 10
+    lanes: int = 6
     batch_events: int = 100
 
 
@@ -141,17 +144,43 @@ class Lanes:
         self._file.write(self._encoder.encode(sent) + b"\n")
 
 
+class Route:
+    """To one server: one connection after the other."""
+
+    def __init__(self, url: str) -> None:
+        host, _, port = url.removeprefix("http://").partition(":")
+        self._address = host, int(port)
+        self._wire: Wire | None = None
+        self._requests = 0
+
+    async def ask(self, content: bytes) -> Reply:
+        """Send a request and return its answer. Raises one of `_NO_ANSWER`."""
+        if self._requests >= CONNECTION_REQUESTS_MAX:
+            self.hang_up()
+        if self._wire is None:
+            self._wire = Wire(*await asyncio.open_connection(*self._address))
+        self._requests += 1
+        await self._wire.send(content)
+        return await self._wire.reply()
+
+    def hang_up(self) -> None:
+        """End the connection; the next request makes another one."""
+        wire, self._wire = self._wire, None
+        self._requests = 0
+        if wire is not None:
+            wire.abort()
+
+
 class Lane:
-    """One connection after the other, one request after the other."""
+    """One request after the other, to the servers in turn."""
 
     def __init__(self, lanes: Lanes, number: int, period_s: float) -> None:
         self._lanes = lanes
         self._number = number
         self._period_s = period_s
         self._next = 0
-        self._wire: Wire | None = None
-        urls = lanes.plan.urls
-        self._urls = itertools.cycle(urls[number % len(urls) :] + urls[: number % len(urls)])
+        self._routes = [Route(url) for url in lanes.plan.urls]
+        self._turns = itertools.cycle(self._routes)
         self._headers = {"content-type": "application/json", "x-api-key": lanes.plan.key}
 
     async def run(self, after_s: float) -> None:
@@ -161,7 +190,8 @@ class Lane:
             await self._rest(due_s - time.monotonic())
             await self._send_until_accepted()
             due_s = max(due_s + self._period_s, time.monotonic() - BEHIND_S_MAX)
-        self._hang_up()
+        for route in self._routes:
+            route.hang_up()
 
     async def _send_until_accepted(self) -> None:
         sent = Sent(self._number, self._next, self._lanes.plan.batch_events, now_ms(), "")
@@ -180,30 +210,18 @@ class Lane:
 
     async def _send(self, body: bytes) -> str:
         """Send a request once; return what its answer means."""
-        status, code = 0, ""
+        status, code, route = 0, "", next(self._turns)
         try:
             async with asyncio.timeout(ANSWER_S_MAX):
-                reply = await self._ask(body)
+                reply = await route.ask(request(body, path=_PATH, headers=self._headers))
             status = reply.status
             code = msgspec.json.decode(reply.body).get("code", "")
             if status != 202 or reply.headers.get("connection") == "close":
-                self._hang_up()
+                route.hang_up()
         except _NO_ANSWER:
-            self._hang_up()
+            route.hang_up()
         self._lanes.codes[f"{status} {code}".strip() if status else "no answer"] += 1
         return verdict_of(status, code)
-
-    async def _ask(self, body: bytes) -> Reply:
-        if self._wire is None:
-            host, _, port = next(self._urls).removeprefix("http://").partition(":")
-            self._wire = Wire(*await asyncio.open_connection(host, int(port)))
-        await self._wire.send(request(body, path=_PATH, headers=self._headers))
-        return await self._wire.reply()
-
-    def _hang_up(self) -> None:
-        wire, self._wire = self._wire, None
-        if wire is not None:
-            wire.abort()
 
     async def _rest(self, wait_s: float) -> None:
         if wait_s > 0:

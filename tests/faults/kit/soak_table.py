@@ -18,12 +18,14 @@ from tests.faults.kit.slopes import Point, Slope, slope
 
 RSS_MB_PER_MILLION_MAX = 1.0
 CONFIDENCE = 0.95
-_RSS_JUDGED = ("server", "worker")
+UNTOLD = "too short to tell"
+PER_MILLION = "/1M"
+PER_HOUR = "/h"
 _TOLD_ONLY = {("log", "RSS"), ("log", "threads"), ("store", "RSS"), ("store", "threads")}
 
 
 class Row(Struct):
-    """One series: `found` is None where too little was seen. `unit` is what `each` is by."""
+    """One series: `found` is None where too little was seen. `unit` is what its slope is by."""
 
     kind: str
     what: str
@@ -53,7 +55,7 @@ def rows(samples: Iterable[Sample], warm_up_s: float) -> list[Row]:
 
 
 def _row(kind: str, what: str, found: Slope | None, together: float) -> Row:
-    unit = "MB/million" if what == "RSS" else "/h"
+    unit = PER_MILLION if what == "RSS" else PER_HOUR
     verdict, bad = _verdict(kind, what, found, together)
     return Row(kind, what, unit, found, verdict, bad)
 
@@ -63,7 +65,7 @@ def _verdict(kind: str, what: str, found: Slope | None, together: float) -> tupl
     if (kind, what) in _TOLD_ONLY:
         return "(engine's own)", False
     if found is None or math.isinf(found.interval()[0]):
-        return "too short to tell", False
+        return UNTOLD, False
     if what == "RSS":
         grows = abs(found.each) >= RSS_MB_PER_MILLION_MAX
         return ("GROWS" if found.each > 0 else "SHRINKS") if grows else "flat", grows
@@ -76,19 +78,23 @@ def _verdict(kind: str, what: str, found: Slope | None, together: float) -> tupl
 
 def table(all_rows: Sequence[Row]) -> list[str]:
     """Return the table as lines."""
-    head = f"{'series':<20} {'mean':>8} {'slope':>10} {'95 % interval':>20} {'by':<10}  verdict"
-    lines = [head, "-" * (len(head) + 8)]
+    head = _line("", "mean", "slope", "95 % interval", "", "verdict")
+    lines = [head, "-" * 79]
     for row in all_rows:
-        name = f"{row.kind} {row.what}"
-        if row.found is None:
-            lines.append(f"{name:<20} {'':>8} {'':>10} {'':>20} {row.unit:<10}  {row.verdict}")
+        name, found = f"{row.kind} {row.what}", row.found
+        if found is None:
+            lines.append(_line(name, "", "", "", "", row.verdict))
             continue
-        low, high = row.found.interval(CONFIDENCE)
+        low, high = found.interval(CONFIDENCE)
         interval = "" if math.isinf(low) else f"{low:+.2f} to {high:+.2f}"
-        lines.append(
-            f"{name:<20} {row.found.mean:>8.1f} {row.found.each:>+10.3f} {interval:>20} "
-            f"{row.unit:<10}  {row.verdict}"
-        )
+        mean, each = f"{found.mean:.1f}", f"{found.each:+.2f}"
+        lines.append(_line(name, mean, each, interval, row.unit, row.verdict))
+    lines.append(f"slopes: {PER_MILLION} is MB by million events, {PER_HOUR} by the hour")
     if any(row.verdict == "flat *" for row in all_rows):
         lines.append("* 0 is not within its own interval, but within the one for all rows together")
     return lines
+
+
+def _line(*cells: str) -> str:
+    name, mean, each, interval, unit, verdict = cells
+    return f"{name:<18} {mean:>7} {each:>9} {interval:>20} {unit:<3} {verdict}"
