@@ -9,7 +9,7 @@ import pytest
 
 from tests.faults.kit.samples import Sample
 from tests.faults.kit.soak_table import rows, table
-from tests.faults.soak_run import FAULTS, plan
+from tests.faults.soak_run import FAULTS, ROLLS, plan
 
 HOUR_S = 3600
 
@@ -56,7 +56,7 @@ def test_faults_and_warm_up_do_not_count() -> None:
     """What is seen during a fault, or of a young process, changes nothing."""
     samples = _samples("worker", "connections", 0.0)
     for one in samples:
-        if not one.calm or one.life_s < 120:
+        if not one.calm or one.life_s < 60:
             one.value += one.at_s
     [row] = rows(samples, 120.0)
     assert row.verdict == "flat"
@@ -72,12 +72,18 @@ def test_few_samples_are_no_verdict() -> None:
 
 
 def test_faults_of_an_hour() -> None:
-    """One a minute, the same for the same seed, all kinds, none on top of the next."""
+    """One a minute, the same for the same seed, all kinds, none on top of the next.
+
+    One worker and one server are left alone for a third of the hour.
+    """
     faults = list(plan(3, HOUR_S, 60.0))
     assert faults == list(plan(3, HOUR_S, 60.0))
     assert [int(fault.at_s // 60) for fault in faults] == list(range(60))
     counts = Counter(fault.verb for fault in faults)
-    assert counts.keys() == {verb for verb, *_ in FAULTS}
-    assert min(counts.values()) >= 60 // len(FAULTS)
+    assert counts.keys() == {verb for verb, *_ in FAULTS + ROLLS}
+    assert {counts[verb] for verb, *_ in ROLLS} == {3}
+    assert min(counts[verb] for verb, *_ in FAULTS) >= 8
+    killed = {fault.target for fault in faults if fault.verb.startswith("kill")}
+    assert killed == {"log", "server-1", "worker-1", "worker-2"}
     for fault in faults:
         assert fault.at_s % 60 + fault.for_s < 45

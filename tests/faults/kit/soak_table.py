@@ -17,6 +17,7 @@ from tests.faults.kit.samples import Sample
 from tests.faults.kit.slopes import Point, Slope, slope
 
 RSS_MB_PER_MILLION_MAX = 1.0
+WARM_UP_S = 60.0
 CONFIDENCE = 0.95
 UNTOLD = "too short to tell"
 PER_MILLION = "/1M"
@@ -36,11 +37,17 @@ class Row(Struct):
 
 
 def rows(samples: Iterable[Sample], warm_up_s: float) -> list[Row]:
-    """Return a row for each series, of calm samples of lives that are older than `warm_up_s`."""
+    """Return a row for each series, of calm samples.
+
+    Memory counts of lives that are older than `warm_up_s`: a process takes what its worst
+    moments need, and has seen these only after a few faults. All else counts from
+    WARM_UP_S on.
+    """
     series: dict[tuple[str, str], list[Point]] = {}
     for one in samples:
         points = series.setdefault((one.kind, one.what), [])
-        if one.calm and one.life_s >= warm_up_s:
+        from_s = warm_up_s if one.what == "RSS" else WARM_UP_S
+        if one.calm and one.life_s >= from_s:
             at = one.events / 1e6 if one.what == "RSS" else one.at_s / 3600
             points.append(Point(one.life, one.block, at, one.value))
     found = {name: slope(points) for name, points in series.items()}
