@@ -80,9 +80,10 @@ faults-suite: $(READY) ## each fault by itself, at full size (about an hour; nam
 	@$(BIN)/python -m pytest -s tests/faults
 
 SOAK ?= --seconds 3600 --events-per-s 5000
+SOAK_STORE = $(addprefix --store ,$(wildcard .bench/store/bin/secantusd-rs))
 
-soak: $(READY) ## an hour of load, a fault each minute: nothing grows, nothing is lost (SOAK="--seconds 600", SEED=n)
-	@$(BIN)/python -m tests.faults.soak_run --seed $(SEED) $(SOAK)
+soak: $(READY) ## an hour of load, a fault each minute: nothing grows, nothing is lost (SOAK="--seconds 600", SEED=n; make bench-store first)
+	@$(BIN)/python -m tests.faults.soak_run --seed $(SEED) $(SOAK_STORE) $(SOAK)
 
 CLUSTER ?= --seconds 300 --events-per-s 20000
 

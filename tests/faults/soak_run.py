@@ -7,6 +7,11 @@ log and at the group. At the end it prints how much each of these grows and with
 (`kit.slopes`, `kit.soak_table`), looks every event up, and runs `evp verify`. All samples are
 in samples.ndjson in the run's folder.
 
+Other work on the machine shows in backlog and pending: let it be quiet. An hour at 5,000/s
+takes some 10 GB of disk, which are free again at the end, and a quarter of an hour more to
+look everything up. That is with the compiled store (`make bench-store`): the embedded one
+takes hours to look up 18 million events.
+
 Exit 0 if nothing grows and nothing is lost or doubled, 1 if something is, 2 if the disk has
 no room, 130 after Ctrl-C, which prints the table so far. Everything it starts ends with it.
 """
