@@ -72,10 +72,7 @@ def test_few_samples_are_no_verdict() -> None:
 
 
 def test_faults_of_an_hour() -> None:
-    """One a minute, the same for the same seed, all kinds, none on top of the next.
-
-    One worker and one server are left alone for a third of the hour.
-    """
+    """One a minute, the same for a seed, all kinds; two processes are left alone for long."""
     faults = list(plan(3, HOUR_S, 60.0))
     assert faults == list(plan(3, HOUR_S, 60.0))
     assert [int(fault.at_s // 60) for fault in faults] == list(range(60))
