@@ -10,20 +10,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from evp.limits import CLOCK_SKEW_MS_MAX
 from evp.verify.intervals import Gap, IntervalSet
 
 
 class Hole(Struct, frozen=True):
-    """Acknowledged frames of an epoch that were not seen; `events` is None if not known.
+    """Acknowledged frames of an epoch that were not seen.
 
     `partition` is the number of the stream that the epoch is of.
     """
 
     srv: bytes
     gap: Gap
-    events: int | None
     partition: int = 0
 
     @property
@@ -126,6 +126,17 @@ class Epochs:
         """Take note of events of recorded frames that were not seen and are not lost."""
         self._epochs[srv].mendable_events += events
 
+    def nowhere_events(self, srv: bytes, last: int) -> int | None:
+        """Return the events of all frames of an epoch that were not seen and can't be mended.
+
+        `last` is the last of them. None if that can't be told: it was not recorded, or the
+        epoch's beginning was not looked at.
+        """
+        epoch = self._epochs[srv]
+        if epoch.floor or last > epoch.recorded_seq:
+            return None
+        return max(0, epoch.recorded_events - epoch.events_seen - epoch.mendable_events)
+
     def freeze(self) -> None:
         """From now on what is seen fills holes only, and says nothing of others."""
         self._frozen = True
@@ -155,15 +166,13 @@ class Epochs:
         self._epochs[srv].floor = seq
 
     def holes(self) -> Iterator[Hole]:
-        """Give what is missing, epoch by epoch."""
-        for srv, epoch in self._epochs.items():
-            gaps = list(self._seen.get(srv, IntervalSet()).gaps(epoch.floor, epoch.upto))
-            for gap in gaps:
-                yield Hole(srv, gap, self._events_in(epoch, gaps), epoch.partition)
+        """Give what is missing, epoch by epoch.
 
-    @staticmethod
-    def _events_in(epoch: _Epoch, gaps: list[Gap]) -> int | None:
-        """Return the events of the only gap there is, if all of it was recorded."""
-        if len(gaps) > 1 or epoch.floor or gaps[0].last > epoch.recorded_seq:
-            return None
-        return epoch.recorded_events - epoch.events_seen
+        Of one of which nothing is left it is only known when it was last recorded.
+        """
+        for srv, epoch in self._epochs.items():
+            for gap in self._seen.get(srv, IntervalSet()).gaps(epoch.floor, epoch.upto):
+                before_ms = gap.before_ms
+                if gap.after_ms is None and gap.last <= epoch.recorded_seq:
+                    before_ms = before_ms or epoch.last_said_ms
+                yield Hole(srv, replace(gap, before_ms=before_ms), epoch.partition)

@@ -50,6 +50,7 @@ def of_part(part: Part) -> Finding:
         last_seq=part.last,
         frames=part.last - part.first + 1,
         events=part.events,
+        events_together=part.events_together,
         partition=part.partition,
         entry_id=part.entry_id,
         after=None if part.after_ms is None else from_ms(part.after_ms),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Self
 
 from msgspec import Struct
@@ -32,7 +32,8 @@ class Run(Struct):
 class Part(Struct, frozen=True):
     """Missing frames of one kind. `events` is None if not known, the times where nothing is.
 
-    `partition` is the number of the stream that they are missing in.
+    Then `events_together` is what all such parts of the epoch have, unless that is not known
+    either. `partition` is the number of the stream that they are missing in.
     """
 
     kind: Kind
@@ -45,6 +46,7 @@ class Part(Struct, frozen=True):
     entry_id: str | None = None
     letter_id: str | None = None
     partition: int = 0
+    events_together: int | None = None
 
 
 class Spans:
@@ -137,7 +139,7 @@ def _cut(run: Run, first: int, last: int) -> Run | None:
 
 
 def parts_of(hole: Hole, known: Known) -> list[Part]:
-    """Return a hole in parts, in order."""
+    """Return a hole in parts, in order; of what is nowhere it is not known how many events."""
     marks = _marks(hole, known)
     found: list[Part] = []
     next_, after_ms = hole.gap.first, hole.gap.after_ms
@@ -150,8 +152,7 @@ def parts_of(hole: Hole, known: Known) -> list[Part]:
     if next_ <= hole.gap.last:
         lost = (hole.srv, next_, hole.gap.last, None, after_ms, hole.gap.before_ms)
         found.append(Part(Kind.HOLE, *lost))
-    parts = [replace(part, partition=hole.partition) for part in found]
-    return list(_counted(parts, hole.events))
+    return [replace(part, partition=hole.partition) for part in found]
 
 
 def _marks(hole: Hole, known: Known) -> list[Part]:
@@ -168,12 +169,20 @@ def _marks(hole: Hole, known: Known) -> list[Part]:
     return sorted(marks, key=lambda mark: mark.first)
 
 
-def _counted(parts: Sequence[Part], events: int | None) -> Iterator[Part]:
-    """Give parts, the only one whose events are not known with what the others leave it."""
+def counted(parts: Sequence[Part], events: int | None) -> list[Part]:
+    """Return all parts of an epoch; `events` are those of what has no count of its own.
+
+    Of several such parts only their sum is known.
+    """
     unknown = [part for part in parts if part.events is None]
-    known = sum(part.events or 0 for part in parts)
-    for part in parts:
-        if part.events is None and len(unknown) == 1 and events is not None:
-            yield replace(part, events=max(0, events - known))
-        else:
-            yield part
+    if events is None or not unknown:
+        return list(parts)
+    told = {"events" if len(unknown) == 1 else "events_together": events}
+    return [replace(one, **told) if one.events is None else one for one in parts]
+
+
+def lost_events(parts: Iterable[Part]) -> int:
+    """Return how many events all parts of an epoch, `counted`, have that can't be mended."""
+    lost = [one for one in parts if one.kind is not Kind.ACKED_NOT_STORED]
+    together = max((one.events_together or 0 for one in lost), default=0)
+    return sum(one.events or 0 for one in lost) + together

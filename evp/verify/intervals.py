@@ -60,6 +60,11 @@ class IntervalSet:
             self._intervals.insert(place, Interval(number, number, at_ms, at_ms))
         return True
 
+    def has(self, number: int) -> bool:
+        """Return whether a number is in it."""
+        place = bisect_right(self._firsts, number)
+        return place > 0 and number <= self._intervals[place - 1].last
+
     def gaps(self, above: int, upto: int) -> Iterator[Gap]:
         """Give the numbers that are not there, greater than `above` and not above `upto`."""
         next_, after_ms = above + 1, None

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from enum import Enum
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from evp.errors import LogUnavailable
 from evp.frame import entry_order
@@ -22,6 +22,7 @@ from evp.stream.asking import asked, told_away
 from evp.stream.headers import Header, all_headers, clock_ms, deliver_again, header_of
 from evp.stream.ledger import Record, recorded_epochs
 from evp.stream.partitions import Partition, Partitions
+from evp.verify.intervals import IntervalSet
 
 Place = tuple[int, int]
 
@@ -38,7 +39,8 @@ class Whereabouts(Enum):
 class _Seen(Struct):
     """What was seen of a stream that was looked at, from its oldest entry to its newest.
 
-    `frames` and `events` are those of it that are not settled.
+    `frames` and `events` are those of it that are not settled; `numbers`, by epoch, those of
+    all. What is not settled of plain entries, which have no number, is `plain`.
     """
 
     looked_at_ms: int
@@ -46,6 +48,8 @@ class _Seen(Struct):
     newest: Place = (0, 0)
     frames: int = 0
     events: int = 0
+    plain: int = 0
+    numbers: dict[bytes, IntervalSet] = field(default_factory=dict)
 
 
 class LogView:
@@ -77,12 +81,12 @@ class LogView:
     @property
     def frames(self) -> int:
         """Frames that were seen and are not settled."""
-        return sum(one.frames for one in self._seen.values())
+        return sum(one.frames + one.plain for one in self._seen.values())
 
     @property
     def events(self) -> int:
         """Events of those frames."""
-        return sum(one.events for one in self._seen.values())
+        return sum(one.events + one.plain for one in self._seen.values())
 
     def tells_of(self, partition: int) -> bool:
         """Return whether a stream was looked at, and has not gone away since."""
@@ -129,11 +133,19 @@ class LogView:
         return seen is not None and at_ms < seen.looked_at_ms
 
     def settled(self, frame: FrameHeader) -> None:
-        """Take a frame that is settled off what was counted, if it was."""
-        place, seen = entry_order(frame.entry_id), self._seen.get(frame.partition)
-        if seen is not None and seen.oldest is not None and seen.oldest <= place <= seen.newest:
+        """Take a frame that is settled off what was counted, if it was.
+
+        Its place does not tell: a log that was put back, or has failed over, may lack it.
+        """
+        seen = self._seen.get(frame.partition)
+        if seen is None or seen.oldest is None:
+            return
+        numbers = seen.numbers.get(frame.srv)
+        if numbers is not None and numbers.has(frame.seq):
             seen.frames -= 1
             seen.events -= frame.count
+        elif not frame.srv and seen.oldest <= entry_order(frame.entry_id) <= seen.newest:
+            seen.plain = max(0, seen.plain - 1)
 
     async def where(self, frame: FrameHeader) -> Whereabouts:
         """Return how a frame stands in the log now. Raises LogUnavailable.
@@ -203,5 +215,9 @@ class LogView:
 def _count(seen: _Seen, page: Sequence[Header]) -> None:
     seen.oldest = seen.oldest or entry_order(page[0].entry_id)
     seen.newest = entry_order(page[-1].entry_id)
-    seen.frames += len(page)
-    seen.events += sum(one.count or 1 for one in page)
+    for one in page:
+        if not one.srv:
+            seen.plain += 1
+        elif seen.numbers.setdefault(one.srv, IntervalSet()).add(one.seq, 0):
+            seen.frames += 1
+            seen.events += one.count

@@ -29,9 +29,10 @@ class Kind(StrEnum):
 MEANING: dict[Kind, str] = {
     Kind.HOLE: (
         "frames that were acknowledged are neither in the log nor in the store: their events are "
-        "lost. The log lost its tail (failover, flush, a disk that lied) or entries were deleted "
-        "before any worker read them. Whoever sent events in this time can send them again: what "
-        "is stored is recognised"
+        "lost. The log lost its tail (failover, flush, a disk that lied, an older copy put back), "
+        "entries were deleted before any worker read them, or an older store was put back and the "
+        "log had trimmed them. Whoever sent events in this time can send them again: what is "
+        "stored is recognised. Then evp verify --acknowledge REASON takes note of it"
     ),
     Kind.DAMAGED: (
         "an entry was damaged between server and worker; what is left of it is a dead letter. "
@@ -39,7 +40,8 @@ MEANING: dict[Kind, str] = {
     ),
     Kind.ENTRY_LOST: (
         "a worker began to write this frame, and before it was done the log lost the entry: these "
-        "events are neither stored nor dead letters. Whoever sent them can send them again"
+        "events are neither stored nor dead letters. Whoever sent them can send them again; then "
+        "evp verify --acknowledge REASON takes note of it"
     ),
     Kind.ACKED_NOT_STORED: (
         "the group that writes has done with these frames, and the store does not have them: it "
@@ -72,6 +74,7 @@ MEANING: dict[Kind, str] = {
 class Finding(Struct, kw_only=True):
     """One difference. `events` is how many it concerns, null if that can't be told.
 
+    Then `events_together` is how many all such findings of its epoch concern, if that can.
     `key` stands for exactly this difference: what it is about, all events of it. Of one
     that somebody has taken note of, `acknowledged` says why and when.
     `partition` is the number of the stream it was found in, null of a stray document.
@@ -87,6 +90,7 @@ class Finding(Struct, kw_only=True):
     last_seq: int | None = None
     frames: int = 1
     events: int | None = None
+    events_together: int | None = None
     frame_id: str | None = None
     partition: int | None = None
     entry_id: str | None = None
@@ -101,7 +105,8 @@ class Counts(Struct):
     """What was looked at. Frames and events of the log are those that are not settled yet.
 
     `frames` to `dead` are sums over the frames in the store that were read;
-    `external` ones, plain entries of other programs, are among them.
+    `external` ones, plain entries of other programs, are among them. `lost_events` are those of
+    findings that nothing here can mend, acknowledged or not, as far as their number is known.
     """
 
     epochs: int = 0
@@ -114,6 +119,7 @@ class Counts(Struct):
     dead: int = 0
     in_log_frames: int = 0
     in_log_events: int = 0
+    lost_events: int = 0
     external_events: int = 0
     expired_frames: int = 0
     ids_checked: int = 0

@@ -29,6 +29,7 @@ from evp.storage.evidence import (
     event_pages,
     frame_pages,
     frames_by_id,
+    settled_frames,
     unreadable_entries,
 )
 from evp.storage.groups import writer
@@ -38,7 +39,7 @@ from evp.stream.headers import Header
 from evp.verify import findings
 from evp.verify.documents import Documents
 from evp.verify.epochs import Epochs, Hole
-from evp.verify.holes import Known, Part, Spans, parts_of
+from evp.verify.holes import Known, Part, Spans, counted, lost_events, parts_of
 from evp.verify.judge import Fault, Judge
 from evp.verify.logview import LogView, Whereabouts
 from evp.verify.notes import Notes
@@ -47,6 +48,8 @@ from evp.verify.sample import Sample
 
 Progress = Callable[[str, int, int | None], None]
 """Told what is looked at now, how much of it is done, and of how much if that is known."""
+
+_LOST = (Kind.ENTRY_LOST, Kind.EVENT_MISSING)
 
 
 async def verify(settings: Settings, scope: Scope, progress: Progress) -> Report:
@@ -101,6 +104,7 @@ class _Verification:
             await self._find_beginnings(self._since)
         self._epochs.freeze()
         await self._settle_doubts()
+        await self._deliver_undone()
         if self._scope.every_document:
             await self._read_documents()
         self._count()
@@ -167,9 +171,20 @@ class _Verification:
         self._epochs.saw(frame.srv, frame.seq, frame.count, at_ms, early=early, partition=partition)
 
     async def _repair(self, unsettled: Sequence[FrameHeader]) -> None:
-        """Settle, by what the store has of them, frames whose entry the log has lost."""
-        lost = [one.frame_id for one in unsettled if await self._log.where(one) is Whereabouts.GONE]
+        """Have frames settled that no worker will settle by itself.
+
+        Those whose entry the log has lost by what the store has of them. Others are acked: a
+        store that was put back to a moment amid a frame may have all of it but its outcome.
+        """
+        where = [(one, await self._log.where(one)) for one in unsettled]
+        lost = [one.frame_id for one, place in where if place is Whereabouts.GONE]
         self._report.counts.repaired_frames += len(await judge_again(self._db, lost))
+        acked = [one for one, place in where if place is Whereabouts.ACKED]
+        # The outcome comes before the ack, so it may be there by now.
+        settled = await settled_frames(self._db, [one.frame_id.binary for one in acked])
+        for one in acked:
+            if one.frame_id.binary not in settled:
+                self._undone.setdefault(one.partition, []).append(one.entry_id)
 
     async def _read_sample(self) -> None:
         """Look at the ids of the frames that were drawn."""
@@ -200,6 +215,8 @@ class _Verification:
         # Of what was never recorded as accepted the balance does not know.
         is_recorded = 0 < fault.frame.seq <= self._epochs.recorded_upto(fault.frame.srv)
         self._notes.add(findings.of_fault(fault), fault.unaccounted if is_recorded else 0)
+        if fault.kind in _LOST:
+            self._report.counts.lost_events += len(fault.event_ids)
         if fault.kind is Kind.ACKED_NOT_STORED:
             self._undone.setdefault(fault.frame.partition, []).append(fault.frame.entry_id)
 
@@ -234,11 +251,15 @@ class _Verification:
             self._judge.undecided += len(verdicts.unsteady)
             for fault in verdicts.faults:
                 self._tell_fault(fault)
-        if self._scope.repair:
-            for partition, entry_ids in self._undone.items():
-                for some in portions(entry_ids):
-                    again = await self._log.deliver_again(partition, some)
-                    self._report.counts.redelivered_frames += again
+
+    async def _deliver_undone(self) -> None:
+        """Have frames delivered once more that the store has, and has not done with."""
+        if not self._scope.repair:
+            return
+        for partition, entry_ids in self._undone.items():
+            for some in portions(list(dict.fromkeys(entry_ids))):
+                again = await self._log.deliver_again(partition, some)
+                self._report.counts.redelivered_frames += again
 
     def _holes(self) -> list[Hole]:
         """Return what is missing where the log could be asked."""
@@ -251,16 +272,25 @@ class _Verification:
         letters = unreadable_entries(self._db)
         known = Known(missing, [one async for one in letters if missing.has(one.srv, one.seq)])
         await self._look_for(holes, known)
-        undone: list[Part] = []
+        by_epoch: dict[bytes, list[Part]] = {}
         for hole in self._holes():
             upto = self._epochs.recorded_upto(hole.srv)
             self._epochs.can_mend(hole.srv, known.acked_events(hole, upto))
-            for part in parts_of(hole, known):
-                self._notes.add(findings.of_part(part))
-                if part.kind is Kind.ACKED_NOT_STORED:
-                    undone.append(part)
+            by_epoch.setdefault(hole.srv, []).extend(parts_of(hole, known))
+        undone: list[Part] = []
+        for parts in by_epoch.values():
+            undone += self._tell_parts(parts)
         if undone and self._scope.repair:
             await self._deliver_again(undone)
+
+    def _tell_parts(self, parts: list[Part]) -> list[Part]:
+        """Tell what is missing of an epoch; return what of it the log still has."""
+        last = max((one.last for one in parts if one.events is None), default=0)
+        parts = counted(parts, self._epochs.nowhere_events(parts[0].srv, last))
+        self._report.counts.lost_events += lost_events(parts)
+        for part in parts:
+            self._notes.add(findings.of_part(part))
+        return [part for part in parts if part.kind is Kind.ACKED_NOT_STORED]
 
     async def _look_for(self, holes: list[Hole], known: Known) -> None:
         """Look through log and frames again, from where the first hole begins."""

@@ -85,6 +85,8 @@ def _counts(counts: Counts) -> Table:
         ("only in the log", _events(counts.in_log_events, counts.in_log_frames)),
         ("ids looked up", f"{counts.ids_checked:,}"),
     ]
+    if counts.lost_events:
+        rows.insert(6, ("lost", f"{counts.lost_events:,} events"))
     if counts.external_events:
         rows.insert(2, ("  of other programs", f"{counts.external_events:,}"))
     if counts.expired_frames:
@@ -135,7 +137,12 @@ def _place(finding: Finding) -> str:
 
 def _size(finding: Finding) -> str:
     frames = "" if finding.frame_id else f"{finding.frames:,} frames"
-    events = "events not known" if finding.events is None else f"{finding.events:,} events"
+    if finding.events is not None:
+        events = f"{finding.events:,} events"
+    elif finding.events_together is not None:
+        events = f"of {finding.events_together:,} events in all such gaps of the epoch"
+    else:
+        events = "events not known"
     return ", ".join(filter(None, [frames, events]))
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from redis import Redis
 
 from tests.e2e.commands import Finished, evp
+from tests.support.backup import back_up_log
 from tests.support.make import event, ndjson
 from tests.support.up import Up
 from tests.support.wait import until_now
@@ -48,23 +48,6 @@ def stored(up: Up) -> dict[str, int]:
         assert set(counts.values()) <= {1}
         found[source] = len(counts)
     return dict(found)
-
-
-def back_up_log(url: str, folder: Path, backup: Path) -> None:
-    """Copy the file of a log that runs: links first, during which it must not be rewritten."""
-    with Redis.from_url(url) as log:
-        log.config_set("auto-aof-rewrite-percentage", 0)
-        until_now(
-            lambda: not log.info("persistence")["aof_rewrite_in_progress"], what="no rewrite runs"
-        )
-        (backup / "appendonlydir").mkdir(parents=True)
-        for path in (folder / "appendonlydir").iterdir():
-            os.link(path, backup / "appendonlydir" / path.name)
-        log.config_set("auto-aof-rewrite-percentage", 100)
-    # A link is still the file itself: what is written to it meanwhile is there as well.
-    for path in list((backup / "appendonlydir").iterdir()):
-        copy = shutil.copy2(path, path.with_suffix(".copy"))
-        Path(copy).replace(path)
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -23,14 +24,15 @@ from evp.storage.client import Database
 from evp.stream.client import Link
 from evp.stream.consumer import Consumer
 from evp.stream.durability import FSYNC
-from evp.verify.report import Kind
+from evp.verify.report import Kind, Report
+from tests.support.backup import Number, frames_in_log, frames_in_store
 from tests.support.make import event, ndjson
 from tests.support.proxy import Proxy, proxying
 from tests.support.server import NDJSON, InProcess, request, serving
 from tests.support.servers import Server, own_log
 from tests.support.stores import MAY_LEAVE_SOCKETS, documents
 from tests.support.streams import append_events, consumer
-from tests.support.verifying import clean, the_finding
+from tests.support.verifying import clean, look, the_finding
 from tests.support.wait import until
 from tests.support.workers import (
     carrier_of,
@@ -237,6 +239,57 @@ async def test_tail_that_was_not_replicated(
         hole = await the_finding(on_pair)
         assert (hole.kind, hole.first_seq, hole.last_seq) == (Kind.HOLE, 11, 13)
         assert (hole.frames, hole.events) == (3, 3)
+
+
+async def test_tail_of_which_workers_stored_some(
+    pair: Pair, on_pair: Settings, db: Database, reader: Consumer
+) -> None:
+    """Of what the new primary lacks each frame that nobody stored is named, and nothing else."""
+    async with serving(on_pair) as server:
+        await until(server.is_ready, what="the server accepts")
+        await accepted(server, 0, 10)
+        await drain(on_pair)
+        await pair.cut()
+        await accepted(server, 10, 30)
+        stop = asyncio.Event()
+        read = await reader.read(30)
+        # Several workers end in the middle of it: every second frame is stored.
+        assert await carrier_of(on_pair, reader, db).carry(read[::2], stop)
+        await reader.close()
+        had = await frames_in_log(pair.primary.url, on_pair.stream)
+        await pair.fail_over()
+        await until(server.is_ready, what="the server accepts again", within_s=ANSWER_S_MAX)
+        await accepted(server, 40, 5)
+    await drain(on_pair)
+    stored_frames = await frames_in_store(db)
+    lost = {number: count for number, count in had.items() if number not in stored_frames}
+    report = await look(on_pair)
+    assert named(report) == lost.keys()
+    assert {one.kind for one in report.findings} == {Kind.HOLE}
+    assert report.counts.lost_events == sum(lost.values())
+    assert report.counts.in_log_frames == 0
+    assert (await stored(db)).total() == 45 - report.counts.lost_events
+    assert set((await stored(db)).values()) == {1}
+
+
+def named(report: Report) -> set[Number]:
+    """Return epoch and number of each frame that was found missing."""
+    return {
+        (bytes.fromhex(one.srv or ""), seq)
+        for one in report.findings
+        for seq in range(one.first_seq or 0, (one.last_seq or 0) + 1)
+    }
+
+
+async def accepted(server: InProcess, first: int, count: int) -> None:
+    """Send events, each until it is accepted."""
+    for number in range(first, first + count):
+        await until(partial(is_accepted, server, number), what=f"event {number} is accepted")
+
+
+async def is_accepted(server: InProcess, number: int) -> bool:
+    """Send one event; return whether it is accepted."""
+    return await post(server, number) == (202, "")
 
 
 async def test_entry_id_that_is_issued_again(

@@ -307,13 +307,14 @@ async def test_flushed(
 async def test_nothing_of_an_epoch_is_left(
     server: Accepting, db: Database, link: Link, settings: Settings
 ) -> None:
-    """An epoch of which no frame is anywhere is one hole from its first number."""
+    """An epoch of which no frame is anywhere is one hole, from before it was last recorded."""
     await server.frames([event(0), event(1)], [event(2)])
     await server.record_in_store(db)
+    recorded_at = (await the_one(db, "servers"))["seen_at"]
     await link.call("DEL", settings.stream)
     finding = await the_finding(settings)
     assert (finding.first_seq, finding.last_seq, finding.events) == (1, 2, 3)
-    assert (finding.after, finding.before) == (None, None)
+    assert (finding.after, finding.before) == (None, recorded_at)
 
 
 async def test_hole_of_an_epoch_that_was_never_recorded(

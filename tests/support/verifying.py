@@ -83,6 +83,10 @@ class Accepting:
         """Record for good how far it got, as a server that ends does."""
         await Ledger(self._settings, db, self._producer).close()
 
+    async def reconnect(self) -> None:
+        """Look at the log, and dial it again if need be, as a server does now and then."""
+        await self._producer.connect()
+
     def end_epoch(self) -> None:
         """Begin a new epoch, as after an append of unknown outcome."""
         self._producer._close_epoch(unknown=0)

@@ -29,6 +29,7 @@ def test_holds_what_was_added(numbers: list[int]) -> None:
         plain.add(number)
     held = [n for one in made.intervals for n in range(one.first, one.last + 1)]
     assert held == sorted(plain)
+    assert [n for n in range(45) if made.has(n)] == held
     edges = [(one.first, one.last) for one in made.intervals]
     assert all(last + 1 < first for (_, last), (first, _) in pairwise(edges))
 

@@ -18,7 +18,7 @@ from evp.stream.headers import Header
 from evp.verify import documents
 from evp.verify.documents import Documents
 from evp.verify.epochs import Epochs, Hole
-from evp.verify.holes import Known, Part, Spans, parts_of
+from evp.verify.holes import Known, Part, Spans, counted, lost_events, parts_of
 from evp.verify.intervals import Gap
 from evp.verify.report import MEANING, Finding, Kind, Report, Scope
 from evp.verify.sample import Sample
@@ -57,23 +57,46 @@ def test_what_comes_later_fills_holes_only() -> None:
     epochs.record(SRV, 3, 30, None)
     for seq in (1, 5):
         epochs.saw(SRV, seq, 10, seq, early=seq == 1)
-    assert [(one.gap.first, one.gap.last, one.events) for one in epochs.holes()] == [(2, 3, 20)]
+    assert [(one.gap.first, one.gap.last) for one in epochs.holes()] == [(2, 3)]
+    assert epochs.nowhere_events(SRV, 3) == 20
     epochs.freeze()
     epochs.saw(SRV, 9, 10, 9, early=True)
     epochs.saw(SRV, 2, 10, 2, early=True)
     epochs.saw(SRV, 2, 10, 2, early=True)
-    assert [(one.gap.first, one.gap.last, one.events) for one in epochs.holes()] == [(3, 3, 10)]
+    assert [(one.gap.first, one.gap.last) for one in epochs.holes()] == [(3, 3)]
+    assert epochs.nowhere_events(SRV, 3) == 10
     epochs.saw(SRV, 3, 10, 3, early=True)
     assert list(epochs.holes()) == []
 
 
-def test_events_of_several_holes_are_not_known() -> None:
-    """How many events each of two holes has can't be told from their sum."""
+def test_events_of_several_holes_are_known_together() -> None:
+    """How many events each of two holes has can't be told from their sum, which is."""
     epochs = Epochs()
     epochs.record(SRV, 5, 50, None)
     for seq in (1, 3, 5):
         epochs.saw(SRV, seq, 10, seq, early=True)
-    assert [(one.frames, one.events) for one in epochs.holes()] == [(1, None), (1, None)]
+    parts = [Part(Kind.HOLE, SRV, seq, seq, None, None, None) for seq in (2, 4)]
+    assert [(one.gap.first, one.gap.last) for one in epochs.holes()] == [(2, 2), (4, 4)]
+    found = counted(parts, epochs.nowhere_events(SRV, 4))
+    assert [(one.events, one.events_together) for one in found] == [(None, 20), (None, 20)]
+    assert lost_events(found) == 20
+    # One that the log still has is not among them, so that all others are known.
+    epochs.can_mend(SRV, 7)
+    mendable = Part(Kind.ACKED_NOT_STORED, SRV, 2, 2, 7, None, None)
+    found = counted([mendable, parts[1]], epochs.nowhere_events(SRV, 4))
+    assert [(one.events, one.events_together) for one in found] == [(7, None), (13, None)]
+    assert lost_events(found) == 13
+
+
+def test_events_that_are_not_known() -> None:
+    """Of what was not recorded, or lies before the time that is looked at, there is no sum."""
+    epochs, part = Epochs(), Part(Kind.HOLE, SRV, 2, 6, None, None, None)
+    epochs.record(SRV, 5, 50, None)
+    assert (epochs.nowhere_events(SRV, 5), epochs.nowhere_events(SRV, 6)) == (50, None)
+    epochs.stood(SRV, 1)
+    assert epochs.nowhere_events(SRV, 5) is None
+    assert counted([part], None) == [part]
+    assert lost_events([part]) == 0
 
 
 @pytest.mark.parametrize(
@@ -116,7 +139,7 @@ def told(parts: list[Part]) -> list[tuple[str, int, int, int | None]]:
 
 def test_parts_of_a_hole() -> None:
     """Each part of a hole has its kind, and what is lost between two marks the time of both."""
-    hole = Hole(SRV, Gap(3, 12, 50, 200), 100)
+    hole = Hole(SRV, Gap(3, 12, 50, 200))
     known = Known(Spans.of([hole]), [UnreadableEntry("letter", "106-0", SRV, 6)])
     for seq in (2, 4, 5, 6, 7, 9, 10, 10, 13):
         known.offer(acked(seq))
@@ -134,19 +157,15 @@ def test_parts_of_a_hole() -> None:
     assert [one.before_ms for one in parts] == [104, 105, 106, 107, 109, 110, 200]
     assert (parts[1].entry_id, parts[2].letter_id) == ("104-0", "letter")
     # The rest was found in the store meanwhile.
-    assert told(parts_of(Hole(SRV, Gap(10, 11, 50, None), 30), known)) == [
-        ("acked_not_stored", 10, 10, 10),
-        ("hole", 11, 11, 20),
-    ]
-    assert told(parts_of(Hole(SRV, Gap(4, 6, 50, None), 50), known)) == [
-        ("acked_not_stored", 4, 5, 20),
-        ("damaged", 6, 6, 30),
-    ]
+    parts = parts_of(Hole(SRV, Gap(10, 11, 50, None)), known)
+    assert told(counted(parts, 20)) == [("acked_not_stored", 10, 10, 10), ("hole", 11, 11, 20)]
+    parts = parts_of(Hole(SRV, Gap(4, 6, 50, None)), known)
+    assert told(counted(parts, 30)) == [("acked_not_stored", 4, 5, 20), ("damaged", 6, 6, 30)]
 
 
 def test_acked_events_up_to_a_number() -> None:
     """The events of acked frames are told apart at the recorded number, and at the hole's ends."""
-    whole, part = Hole(SRV, Gap(3, 12, 50, 200), None), Hole(SRV, Gap(5, 8, 50, 200), None)
+    whole, part = Hole(SRV, Gap(3, 12, 50, 200)), Hole(SRV, Gap(5, 8, 50, 200))
     known = Known(Spans.of([whole]), [])
     for seq in (4, 5, 6, 7, 9, 10):
         known.offer(acked(seq))
@@ -158,7 +177,7 @@ def test_acked_events_up_to_a_number() -> None:
 
 def test_one_letter_of_several_is_told() -> None:
     """A damaged frame is the same finding in whatever order its dead letters are read."""
-    hole = Hole(SRV, Gap(6, 6, 50, 200), 10)
+    hole = Hole(SRV, Gap(6, 6, 50, 200))
     letters = [UnreadableEntry(letter, f"{letter}-0", SRV, 6) for letter in ("12", "11", "13")]
     for order in (letters, letters[::-1]):
         [part] = parts_of(hole, Known(Spans.of([hole]), order))
@@ -169,7 +188,7 @@ def test_one_letter_of_several_is_told() -> None:
 def test_each_of_many_holes_gets_what_lies_in_it(damaged: int, good: int) -> None:
     """Of all that is known of an epoch, a hole is told what lies between its numbers."""
     count = damaged + good
-    holes = [Hole(SRV, Gap(seq, seq, 50, 200), 10) for seq in range(2, 2 * count + 2, 2)]
+    holes = [Hole(SRV, Gap(seq, seq, 50, 200)) for seq in range(2, 2 * count + 2, 2)]
     letters = [
         UnreadableEntry(f"{hole.gap.first}", "106-0", SRV, hole.gap.first)
         for hole in holes[:damaged]
@@ -279,6 +298,17 @@ def test_every_kind_is_told_at_any_width() -> None:
     assert "seq 3 to 5" in flat
     assert "after 2026-01-02T03:04:05.678Z" in flat
     assert "2 hole" in text
+
+
+def test_sums_of_what_is_lost_are_told() -> None:
+    """Where only the sum of several holes is known that is told, and what is lost in all."""
+    hole = Finding(kind=Kind.HOLE, key="", meaning="", srv="01", events_together=1200)
+    report = a_report(hole)
+    report.counts.lost_events = 1234
+    text = " ".join(shown(report, 80).split())
+    assert "1 frames, of 1,200 events in all such gaps of the epoch" in text
+    assert "lost 1,234 events" in text
+    assert "lost" not in shown(a_report(), 80)
 
 
 def test_more_findings_than_fit() -> None:

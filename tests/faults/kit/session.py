@@ -120,10 +120,10 @@ async def until_drained(system: System, within_s: float = DRAIN_S_MAX) -> float 
     return None
 
 
-def verify(system: System, events: int = 0) -> subprocess.CompletedProcess[str]:
+def verify(system: System, events: int = 0, *flags: str) -> subprocess.CompletedProcess[str]:
     """Run `evp verify`; `events` that it has to look at give it time."""
     within_s = VERIFY_S_MAX + events / VERIFY_EVENTS_PER_S_MIN
-    return system.evp("verify", "--json", within_s=within_s)
+    return system.evp("verify", "--json", *flags, within_s=within_s)
 
 
 def complaints_of_verify(system: System, events: int = 0) -> list[str]:
