@@ -20,7 +20,7 @@ from evp.signals import end
 from evp.storage.client import Database
 from evp.storage.ledger import record_servers, unrecorded_servers
 from evp.storage.partitions import note_partitions
-from evp.stream.client import Link
+from evp.stream.client import KeptLink, Link
 from evp.stream.keys import Keys
 from evp.stream.ledger import (
     Record,
@@ -61,11 +61,13 @@ class Ledger:
 
     def __init__(self, settings: Settings, db: Database, frames: Numbering) -> None:
         self._url = settings.redis_url
+        self._link = KeptLink(settings.redis_url, frames.keys)
         self._keys = frames.keys
         self._db = db
         self._frames = frames
         # Whoever writes to the log's hash looks at the epochs within its turn. Otherwise one
-        # that has just been marked as over could be overwritten by a record of before.
+        # that has just been marked as over could be overwritten by a record of before. The kept
+        # connection is used within it.
         self._log_turn = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -81,15 +83,19 @@ class Ledger:
     async def stop(self) -> None:
         """Stop recording."""
         await end(*self._tasks)
+        await self._link.close()
 
     async def close(self) -> None:
         """Stop, and record for good how far this process got, as far as the engines answer."""
+        # What is told last goes over a new connection: the kept one may be dead, and nobody knows.
         await self.stop()
         # The log's turn comes first, and what the store then has is marked behind it.
         await asyncio.gather(_try(self._tell_log), _try(self._tell_store_for_good))
+        await self._link.close()
 
     async def _tell_log(self) -> None:
-        async with self._log_turn, Link.opened(self._url, self._keys) as link:
+        async with self._log_turn:
+            link = await self._link.get()
             closed, open_ = self._frames.epochs()
             await record_epochs(link, self._keys, map(record_of, closed + open_))
 
@@ -99,8 +105,8 @@ class Ledger:
         done = closed + open_ if for_good else closed
         if not done:
             return
-        async with self._log_turn, Link.opened(self._url, self._keys) as link:
-            await retire_epochs(link, self._keys, map(record_of, done))
+        async with self._log_turn:
+            await retire_epochs(await self._link.get(), self._keys, map(record_of, done))
             self._frames.forget(closed)
 
     async def _tell_store_for_good(self) -> None:

@@ -154,8 +154,33 @@ async def test_a_record_under_way_does_not_bring_an_epoch_back(
     await until(is_recorded, what="the store is told meanwhile")
     go_on.set()
     await asyncio.gather(telling_log, telling_store)
+    await book.close()
     assert await in_log(link, keys) == set()
     assert producer.epochs() == ([], [])
+
+
+async def test_the_log_is_dialled_once(
+    producer: Producer, db: Database, link: Link, keys: Keys, settings: Settings
+) -> None:
+    """All records go over one connection; once it is lost there is another one."""
+
+    async def dialled() -> int:
+        text = (await link.call("INFO", "stats")).decode()
+        return int(text.partition("total_connections_received:")[2].split()[0])
+
+    await producer.append(open_frame(event(0)), 1)
+    book, before = Ledger(settings, db, producer), await dialled()
+    for _ in range(3):
+        await book._tell_log()
+        producer._close_epoch(unknown=0)
+        await producer.append(open_frame(event(0)), 1)
+        await book._tell_store()
+    assert await dialled() == before + 1
+    await (await book._link.get()).close()
+    await book._tell_log()
+    assert await dialled() == before + 2
+    await book.close()
+    assert await in_log(link, keys) == set()
 
 
 async def test_what_the_dead_left_is_carried_to_the_store(
