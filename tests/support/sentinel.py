@@ -103,7 +103,11 @@ class Watched:
         """Wait until a server says that it is the primary."""
 
         async def is_primary() -> bool:
-            return (await info(server, "replication"))["role"] == "master"
+            try:
+                return (await info(server, "replication"))["role"] == "master"
+            except LogUnavailable:
+                # A Sentinel cuts all connections of a server that it promotes.
+                return False
 
         await until(is_primary, what="the replica takes over", within_s=SETTLED_S_MAX)
 

@@ -43,13 +43,24 @@ class Steady:
         while not self._ending:
             body = ndjson(*(event(next(self._numbers)) for _ in range(EACH)))
             sent = request(body, path="/events/batch", headers=NDJSON)
-            while (reply := await next(self._servers).ask(sent)).status != 202:
-                assert reply.status == 503, reply
-                self.refusals[reply.code] += 1
-                await asyncio.sleep(_AGAIN_S)
+            await self._until_accepted(sent)
             self.accepted += EACH
             await asyncio.sleep(_PAUSE_S)
         self._lanes -= 1
+
+    async def _until_accepted(self, sent: bytes) -> None:
+        """Send a request again and again; a log that hangs may leave one without an answer."""
+        while True:
+            try:
+                reply = await next(self._servers).ask(sent)
+            except TimeoutError:
+                self.refusals["no answer"] += 1
+                continue
+            if reply.status == 202:
+                return
+            assert reply.status == 503, reply
+            self.refusals[reply.code] += 1
+            await asyncio.sleep(_AGAIN_S)
 
     async def more(self, count: int) -> None:
         """Wait until so many more are accepted."""
