@@ -20,7 +20,10 @@ _KEY_PREFIX = "evp_"
 
 
 class Running(Struct):
-    """One `evp up`. `boot` tells whether `pid` is from before the machine was started anew."""
+    """One `evp up`. `boot` tells whether `pid` is from before the machine was started anew.
+
+    `claim_idle_ms` is the setting of its workers; 0 where an older evp did not tell.
+    """
 
     http_url: str
     redis_url: str
@@ -30,6 +33,7 @@ class Running(Struct):
     pid: int
     boot: str
     children: dict[str, int]
+    claim_idle_ms: int = 0
 
 
 def write(data_dir: Path, running: Running) -> None:

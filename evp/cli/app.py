@@ -11,6 +11,7 @@ from evp.cli.claim_stale import claim_stale
 from evp.cli.config import config
 from evp.cli.dlq import dlq
 from evp.cli.doctor import doctor
+from evp.cli.drill import drill
 from evp.cli.erase import erase
 from evp.cli.groups import groups
 from evp.cli.health import health
@@ -47,6 +48,7 @@ app.command()(tap)
 app.command()(trace)
 app.command()(verify)
 app.command()(loadtest)
+app.command()(drill)
 app.command()(health)
 app.command()(openapi)
 app.command("claim-stale")(claim_stale)

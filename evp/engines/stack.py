@@ -209,6 +209,7 @@ class Stack:
                 pid=os.getpid(),
                 boot=running.boot_id(),
                 children=self.supervisor.pids,
+                claim_idle_ms=settings.claim_idle_ms,
             ),
         )
 

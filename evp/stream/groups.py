@@ -46,6 +46,18 @@ async def delete_group(link: Link, keys: Keys, group: str) -> bool:
     """
     name = await _spelled(link, keys, group)
     await link.call("SREM", keys.groups, name)
+    return await _destroy(link, keys, name)
+
+
+async def drop_group(link: Link, keys: Keys, group: str) -> bool:
+    """Destroy a group and leave its name registered, as an accident would; True if it existed.
+
+    Its workers make it again, from the beginning. Raises LogUnavailable.
+    """
+    return await _destroy(link, keys, await _spelled(link, keys, group))
+
+
+async def _destroy(link: Link, keys: Keys, name: bytes) -> bool:
     try:
         return bool(await link.call("XGROUP", "DESTROY", keys.stream, name))
     except LogRefused as error:

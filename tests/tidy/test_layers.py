@@ -30,7 +30,7 @@ LAYERS: tuple[tuple[str, str], ...] = (
             "loadtest users tap trace"
         ),
     ),
-    ("looks at all of it", "doctor"),
+    ("looks at all of it", "doctor drill"),
     ("processes", "supervise engines"),
     ("views: structs in, renderables out", "views"),
     ("the edge", "cli"),
@@ -53,7 +53,7 @@ HOMES: dict[str, str] = {
     "litestar": "server",
     "msgspec": "*",
     "prometheus_client": "metrics",
-    "psutil": "running machine stream worker",
+    "psutil": "running machine stream worker drill",
     "pymongo": "storage",
     "redis": "stream",
     "rich": "views cli",

@@ -1,0 +1,111 @@
+"""`evp drill` as a person runs it: what it refuses to hurt, every fault, Ctrl-C in the middle."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from evp.drill.faults import Fault
+from tests.e2e.commands import Background, background, evp
+from tests.support.up import Up, running_up
+from tests.support.wait import until_now
+
+#: Entries of a worker that is paused are taken over after seconds, and not after a minute.
+BRISK = {"EVP_CLAIM_IDLE_MS": "3500", "EVP_WRITE_TIMEOUT_MS": "1000"}
+DRILL_S_MAX = 85.0
+
+
+def test_unknown_fault(clean: dict[str, str], tmp_path: Path) -> None:
+    """The message lists those that there are; exit 2."""
+    done = evp("drill", "--fault", "pull-plug", environ=clean, cwd=tmp_path)
+    assert done.code == 2
+    assert all(fault in done.err for fault in Fault)
+
+
+def test_nothing_runs_here(clean: dict[str, str], tmp_path: Path) -> None:
+    """Without an `evp up` nothing is touched, and it says what to do; exit 2."""
+    done = evp("drill", environ=clean, cwd=tmp_path)
+    assert done.code == 2
+    assert "no `evp up` runs in" in done.one_line
+    assert "--yes-really" in done.one_line
+
+
+def test_engines_of_somebody_else(up: Up) -> None:
+    """A store that `evp up` was only told of is not broken; nor stopped by one who insists."""
+    done = evp("drill", "--fault", "drop-group", environ=up.environ, cwd=up.folder)
+    assert done.code == 2
+    assert "does not run its store itself" in done.one_line
+    insisting = ("drill", "--fault", "stop-store", "--fault", "kill-serve", "--yes-really")
+    done = evp(*insisting, environ=up.environ, cwd=up.folder)
+    assert done.code == 2
+    assert "can't do stop-store" in done.one_line
+    assert "--fault restart-log" in done.one_line
+    assert up.count("evp-drill") == 0
+
+
+def test_settings_that_lead_elsewhere(up: Up) -> None:
+    """A database that is not that of the `evp up` found here is not drilled by mistake; exit 2."""
+    done = evp("drill", environ=up.environ | {"EVP_MONGO_DB": "shop"}, cwd=up.folder)
+    assert done.code == 2
+    assert "the settings lead to" in done.one_line
+    assert "the database shop" in done.one_line
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """An `evp up` with engines of its own and two workers, to be hurt."""
+    folder = tmp_path_factory.mktemp("own")
+    with running_up(folder, "--work-processes", "2", environ=BRISK) as up:
+        yield up
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_every_fault(own: Up) -> None:
+    """All faults in turn, and everything that was accepted is stored once; exit 0."""
+    flags = ("drill", "--duration", "2s", "--eps", "300", "--json")
+    done = evp(*flags, environ=own.environ, cwd=own.folder, within_s=DRILL_S_MAX)
+    assert (done.code, done.err) == (0, ""), done.out
+    report = json.loads(done.out)
+    assert [one["fault"] for one in report["turns"]] == list(Fault)
+    assert {one["verdict"] for one in report["turns"]} == {"clean"}
+    assert report["clean"]
+    assert report["sent"] == report["accepted"] + report["refused"] + report["unknown"]
+    assert own.count(report["source"]) == report["accepted"] + report["recovered"]
+    paused = report["turns"][list(Fault).index(Fault.PAUSE_WORKER)]
+    assert paused["held_s"] > 3.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_ended_in_the_middle(own: Up, number: int) -> None:
+    """However a drill ends while the store is stopped, the store goes on; Ctrl-C tells the rest."""
+    flags = ("drill", "--fault", "stop-store", "--duration", "60s")
+    with background(*flags, environ=own.environ, cwd=own.folder, name=f"{number}") as drill:
+        wait_status(own, stopped=True)
+        stopped = drill.stop(number)
+    wait_status(own, stopped=False)
+    if number == signal.SIGINT:
+        assert stopped.code == 130
+        assert "stop-store" in drill.text
+        assert "interrupted" in told(drill)
+    assert own.count("nobody") == 0
+
+
+def wait_status(up: Up, *, stopped: bool) -> None:
+    """Wait until the store is stopped, or is not."""
+    store = psutil.Process(up.children["store"])
+    until_now(
+        lambda: (store.status() == psutil.STATUS_STOPPED) is stopped,
+        what=f"the store is {'' if stopped else 'not '}stopped",
+    )
+
+
+def told(drill: Background) -> str:
+    """Return what it printed, on one line."""
+    return " ".join(drill.text.split())
