@@ -39,6 +39,10 @@ class Processes:
         children = self._running().children
         return sorted(name for name in children if name.partition("-")[0] == kind)
 
+    def require(self) -> None:
+        """Raise EngineFailed if the `evp up` has ended."""
+        self._running()
+
     def find(self, name: str) -> psutil.Process | None:
         """Return a child; None while it is dead."""
         pid = self._running().children.get(name)

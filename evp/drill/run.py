@@ -157,7 +157,7 @@ class Drill:
         turn.drained_s = drained_at_s - fault_at_s
         self._spans[-1] = Span(fault_at_s, drained_at_s)
         self._say(turn, "over; a pause")
-        await asyncio.sleep(max(0.0, fault_at_s + self._plan.duration_s - monotonic_s()))
+        await self._rest(fault_at_s + self._plan.duration_s)
         failing = self._load.failing
         if failing.last_at_s < fault_at_s:
             turn.away_s = 0.0
@@ -214,8 +214,18 @@ class Drill:
         while not await self._backlog.is_settled(upto_s):
             if monotonic_s() > gives_up_at_s:
                 return False
-            await asyncio.sleep(DRILL_LOOK_S)
+            await self._pause()
         return True
+
+    async def _rest(self, until_s: float) -> None:
+        while monotonic_s() < until_s:
+            await self._pause()
+
+    async def _pause(self) -> None:
+        """Wait a moment. Raises EngineFailed if the `evp up` has ended: waiting is in vain then."""
+        await asyncio.sleep(DRILL_LOOK_S)
+        if self._target.processes is not None:
+            self._target.processes.require()
 
     async def _prove(self) -> None:
         """Account for every event of the load."""
@@ -251,7 +261,7 @@ class Drill:
                 sending.result()
             if monotonic_s() > gives_up_at_s:
                 return False
-            await asyncio.sleep(DRILL_LOOK_S)
+            await self._pause()
         return True
 
     def _say(self, turn: Turn, what: str) -> None:
