@@ -17,7 +17,7 @@ $(READY): requirements/dev.lock pyproject.toml
 	@touch $@
 
 .PHONY: help up test test-unit test-integration test-e2e test-slow test-cluster lint type format cov docs lock
-.PHONY: faults faults-slice faults-suite soak wheel try-wheel sbom audit lint-deploy
+.PHONY: faults faults-slice faults-suite soak power wheel try-wheel sbom audit lint-deploy
 .PHONY: image scan-image compose try-compose
 .PHONY: rolling bench bench-quick bench-growth bench-queries bench-slow bench-store bench-mongo bench-outage
 .PHONY: cluster api-cases fuzz clean
@@ -84,6 +84,11 @@ SOAK_STORE = $(addprefix --store ,$(wildcard .bench/store/bin/secantusd-rs))
 
 soak: $(READY) ## an hour of load, a fault each minute: nothing grows, nothing is lost (SOAK="--seconds 600", SEED=n; make bench-store first)
 	@$(BIN)/python -m tests.faults.soak_run --seed $(SEED) $(SOAK_STORE) $(SOAK)
+
+CUTS ?= 5
+
+power: $(READY) ## cut the power under load: what was answered is there, and two controls lose (CUTS=50)
+	@$(BIN)/python -m tests.faults.power_run --seed $(SEED) --cuts $(CUTS)
 
 CLUSTER ?= --seconds 300 --events-per-s 20000
 

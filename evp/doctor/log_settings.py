@@ -11,8 +11,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from evp.doctor.deployment import MEMORY, Deployment
 from evp.doctor.findings import NOTE, WARNING, Finding
 from evp.doctor.limits import IDLE_CUT_S_MIN, REWRITE_BYTES_MIN
-from evp.errors import LogUnavailable
+from evp.errors import LogNotDurable, LogUnavailable
 from evp.limits import DURABLE_WAIT_MS_MAX, MIB
+from evp.stream.durability import require_waiting
 from evp.stream.inspection import ServerFacts, keep_setting
 
 Fix = Callable[[Deployment, Sequence[Finding]], Awaitable[list[str]]]
@@ -81,12 +82,18 @@ async def aof_not_synced(at: Deployment) -> list[Finding]:
     how = await at.server.setting("appendfsync")
     if at.settings.durability == MEMORY or how in {"always", ""}:
         return []
+    what = f"the log does not sync before it answers (appendfsync {how})"
     if how == "everysec" and await _knows_waitaof(at):
-        return []  # Each append waits for the disk.
+        try:
+            await require_waiting(at.link, at.keys)
+        except LogNotDurable:
+            what += ", and its WAITAOF does not wait for its disk"
+        else:
+            return []  # Each append waits for the disk.
     return [
         Finding(
             severity=at.strictness,
-            what=f"the log does not sync before it answers (appendfsync {how})",
+            what=what,
             meaning=f"The last events are lost when the power fails. {_REFUSED}",
             mend="Sync with each write; evp's frames share one sync among many requests.",
             command=at.redis_cli("CONFIG SET appendfsync always"),

@@ -18,10 +18,17 @@ from evp.storage.schema import META
 async def take(db: Database, job: str, holder: str, lease_ms: int) -> bool:
     """Take or renew the lease of a job for `lease_ms`; False if somebody else holds it.
 
-    Raises StoreUnavailable.
+    One that ends later than such a lease can was taken before a clock was set back: it is
+    free, or the job would wait for that time to come. Raises StoreUnavailable.
     """
     at_ms = now_ms()
-    free = {"$or": [{"holder": holder}, {"expires_at": {"$lte": from_ms(at_ms)}}]}
+    free = {
+        "$or": [
+            {"holder": holder},
+            {"expires_at": {"$lte": from_ms(at_ms)}},
+            {"expires_at": {"$gt": from_ms(at_ms + 2 * lease_ms)}},
+        ]
+    }
     mine = {"holder": holder, "expires_at": from_ms(at_ms + lease_ms)}
     with told():
         try:

@@ -10,14 +10,21 @@ its disk has while it reads the append answers before it has synced it, and is n
 again; its next word comes with its heartbeat, up to a second later. Asked by WAIT first,
 it is done with that when WAITAOF asks: 5 ms instead of 1,000.
 
+Valkey (to 9.1, at least) and Redis before 8.0 answer WAITAOF before the disk has it where
+they sync once a second: a bit of leisure is taken for a sync. `require_waiting` finds that
+out, and such a log must have `appendfsync always`.
+
 Whether a server can do what evp needs is asked of the server, never read off its
 version: Valkey 9.1 says it is Redis 7.2.4.
 """
 
 from __future__ import annotations
 
+import asyncio
+
 from msgspec import Struct
 
+from evp.clock import monotonic_s
 from evp.errors import LogNotDurable
 from evp.limits import DURABLE_WAIT_MS_MAX
 from evp.stream.client import Argument, Link, LogForbids, LogFull, LogRefused, pairs
@@ -35,12 +42,14 @@ _WATCHED = ("appendonly", "appendfsync", "no-appendfsync-on-rewrite", "maxmemory
 class Durability(Struct, frozen=True):
     """What an append is worth. `label` goes into every 202.
 
-    With `wait`, each append is followed by `questions` on the same connection.
+    With `wait`, each append is followed by `questions` on the same connection. With `by_word`
+    it is WAITAOF alone that tells what the log's own disk has (`require_waiting`).
     """
 
     label: str
     wait: bool = False
     replicas: int = 0
+    by_word: bool = False
 
     @property
     def questions(self) -> list[tuple[Argument, ...]]:
@@ -76,7 +85,8 @@ async def examine(link: Link, policy: str, replicas: int) -> Durability:
     settings = await _settings(link)
     _refuse(settings)
     always = settings.get("appendfsync") == "always"
-    found = Durability(FSYNC, wait=not always or replicas > 0, replicas=replicas)
+    wait = not always or replicas > 0
+    found = Durability(FSYNC, wait=wait, replicas=replicas, by_word=not always)
     # Asked once even where a reply means the disk: a log whose file has just been turned on
     # loses all until the file holds what there was before.
     try:
@@ -114,6 +124,48 @@ async def require_commands(link: Link, keys: Keys) -> None:
         raise LogNotDurable(f"the log's XAUTOCLAIM does not tell what was deleted: {_NEWER}")
 
 
+async def require_waiting(link: Link, keys: Keys) -> bool:
+    """Refuse a server whose WAITAOF answers before its disk has what was written.
+
+    Raises LogNotDurable and LogUnavailable. Returns False if it could not be tried, since the
+    log is full. Takes two seconds where all is well.
+    """
+    for _ in range(_TRIES_MAX):
+        try:
+            if await _waits_for_the_next_sync(link, keys):
+                return True
+        except LogFull:
+            return False
+    raise LogNotDurable(
+        "the log's WAITAOF answers before its disk can have been synced, as that of Valkey and of "
+        f"Redis before 8.0 does where they sync once a second: {_SYNC_ALWAYS}"
+    )
+
+
+async def _waits_for_the_next_sync(link: Link, keys: Keys) -> bool:
+    """Return True if what is written just after a sync is confirmed after the next one only."""
+    wait_aof = ("WAITAOF", 1, 0, DURABLE_WAIT_MS_MAX)
+    wait_s = DURABLE_WAIT_MS_MAX / 1000
+    await link.script(PROBE, (keys.probe,), ())
+    await link.call(*wait_aof, wait_s=wait_s)
+    if await _is_syncing(link):
+        # Who writes now waits for this one, whatever he asks.
+        await asyncio.sleep(_SYNCING_S)
+        return False
+    await link.script(PROBE, (keys.probe,), ())
+    began_at_s = monotonic_s()
+    local, _ = await link.call(*wait_aof, wait_s=wait_s)
+    return bool(local) and monotonic_s() - began_at_s >= _NEXT_SYNC_S_MIN
+
+
+async def _is_syncing(link: Link) -> bool:
+    try:
+        persistence = info_fields(await link.call("INFO", "persistence"))
+    except LogRefused:
+        return False
+    return persistence.get("aof_pending_bio_fsync", "0") != "0"
+
+
 async def _refuse_replica(link: Link) -> None:
     """Close the link and raise LogNotDurable if the server follows another one.
 
@@ -130,10 +182,18 @@ async def _refuse_replica(link: Link) -> None:
         raise LogNotDurable(f"the log is a replica of {primary}: set REDIS_URL to the primary")
 
 
+#: Syncs are a second apart, and one that was just done took some of it.
+_NEXT_SYNC_S_MIN = 0.5
+_TRIES_MAX = 5
+_SYNCING_S = 0.1
 _REQUIRED = ("WAITAOF", "XAUTOCLAIM")
 _XAUTOCLAIM_ELEMENTS = 3
 _NEWER = "use Redis 7.2 or Valkey 8, or newer"
 _ALLOW = "allow its user +waitaof and +wait, or vouch for the log with DURABILITY=declared"
+_SYNC_ALWAYS = (
+    "set appendfsync always (if it is, let evp's user read it, +config|get), or vouch for it with "
+    "DURABILITY=declared"
+)
 _MEND = "set appendonly yes and appendfsync always, or vouch for it with DURABILITY=declared"
 
 

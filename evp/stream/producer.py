@@ -23,7 +23,7 @@ from evp.frame import OpenFrame
 from evp.limits import DURABLE_WAIT_MS_MAX
 from evp.stream.asking import while_it_moves
 from evp.stream.client import Argument, Link, LogRefused
-from evp.stream.durability import Durability, examine, require_commands
+from evp.stream.durability import Durability, examine, require_commands, require_waiting
 from evp.stream.keys import Keys
 from evp.stream.scripts import APPEND
 
@@ -61,6 +61,7 @@ class Producer:
         self._replicas = replicas
         self._link: Link | None = None
         self._durability: Durability | None = None
+        self._believed: Link | None = None
         self._epoch = Epoch.begin()
         self._closed_epochs: list[Epoch] = []
         self._doubts = Epoch.begin()
@@ -84,11 +85,19 @@ class Producer:
             self._durability = None
             self._link = await self._dial()
         try:
-            self._durability = await examine(self._link, self._policy, self._replicas)
+            durability = await examine(self._link, self._policy, self._replicas)
+            if durability.by_word:
+                await self._require_waiting(self._link)
         except LogUnavailable:
             self._durability = None
             raise
-        return self._durability
+        self._durability = durability
+        return durability
+
+    async def _require_waiting(self, link: Link) -> None:
+        """Look, once for each connection, whether the log's WAITAOF waits."""
+        if self._believed is not link and await require_waiting(link, self.keys):
+            self._believed = link
 
     async def _dial(self) -> Link:
         link = await Link.open(self._url, self.keys)

@@ -6,6 +6,7 @@ What a user is denied, the log remembers (ACL LOG): after all that a role does i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from evp.doctor.run import examine
+from evp.errors import LogNotDurable
 from evp.groups.book import GroupBook
 from evp.groups.describe import describe
 from evp.identity import event_id
@@ -21,7 +23,10 @@ from evp.settings import Settings
 from evp.signals import Signals
 from evp.stats import look_once
 from evp.storage.client import Database
+from evp.stream import producer as producing
 from evp.stream.client import Link
+from evp.stream.durability import require_waiting
+from evp.stream.keys import Keys
 from evp.trace.run import trace
 from evp.trace.tell import Asked
 from evp.worker.stale import claim_stale
@@ -75,9 +80,21 @@ async def denied(admin: Link) -> set[tuple[str, str]]:
 
 
 @pytest.mark.cluster
-async def test_server(admin: Link, on_log: Settings, db: Database) -> None:
+async def test_server(
+    admin: Link, on_log: Settings, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A server accepts into all partitions, waiting and not, and tells what it is asked."""
     settings = as_user(on_log, SERVER)
+    believed: list[Link] = []
+
+    async def try_it(link: Link, keys: Keys) -> bool:
+        # It may be refused for what it answers, but for no lack of rights.
+        with contextlib.suppress(LogNotDurable):
+            await require_waiting(link, keys)
+        believed.append(link)
+        return True
+
+    monkeypatch.setattr(producing, "require_waiting", try_it)
     for appendfsync in ("always", "everysec"):
         await admin.call("CONFIG", "SET", "appendfsync", appendfsync)
         async with serving(settings) as server:
@@ -94,6 +111,7 @@ async def test_server(admin: Link, on_log: Settings, db: Database) -> None:
     async with KeyBook.opened(settings) as book:
         await book.create("ours", ("ingest",))
     assert (await look_once(settings, 0.1)).log is not None
+    assert believed
     assert await denied(admin) == set()
 
 

@@ -23,6 +23,7 @@ from evp.doctor.deployment import Deployment
 from evp.doctor.findings import ERROR, NOTE, WARNING, Finding, Report
 from evp.doctor.run import examine, mend
 from evp.engines.engine import free_port
+from evp.errors import LogNotDurable
 from evp.settings import Settings
 from evp.storage import client, schema
 from evp.storage import groups as store_groups
@@ -174,9 +175,23 @@ async def test_setting_of_the_log(
     assert await configuration(place.link) == before
 
 
-async def test_everysec_is_enough(place: Place) -> None:
-    """Where each append can wait for the disk, syncing once a second is no fault."""
+@pytest.mark.parametrize("waits", [True, False])
+async def test_everysec(place: Place, monkeypatch: pytest.MonkeyPatch, *, waits: bool) -> None:
+    """Where each append can wait for the disk, syncing once a second is no fault; else it is."""
+
+    async def require(_link: Link, _keys: Keys) -> bool:
+        if not waits:
+            raise LogNotDurable("it answers before")
+        return True
+
+    monkeypatch.setattr(log_settings, "require_waiting", require)
     await place.link.call("CONFIG", "SET", "appendfsync", "everysec")
+    if waits:
+        assert (await examined(place.settings)).findings == []
+        return
+    finding = await the_finding(place.settings, "aof_not_synced")
+    assert "its WAITAOF does not wait" in finding.what
+    assert (await mended(place.settings)) != []
     assert (await examined(place.settings)).findings == []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -64,12 +65,23 @@ def on_log(log: Server, tmp_path: Path) -> Settings:
     return settings_of(log.url, NO_STORE, tmp_path, **short)
 
 
+@pytest.fixture
+def taken_at_its_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    """WAITAOF is believed: whether this log's waits is for a test of its own."""
+
+    async def believe(_link: Link, _keys: Keys) -> bool:
+        return True
+
+    monkeypatch.setattr(producing, "require_waiting", believe)
+
+
 async def configure(link: Link, settings: dict[str, str]) -> None:
     """Set the log as an operator would."""
     for name, value in settings.items():
         await link.call("CONFIG", "SET", name, value)
 
 
+@pytest.mark.usefixtures("taken_at_its_word")
 @pytest.mark.parametrize("hidden", [False, True], ids=["told", "hidden"])
 @pytest.mark.parametrize(
     ("changes", "told", "when_hidden"),
@@ -124,6 +136,38 @@ async def test_every_configuration(
             found = producer.durability
             assert (found.label, found.wait) == ("fsync", expected == "WAITAOF")
             await producer.append(open_frame(event(1)), 1)
+
+
+async def test_waitaof_that_does_not_wait_is_refused(admin: Link, on_log: Settings) -> None:
+    """A log that syncs each second is taken if its WAITAOF waits for that, and refused if not.
+
+    Valkey's doesn't; that of Redis 8 does.
+    """
+    await configure(admin, {"appendfsync": "everysec"})
+    began_at_s = time.monotonic()
+    for number in range(4):
+        await admin.call("SET", "a", number)
+        await admin.call("WAITAOF", 1, 0, 3000, wait_s=5)
+    waits = time.monotonic() - began_at_s > 2.0
+    async with contextlib.AsyncExitStack() as stack:
+        if not waits:
+            with pytest.raises(LogNotDurable, match=r"WAITAOF answers before.* appendfsync always"):
+                await stack.enter_async_context(connected(on_log))
+        else:
+            producer = await stack.enter_async_context(connected(on_log))
+            await producer.append(open_frame(event(1)), 1)
+    assert await admin.call("EXISTS", Keys(on_log.stream).probe) == 0
+
+
+async def test_log_that_hides_whether_it_syncs(log: Server, admin: Link, on_log: Settings) -> None:
+    """Where WAITAOF answers at once, and evp can't see why it may, nothing is accepted."""
+    await admin.call("ACL", "SETUSER", "app", "on", ">secret", "~*", "+@all", "-config")
+    url = log.url.replace("redis://", "redis://app:secret@")
+    with pytest.raises(LogNotDurable, match=r"\+config\|get.*DURABILITY=declared"):
+        async with connected(on_log, url=url):
+            pass
+    async with connected(on_log, url=url, policy="declared") as producer:
+        await producer.append(open_frame(event(1)), 1)
 
 
 async def test_user_without_the_right(log: Server, admin: Link, on_log: Settings) -> None:
@@ -190,6 +234,7 @@ async def test_wrong_setting_is_named_while_running(
         await until(server.is_ready, what="the server accepts again")
 
 
+@pytest.mark.usefixtures("taken_at_its_word")
 async def test_connection_cut_before_the_disk_had_it(admin: Link, on_log: Settings) -> None:
     """The entry is there and its WAITAOF is not answered: 503 `ack_unknown`, never 202."""
     await configure(admin, {"appendfsync": "everysec"})
@@ -210,6 +255,7 @@ async def test_connection_cut_before_the_disk_had_it(admin: Link, on_log: Settin
         await until(server.is_ready, what="the server accepts again")
 
 
+@pytest.mark.usefixtures("taken_at_its_word")
 async def test_waitaof_is_sent_with_the_append_and_in_no_transaction(
     admin: Link, on_log: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -362,6 +408,7 @@ async def test_full_log_can_be_connected_to(admin: Link, keys: Keys, on_log: Set
         await admin.call("CONFIG", "SET", "maxmemory", "0")
 
 
+@pytest.mark.usefixtures("taken_at_its_word")
 async def test_count_that_is_too_small_is_no_success(
     admin: Link, on_log: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

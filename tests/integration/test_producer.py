@@ -15,6 +15,7 @@ from evp.limits import FRAMES_WAITING_MAX
 from evp.plain import read_entry
 from evp.settings import Settings
 from evp.stream import ledger
+from evp.stream import producer as producing
 from evp.stream.client import Link, LogRefused
 from evp.stream.durability import examine
 from evp.stream.flusher import Flusher
@@ -217,9 +218,14 @@ async def test_replicas_that_do_not_have_it_are_not_durable(log: Server) -> None
 
 
 async def test_waitaof_goes_with_each_append(
-    opened: Opener, settings: Settings, log: Server
+    opened: Opener, settings: Settings, log: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the log syncs each second only, an append waits for the disk."""
+
+    async def believe(_link: Link, _keys: Keys) -> bool:
+        return True
+
+    monkeypatch.setattr(producing, "require_waiting", believe)
     await config(log, appendfsync="everysec")
     try:
         producer = await opened(url=log.url)

@@ -286,3 +286,14 @@ async def test_lease_is_held_by_one(db: Database) -> None:
     assert await lease.take(db, "fold", "a", 60_000)
     tries = await asyncio.gather(*(lease.take(db, "new", str(n), 60_000) for n in range(8)))
     assert sum(tries) == 1
+
+
+async def test_lease_of_a_clock_that_was_set_back(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lease that ends in an hour by the right time holds nobody up for an hour."""
+    monkeypatch.setattr(lease, "now_ms", lambda: now_ms() + HOUR_MS)
+    assert await lease.take(db, "fold", "ahead", 60_000)
+    monkeypatch.undo()
+    assert await lease.take(db, "fold", "b", 60_000)
+    assert not await lease.take(db, "fold", "c", 60_000)

@@ -13,6 +13,7 @@ import pytest
 from evp.batch.policy import ReadSize
 from evp.clock import now_ms
 from evp.errors import GroupLost
+from evp.limits import JOB_LEASE_MS
 from evp.settings import Settings
 from evp.storage import client, lease, schema
 from evp.storage.client import Database
@@ -685,7 +686,7 @@ async def test_jobs_are_free_once_a_worker_has_ended(
         taken = {"$set": {"holder": "another"}}
         await db[schema.META].update_one({"_id": "lease:sweep"}, taken)
     assert await holders() == 1
-    assert not await lease.take(db, "sweep", "third", 1_000)
+    assert not await lease.take(db, "sweep", "third", JOB_LEASE_MS)
 
 
 async def test_given_up_name_is_free(

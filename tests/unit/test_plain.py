@@ -14,7 +14,7 @@ from evp.errors import CorruptFrame, FrameError, UnknownFrameVersion
 from evp.identity import event_id
 from evp.limits import EVENT_BYTES_MAX
 from evp.plain import payload_of, read_entry
-from tests.support.make import ADMISSION, SRV, event, open_frame
+from tests.support.make import ADMISSION, SRV, event, join, open_frame
 
 ENTRY = "1767323045678-3"
 
@@ -37,6 +37,22 @@ def test_unknown_version_is_no_corruption() -> None:
     fields = open_frame(event(0)).fields(SRV, 1) | {b"v": b"2"}
     with pytest.raises(UnknownFrameVersion):
         read_entry("s", ENTRY, fields, ADMISSION)
+
+
+@pytest.mark.parametrize("bits", [0x01, 0x41, 0x80])
+def test_no_flipped_byte_of_an_entry_makes_an_event(bits: int) -> None:
+    """A damaged byte anywhere in a frame's entry, names and version too, is never taken as read."""
+    frames = [open_frame(event(0)), open_frame(*(event(n, data={"t": "é"}) for n in range(3)))]
+    join(frames[1], [event(4)])
+    for frame in frames:
+        items = [item for pair in frame.fields(SRV, 7).items() for item in pair]
+        for number, item in enumerate(items):
+            for place in range(len(item)):
+                damaged = item[:place] + bytes((item[place] ^ bits,)) + item[place + 1 :]
+                flat = [*items[:number], damaged, *items[number + 1 :]]
+                fields = dict(zip(flat[::2], flat[1::2], strict=True))
+                with pytest.raises((CorruptFrame, UnknownFrameVersion)):
+                    read_entry("s", ENTRY, fields, ADMISSION)
 
 
 def test_plain_entry_is_one_event() -> None:

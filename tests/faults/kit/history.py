@@ -121,13 +121,40 @@ class Log:
 def records(path: Path) -> Iterator[Record]:
     """Return what a log holds; a torn end, of a client that was killed, is left out."""
     content = path.read_bytes()
+    for start, end in _framed(content):
+        yield _decoder.decode(content[start:end])
+
+
+def _framed(content: bytes) -> Iterator[tuple[int, int]]:
+    """Give where each whole record begins and ends."""
     at = 0
     while at + _LENGTH_BYTES <= len(content):
         start = at + _LENGTH_BYTES
         at = start + int.from_bytes(content[at:start], "big")
         if at > len(content):
             return
-        yield _decoder.decode(content[start:at])
+        yield start, at
+
+
+class Follower:
+    """Counts the requests that were accepted, while the log grows: each part is read once."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._at = 0
+        self._accepted = 0
+
+    def accepted(self) -> int:
+        """Return how many were so far."""
+        if self._path.exists():
+            with self._path.open("rb") as file:
+                file.seek(self._at)
+                content = file.read()
+            for start, end in _framed(content):
+                record = _decoder.decode(content[start:end])
+                self._accepted += isinstance(record, Answer) and record.verdict == "ok"
+                self._at += end - start + _LENGTH_BYTES
+        return self._accepted
 
 
 @dataclass

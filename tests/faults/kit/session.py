@@ -45,6 +45,7 @@ class Load:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._follower = history.Follower(path)
 
     def so_far(self) -> History:
         """Return what the clients have written down so far."""
@@ -53,8 +54,8 @@ class Load:
     async def until_accepted(self, count: int, within_s: float = START_S_MAX) -> None:
         """Wait until so many more requests are accepted."""
         ends_at_s = time.monotonic() + within_s
-        wanted = count + (len(self.so_far().ok_at_s) if self.path.exists() else 0)
-        while not self.path.exists() or len(self.so_far().ok_at_s) < wanted:
+        wanted = count + self._follower.accepted()
+        while self._follower.accepted() < wanted:
             if time.monotonic() > ends_at_s:
                 raise RuntimeError(f"not {count} requests accepted within {within_s} s")
             await asyncio.sleep(0.2)
