@@ -11,8 +11,9 @@ again; its next word comes with its heartbeat, up to a second later. Asked by WA
 it is done with that when WAITAOF asks: 5 ms instead of 1,000.
 
 Valkey (to 9.1, at least) and Redis before 8.0 answer WAITAOF before the disk has it where
-they sync once a second: a bit of leisure is taken for a sync. `require_waiting` finds that
-out, and such a log must have `appendfsync always`.
+they sync once a second. `require_waiting` finds that out, and such a log must have
+`appendfsync always`. All of them take a sync that failed for one that was done; so how the
+last one went is asked after WAITAOF, in the same go.
 
 Whether a server can do what evp needs is asked of the server, never read off its
 version: Valkey 9.1 says it is Redis 7.2.4.
@@ -21,6 +22,7 @@ version: Valkey 9.1 says it is Redis 7.2.4.
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from msgspec import Struct
 
@@ -53,17 +55,23 @@ class Durability(Struct, frozen=True):
 
     @property
     def questions(self) -> list[tuple[Argument, ...]]:
-        """What is asked after an append; the last answer is for `confirm`.
+        """What is asked after an append, in one go with it; the answers are for `confirm`.
 
         Altogether the log takes DURABLE_WAIT_MS_MAX at most for it.
         """
         if not self.replicas:
-            return [("WAITAOF", 1, 0, DURABLE_WAIT_MS_MAX)]
-        half_ms = max(1, DURABLE_WAIT_MS_MAX // 2)
-        return [("WAIT", self.replicas, half_ms), ("WAITAOF", 1, self.replicas, half_ms)]
+            asked: list[tuple[Argument, ...]] = [("WAITAOF", 1, 0, DURABLE_WAIT_MS_MAX)]
+        else:
+            half_ms = max(1, DURABLE_WAIT_MS_MAX // 2)
+            asked = [("WAIT", self.replicas, half_ms), ("WAITAOF", 1, self.replicas, half_ms)]
+        return [*asked, _HOW_IT_WENT] if self.by_word else asked
 
-    def confirm(self, local: int, replicas: int) -> None:
-        """Check the two counts of WAITAOF. Raises LogNotDurable if one is too small."""
+    def confirm(self, told: list[Any]) -> None:
+        """Check the answers to `questions`. Raises LogNotDurable if one is not enough."""
+        *_, (local, replicas) = told[:-1] if self.by_word else told
+        # What a sync that failed was for WAITAOF counts as synced.
+        if self.by_word and info_fields(told[-1]).get(_WRITE_STATUS, "ok") != "ok":
+            raise LogNotDurable("the log can't sync its file: look at its own log and its disk")
         if local < 1 or replicas < self.replicas:
             raise LogNotDurable(
                 f"within {DURABLE_WAIT_MS_MAX} ms the disks of {local} of 1 log and {replicas} "
@@ -90,14 +98,14 @@ async def examine(link: Link, policy: str, replicas: int) -> Durability:
     # Asked once even where a reply means the disk: a log whose file has just been turned on
     # loses all until the file holds what there was before.
     try:
-        *_, (local, remote) = await link.calls(found.questions, wait_s=DURABLE_WAIT_MS_MAX / 1000)
+        told = await link.calls(found.questions, wait_s=DURABLE_WAIT_MS_MAX / 1000)
     except LogForbids as error:
         raise LogNotDurable(
             f"evp may not ask what the log's file holds ({error}); {_ALLOW}"
         ) from error
     except LogRefused as error:
         raise LogNotDurable(f"WAITAOF does not work here ({error}); {_MEND}") from error
-    found.confirm(local, remote)
+    found.confirm(told)
     return found
 
 
@@ -182,6 +190,8 @@ async def _refuse_replica(link: Link) -> None:
         raise LogNotDurable(f"the log is a replica of {primary}: set REDIS_URL to the primary")
 
 
+_HOW_IT_WENT = ("INFO", "persistence")
+_WRITE_STATUS = "aof_last_write_status"
 #: Syncs are a second apart, and one that was just done took some of it.
 _NEXT_SYNC_S_MIN = 0.5
 _TRIES_MAX = 5

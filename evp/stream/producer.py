@@ -166,7 +166,7 @@ class Producer:
                 APPEND, keys, arguments, *questions, wait_s=wait_s
             )
             if questions:
-                durability.confirm(*told[-1])
+                durability.confirm(told)
         except LogRefused as error:
             if error.number == 0:
                 raise  # It is the script that was refused.

@@ -9,8 +9,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from evp.errors import LogNotDurable
 from evp.settings import Settings
 from evp.storage.client import connect, database
+from evp.stream.client import Link
+from evp.stream.durability import require_waiting
+from evp.stream.keys import Keys
 from tests.faults.power.conftest import MakeOnDisk, OnDisk
 from tests.faults.power.disk import Disk
 from tests.support.make import event
@@ -37,6 +41,16 @@ async def post(server: InProcess, number: int) -> tuple[int, float]:
     """Send an event; return the status and when the answer was there."""
     reply = await server.ask(request(msgspec.json.encode(event(number))))
     return reply.status, time.monotonic()
+
+
+async def require(log: OnDisk, how: tuple[str, ...]) -> None:
+    """Skip a test on WAITAOF where the log's does not wait: there evp accepts nothing."""
+    if how is EVERYSEC:
+        async with Link.opened(log[0].url) as link:
+            try:
+                await require_waiting(link, Keys("t"))
+            except LogNotDurable as error:
+                pytest.skip(str(error))
 
 
 def file_bytes(disk: Disk) -> int:
@@ -76,6 +90,7 @@ async def test_no_202_before_the_sync_has_ended(
 ) -> None:
     """With a disk that takes half a second to sync each answer waits for it; none is refused."""
     log = await asyncio.to_thread(log_on_disk, *how)
+    await require(log, how)
     disk = log[1]
     async with serving(settings_for(log, store_url, tmp_path)) as server:
         await until(server.is_ready, what="the server is ready")
@@ -131,8 +146,13 @@ async def test_a_log_that_cannot_sync_ends(
 async def test_waitaof_on_a_disk_that_cannot_sync(
     log_on_disk: MakeOnDisk, store_url: str, tmp_path: Path
 ) -> None:
-    """`everysec`: the log stays; no append is answered with 202 until the disk syncs again."""
+    """`everysec`: the log stays, and WAITAOF says that all is well; nothing is answered with 202.
+
+    Redis takes a sync that failed for one that was done, and syncs no more until it is
+    started again. What its file says of itself (INFO) is the only sign.
+    """
     log = await asyncio.to_thread(log_on_disk, *EVERYSEC)
+    await require(log, EVERYSEC)
     server_of_log, disk = log
     settings = settings_for(log, store_url, tmp_path)
     async with serving(settings) as server:
@@ -141,17 +161,14 @@ async def test_waitaof_on_a_disk_that_cannot_sync(
         disk.fail()
         for number in range(1, 4):
             assert (await post(server, number))[0] == 503
-        disk.well()
-        await _until_accepted(server, 4)
+        assert server_of_log.running
         await asyncio.to_thread(server_of_log.kill)
         disk.cut()
+        disk.well()
         await asyncio.to_thread(server_of_log.start)
-        await until(server.is_ready, what="the server is ready again")
+        await _until_accepted(server, 4)
     await drain(settings)
-    # What was answered with 503 `ack_unknown` may be there: nobody could tell.
-    stored = await stored_of(settings)
-    assert {"e0", "e4"} <= set(stored) <= {f"e{number}" for number in range(5)}
-    assert len(stored) == len(set(stored))
+    assert await stored_of(settings) == ["e0", "e4"]
     await clean(settings)
 
 
