@@ -117,6 +117,7 @@ class Told:
     """Why evp accepted nothing here."""
     bytes_lost: Counter[str] = field(default_factory=Counter)
     bytes_torn: int = 0
+    started_twice: int = 0
     took_s: float = 0.0
 
 
@@ -189,7 +190,9 @@ class Run:
             cuts = await asyncio.to_thread(machine.cut_power, self._torn())
         self.told.cuts += 1
         self._add(cuts)
-        await asyncio.to_thread(machine.power_up)
+        if not await asyncio.to_thread(machine.power_up):
+            self.told.started_twice += 1
+            self.say("  an engine came up at its second start only")
 
     def _torn(self) -> random.Random | None:
         return self._dice if self._dice.random() < _TORN_SHARE else None

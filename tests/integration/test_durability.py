@@ -139,10 +139,8 @@ async def test_every_configuration(
 
 
 async def test_waitaof_that_does_not_wait_is_refused(admin: Link, on_log: Settings) -> None:
-    """A log that syncs each second is taken if its WAITAOF waits for that, and refused if not.
-
-    Valkey's doesn't; that of Redis 8 does.
-    """
+    """A log that syncs each second is taken if its WAITAOF waits for that, and refused if not."""
+    # Valkey's doesn't; that of Redis 8 does.
     await configure(admin, {"appendfsync": "everysec"})
     began_at_s = time.monotonic()
     for number in range(4):

@@ -146,11 +146,7 @@ async def test_a_log_that_cannot_sync_ends(
 async def test_waitaof_on_a_disk_that_cannot_sync(
     log_on_disk: MakeOnDisk, store_url: str, tmp_path: Path
 ) -> None:
-    """`everysec`: the log stays, and WAITAOF says that all is well; nothing is answered with 202.
-
-    Redis takes a sync that failed for one that was done, and syncs no more until it is
-    started again. What its file says of itself (INFO) is the only sign.
-    """
+    """`everysec`: the log stays, its WAITAOF says that all is well, and nothing is answered 202."""
     log = await asyncio.to_thread(log_on_disk, *EVERYSEC)
     await require(log, EVERYSEC)
     server_of_log, disk = log
@@ -161,6 +157,7 @@ async def test_waitaof_on_a_disk_that_cannot_sync(
         disk.fail()
         for number in range(1, 4):
             assert (await post(server, number))[0] == 503
+        # It syncs no more until it is started again.
         assert server_of_log.running
         await asyncio.to_thread(server_of_log.kill)
         disk.cut()
