@@ -86,9 +86,7 @@ async def test_end_that_was_not_synced_is_cut_off(
     log_server.kill()
     path = file_of(log_folder)
     content = path.read_bytes()
-    last = content.rindex(b"MULTI")
-    with path.open("ab") as file:
-        file.write(content[last - 8 :][: random.Random(1).randint(20, 200)])
+    path.write_bytes(content + content[content.rindex(b"*1\r\n$5\r\nMULTI") :][:-3])
     await restart(log_server)
     await drain(settings)
     assert await stored(db) == accepted
@@ -111,6 +109,30 @@ async def test_end_that_was_synced_and_is_gone(
     assert await stored(db) == {f"e{number}": accepted[f"e{number}"] for number in range(4)}
     hole = await the_finding(settings)
     assert (hole.kind, hole.first_seq, hole.last_seq, hole.events) == (Kind.HOLE, 5, 5, 1)
+
+
+async def test_half_an_append_amid_the_files(
+    log_server: ProcessServer,
+    log_folder: Path,
+    accepted: dict[str, Any],
+    settings: Settings,
+    db: Database,
+) -> None:
+    """Left where the power failed during a rewrite, it keeps the log from its first start only."""
+    log_server.kill()
+    path = file_of(log_folder)
+    content = path.read_bytes()
+    path.write_bytes(content + content[content.rindex(b"*1\r\n$5\r\nMULTI") :][:-3])
+    following = path.with_name("appendonly.aof.2.incr.aof")
+    following.touch()
+    with path.with_name("appendonly.aof.manifest").open("a", encoding="utf-8") as manifest:
+        manifest.write(f"file {following.name} seq 2 type i\n")
+    with pytest.raises(AssertionError, match="truncated file is not the last file"):
+        await restart(log_server)
+    await restart(log_server)
+    await drain(settings)
+    assert await stored(db) == accepted
+    await clean(settings)
 
 
 async def test_flipped_bit_in_a_frame(

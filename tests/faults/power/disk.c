@@ -238,13 +238,14 @@ static void sync_file(int fd, const char *path, const struct stat *state, const 
     if (from_fd < 0 || to_fd < 0 || fstat(to_fd, &before))
         note("blind sync %s\n", path);
     off_t known = before.st_size < due->cut ? before.st_size : due->cut;
+    known = known < state->st_size ? known : state->st_size; /* Cut by a process that is gone. */
     (void)!real_ftruncate64(to_fd, known);
     for (int at = 0; at < due->ranges; at++) {
         const struct range *one = due->range + at;
         copy_range(from_fd, to_fd, one->from, one->to < known ? one->to : known);
     }
     copy_range(from_fd, to_fd, known, state->st_size);
-    (void)!real_ftruncate64(to_fd, state->st_size > known ? state->st_size : known);
+    (void)!real_ftruncate64(to_fd, state->st_size);
     real_close(from_fd);
     real_close(to_fd);
     /* With a name in the mirror already, it was renamed since, or is well known there. */
