@@ -117,7 +117,7 @@ class Told:
     """Why evp accepted nothing here."""
     bytes_lost: Counter[str] = field(default_factory=Counter)
     bytes_torn: int = 0
-    started_twice: int = 0
+    starts_in_vain: int = 0
     took_s: float = 0.0
 
 
@@ -190,9 +190,10 @@ class Run:
             cuts = await asyncio.to_thread(machine.cut_power, self._torn())
         self.told.cuts += 1
         self._add(cuts)
-        if not await asyncio.to_thread(machine.power_up):
-            self.told.started_twice += 1
-            self.say("  an engine came up at its second start only")
+        in_vain = await asyncio.to_thread(machine.power_up)
+        self.told.starts_in_vain += in_vain
+        if in_vain:
+            self.say(f"  an engine had to be started {in_vain + 1} times")
 
     def _torn(self) -> random.Random | None:
         return self._dice if self._dice.random() < _TORN_SHARE else None
