@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -93,6 +94,26 @@ async def test_lost_reply_comes_again_first(opened: Opener, settings: Settings, 
     with pytest.raises(LogUnavailable, match="come again"):
         # The first read went over a connection that is gone.
         await reader.ack(reading.result())
+    assert await pending(link, settings) == 1
+
+
+async def test_entry_id_that_was_issued_again(
+    opened: Opener, settings: Settings, link: Link
+) -> None:
+    """Whoever read an entry that the log has lost does not ack the one that got its id since."""
+    [entry] = await append(settings, [event(0)])
+    reader = opened()
+    await reader.ensure_group()
+    lost = await reader.read(1)
+    await link.call("DEL", settings.stream)
+    other = open_frame(event(1)).fields(SRV, 1)
+    await link.call("XADD", settings.stream, entry, *(x for pair in other.items() for x in pair))
+    await reader.reset()
+    await reader.ensure_group()
+    [found] = await reader.read(1)
+    assert found.entry_id == lost[0].entry_id == entry
+    with contextlib.suppress(LogUnavailable):
+        await reader.ack(lost)
     assert await pending(link, settings) == 1
 
 

@@ -277,6 +277,23 @@ async def test_waitaof_is_sent_with_the_append_and_in_no_transaction(
     assert b"MULTI" not in together
 
 
+async def test_append_that_does_not_reach_the_disk(
+    admin: Link, on_log: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An entry that is in the log's memory alone is never acknowledged, by whatever reply."""
+    monkeypatch.setattr("evp.stream.durability.DURABLE_WAIT_MS_MAX", 200)
+    async with connected(on_log) as producer:
+        await configure(admin, {"appendfsync": "everysec"})
+        assert producer._link is not None
+        producer._durability = await examine(producer._link, "auto", 0)
+        # From now on the file is synced when the system likes.
+        await configure(admin, {"appendfsync": "no"})
+        with pytest.raises(AckUnknown, match="0 of 1 log"):
+            await producer.append(open_frame(event(1)), 1)
+        assert await admin.call("XLEN", on_log.stream) == 1
+        assert producer.epochs()[1][0].acknowledged_seq == 0
+
+
 async def test_number_of_partitions_is_on_disk_too(
     admin: Link, on_log: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

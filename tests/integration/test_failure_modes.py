@@ -156,6 +156,25 @@ async def test_lost_reply_of_an_append(db: Database, link: Link, settings: Setti
     await clean(settings)
 
 
+async def test_lost_reply_hides_no_loss(db: Database, link: Link, settings: Settings) -> None:
+    """A frame that is lost is missed, although one of unknown outcome came just before it."""
+    async with proxying(settings.redis_url) as proxy:
+        proxy.drop_reply(f"EVALSHA {APPEND.digest}")
+        async with connected(settings, url=proxy.url) as producer:
+            with pytest.raises(AckUnknown):
+                await producer.append(open_frame(event(0)), 1)
+            await producer.connect()
+            lost = await producer.append(open_frame(event(1)), 1)
+            closed, open_ = producer.epochs()
+    rows = [(one.srv, one.acknowledged_seq, one.events, one.unknown) for one in closed + open_]
+    await record_servers(db, rows, 0)
+    await link.call("XDEL", settings.stream, lost)
+    await drain(settings)
+    await exactly(db, 1)
+    told = [(one.kind, one.first_seq, one.events) for one in (await look(settings)).findings]
+    assert told == [(Kind.HOLE, 1, 1)]
+
+
 async def test_largest_request_is_one_frame(settings: Settings, link: Link) -> None:
     """As large a body as is taken, of events of 900 bytes, is one frame and one answer."""
     filler = "x" * 850

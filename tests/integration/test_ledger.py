@@ -203,6 +203,20 @@ async def test_what_the_dead_left_is_carried_to_the_store(
     assert (await rows(db))[left.srv] == (7, 70)
 
 
+async def test_a_late_record_takes_nothing_back(
+    producer: Producer, db: Database, link: Link, keys: Keys, settings: Settings
+) -> None:
+    """Who carries what the log knew a moment ago leaves what the store has learnt since."""
+    book = Ledger(settings, db, producer)
+    await producer.append(open_frame(event(0)), 1)
+    await book._tell_log()
+    await producer.append(open_frame(event(1)), 1)
+    await book._tell_store()
+    await book.stop()
+    await Ledger(settings, db, Nobody(keys)).carry()
+    assert await rows(db) == {producer._epoch.srv: (2, 2)}
+
+
 async def test_a_store_that_was_put_back_is_told_again(
     producer: Producer, db: Database, link: Link, keys: Keys, settings: Settings
 ) -> None:

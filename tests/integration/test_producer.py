@@ -229,13 +229,12 @@ async def test_waitaof_goes_with_each_append(
     await config(log, appendfsync="everysec")
     try:
         producer = await opened(url=log.url)
-        link = await Link.open(log.url)
-        # Looking whether WAITAOF works has sent one already.
-        await link.call("CONFIG", "RESETSTAT")
-        await producer.append(open_frame(event(0)), 1)
-        stats = (await link.call("INFO", "commandstats")).decode()
-        assert "cmdstat_waitaof:calls=1," in stats
-        await link.close()
+        async with Link.opened(log.url) as link:
+            # Looking whether WAITAOF works has sent one already.
+            await link.call("CONFIG", "RESETSTAT")
+            await producer.append(open_frame(event(0)), 1)
+            stats = (await link.call("INFO", "commandstats")).decode()
+            assert "cmdstat_waitaof:calls=1," in stats
     finally:
         await config(log, appendfsync="always")
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from bson import Binary, ObjectId
+from bson.raw_bson import RawBSONDocument
 
 from evp.batch.outcome import Held, Outcome, judge_by_ids
 from evp.clock import from_ms, now_ms
@@ -107,6 +108,24 @@ async def test_lost_frame_is_named_by_what_is_missing(db: Database, writer: Writ
     assert dict(outcome["sources"]) == {"test": 2}
     await fold_all(db)
     assert (await check_sums(db)).accepted.missing == 1
+
+
+async def test_worker_that_ends_amid_the_events(db: Database) -> None:
+    """Once events of a frame may be there, the store knows of it: it gets its account."""
+
+    class Ending(Writer):
+        """A worker that ends when half of the events are in the store."""
+
+        async def _insert(self, documents: list[RawBSONDocument]) -> dict[int, Failure]:
+            await super()._insert(documents[:2])
+            raise Stopped
+
+    frame = frame_of(*(event(number) for number in range(4)))
+    with pytest.raises(Stopped):
+        await Ending(db, WRITE_MS).write([frame])
+    await sweep_all(db)
+    found = await documents(db, schema.OUTCOMES)
+    assert [account(one) for one in found] == [(2, 0, [], [2, 3])]
 
 
 async def test_frame_in_the_log_is_left_to_workers(db: Database, writer: Writer) -> None:
