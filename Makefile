@@ -20,7 +20,7 @@ $(READY): requirements/dev.lock pyproject.toml
 .PHONY: faults faults-slice faults-suite soak power wheel try-wheel sbom audit lint-deploy
 .PHONY: image scan-image compose try-compose
 .PHONY: rolling bench bench-quick bench-growth bench-queries bench-slow bench-store bench-mongo bench-outage
-.PHONY: cluster api-cases fuzz clean
+.PHONY: cluster api-cases fuzz mutants clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -148,6 +148,9 @@ fuzz: $(READY) ## fuzz the accept path, guided by coverage; the corpus grows (FU
 		--require-hashes --no-deps --target .bench/fuzz -r tests/fuzz/requirements.txt
 	@PYTHONPATH=.bench/fuzz:. $(BIN)/python tests/fuzz/run.py -max_total_time=$(FUZZ_S) -max_len=4096 \
 		-artifact_prefix=tests/fuzz/
+
+mutants: $(READY) ## plant fourteen bugs, one at a time: the tests must catch each (ONLY="3 9": only these)
+	@$(BIN)/python -m tests.mutants $(if $(ONLY),--only $(ONLY))
 
 wheel: $(READY) ## build the wheel, into dist
 	@rm -rf dist && $(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps \
