@@ -243,6 +243,7 @@ async def test_store_is_put_back_to_the_middle_of_a_frame(site: Site) -> None:
     assert (await clean(site.settings, REPAIR)).counts.redelivered_frames == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("older", ["log", "store"])
 async def test_both_are_put_back(site: Site, tmp_path: Path, older: str) -> None:
     """Of two moments: what one copy knows of and neither has is named; then what a server knows."""
