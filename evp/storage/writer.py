@@ -85,7 +85,7 @@ class Writer:
         async with self.alone():
             if await self._write_headers([frame]):
                 return Written(frame, None)
-            await self._bounded(mark(self._db, [bucket_of(frame.accepted_ms)]))
+            await self._mark([frame])
         failures = await insert_alone(
             self._db, self._bounded, witness, frame, self._insert, self.alone
         )
@@ -147,14 +147,17 @@ class Writer:
         """
         if not frames:
             return {}
-        starts = {bucket_of(frame.accepted_ms) for frame in frames}
-        marking = asyncio.create_task(self._bounded(mark(self._db, starts)))
+        marking = asyncio.create_task(self._mark(frames))
         try:
             failures = await self._write_events(frames)
             await marking
         finally:
             await end(marking)
         return failures
+
+    async def _mark(self, frames: Sequence[Frame]) -> None:
+        """Make the frames' buckets due, those that are closed."""
+        await self._bounded(mark(self._db, {bucket_of(frame.accepted_ms) for frame in frames}))
 
     async def _write_events(self, frames: Sequence[Frame]) -> dict[int, dict[int, Failure]]:
         """Insert all events; return by frame's place and event's index those that were not."""

@@ -13,9 +13,11 @@ the seed and how to see it again. The same seed gives the same schedule, to the 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -130,7 +132,7 @@ def _run_all(given: argparse.Namespace) -> int:
 def _results(seeds: Iterable[int], mutant: str | None, processes: int) -> Iterator[Result]:
     """Give the results of all schedules, in order, as they come; few are under way at a time."""
     portions = _portions(seeds)
-    pool = ProcessPoolExecutor(processes, initializer=_ignore_interrupts)
+    pool = ProcessPoolExecutor(processes, initializer=_depend_on_parent)
     try:
         under_way: list[Future[list[Result]]] = []
         while True:
@@ -144,9 +146,17 @@ def _results(seeds: Iterable[int], mutant: str | None, processes: int) -> Iterat
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _ignore_interrupts() -> None:
-    """Leave Ctrl-C to the parent, which then gives nothing more to do."""
+def _depend_on_parent() -> None:
+    """End with the parent, however it ends; leave Ctrl-C to it, which then gives no more to do."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def end_with_it() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=end_with_it, daemon=True).start()
 
 
 def _portions(seeds: Iterable[int]) -> Iterator[list[int]]:

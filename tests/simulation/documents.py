@@ -20,22 +20,21 @@ class Unsupported(NotImplementedError):
 def matches(document: Mapping[str, Any], query: Mapping[str, Any]) -> bool:
     """Return whether a document is one that a query asks for."""
     for name, wanted in query.items():
-        if name == "$or":
-            if not any(matches(document, one) for one in wanted):
-                return False
-            continue
         value = document.get(name, _ABSENT)
-        if is_operators(wanted):
-            if not all(_COMPARE[how](value, given) for how, given in wanted.items()):
-                return False
-        elif not _equal(value, wanted):
+        if name == "$or":
+            holds = any(matches(document, one) for one in wanted)
+        elif is_operators(wanted):
+            holds = all(_COMPARE[how](value, given) for how, given in wanted.items())
+        else:
+            holds = _equal(value, wanted)
+        if not holds:
             return False
     return True
 
 
 def is_operators(wanted: Any) -> bool:
     """Return whether a value of a query is made of operators, `{"$gt": 1}`."""
-    return isinstance(wanted, dict) and any(name.startswith("$") for name in wanted)
+    return isinstance(wanted, dict) and bool(wanted) and next(iter(wanted)).startswith("$")
 
 
 def _equal(value: Any, wanted: Any) -> bool:

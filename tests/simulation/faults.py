@@ -49,7 +49,7 @@ class Chances(Struct):
 
     log_fault: float = 0.0
     store_fault: float = 0.0
-    at_once: float = 0.4
+    at_once: float = 0.5
     slow: float = 0.03
     usual_s: float = 0.004
     slow_s: float = 0.5

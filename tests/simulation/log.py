@@ -212,7 +212,7 @@ class Connection:
 
     def pack_command(self, *words: bytes | str | float) -> list[Words]:
         """Return a command as the server sees it."""
-        return [[_bytes(word) for word in words]]
+        return [[word if type(word) is bytes else _bytes(word) for word in words]]
 
     async def send_packed_command(self, packed: list[Words], check_health: bool = True) -> None:  # noqa: FBT001, FBT002 - redis-py's own
         """Take commands, which are carried out when the first reply is asked for."""

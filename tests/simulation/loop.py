@@ -119,13 +119,14 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     def _next(self) -> asyncio.Handle | None:
         """Take the next callback of a process that is drawn; None if there was nothing to do."""
         ready = self._ready
-        place = 0
-        if len(ready) > 1:
-            whose = _whose(ready[int(self._chance.random() * len(ready))])
+        if len(ready) == 1:
+            handle = ready.popleft()
+        else:
+            whose, place = _whose(ready[int(self._chance.random() * len(ready))]), 0
             while _whose(ready[place]) is not whose:
                 place += 1
-        handle = ready[place]
-        del ready[place]
+            handle = ready[place]
+            del ready[place]
         if handle.cancelled():
             return None
         process = _whose(handle)

@@ -70,7 +70,7 @@ class _Storm:
         acts = self._acts()
         weights = [weight for weight, _ in acts]
         for _ in range(chance.choice((20, 30, 30, 60))):
-            await asyncio.sleep(chance.expovariate(1 / 0.1))
+            await asyncio.sleep(chance.expovariate(1 / 0.06))
             chance.choices(acts, weights)[0][1]()
         await self._simulation.finish()
 

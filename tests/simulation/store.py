@@ -221,12 +221,14 @@ class SimulatedCollection:
         """Return the rows that match, in the order in which they were inserted."""
         table = self._store.table(self._name)
         wanted = query.get("_id")
-        if wanted is not None and not is_operators(wanted):
-            rows = [table[wanted]] if wanted in table else []
-        elif isinstance(wanted, dict) and "$in" in wanted:
+        if isinstance(wanted, dict) and "$in" in wanted:
             rows = [table[one] for one in wanted["$in"] if one in table]
+        elif wanted is not None and not is_operators(wanted):
+            rows = [table[wanted]] if wanted in table else []
         else:
             rows = list(table.values())
+        if len(query) == 1 and wanted is not None:
+            return rows
         return [row for row in rows if matches(row.document, query)]
 
     def decoded(self, row: Row, fields: Mapping[str, int] | Sequence[str] | None) -> Any:

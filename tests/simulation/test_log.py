@@ -341,7 +341,9 @@ class Act:
         )
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, 9))]
+)
 async def test_a_simulated_log_answers_as_a_real_one(
     link: Link, keys: Keys, settings: Settings, seed: int
 ) -> None:

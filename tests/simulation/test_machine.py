@@ -37,10 +37,13 @@ class Deployment(RuleBasedStateMachine):
         self._opened.enter_context(simulation)
         self._simulation = simulation
         world = simulation.world
-        for start in (world.start_server, world.start_server):
-            start()
-        for _ in range(2):
-            world.start_worker()
+        for start in (
+            world.start_server,
+            world.start_worker,
+            world.start_server,
+            world.start_worker,
+        ):
+            simulation.act(start)
         simulation.pass_time(0.1)
 
     @rule(wait_s=st.sampled_from((0.01, 0.1, 1.0, 4.0)))
@@ -116,5 +119,5 @@ class Deployment(RuleBasedStateMachine):
         assert self._simulation.world.book.violations == []
 
 
-Deployment.TestCase.settings = settings(max_examples=20, stateful_step_count=25, deadline=None)
+Deployment.TestCase.settings = settings(max_examples=8, stateful_step_count=15, deadline=None)
 TestDeployment = Deployment.TestCase

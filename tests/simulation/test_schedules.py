@@ -11,7 +11,7 @@ from random import Random
 import pytest
 
 from tests.simulation.loop import PROCESS, Process, SimulatedLoop, Stuck
-from tests.simulation.mutants import mutated
+from tests.simulation.mutants import MUTANTS, mutated
 from tests.simulation.schedule import run
 
 _FOUND_WITHIN = 400
@@ -19,13 +19,13 @@ _FOUND_WITHIN = 400
 
 def test_no_promise_is_broken() -> None:
     """Some schedules, with kills, failovers and all: what was accepted is stored, once."""
-    results = [run(seed) for seed in range(25)]
+    results = [run(seed) for seed in range(12)]
     assert [(one.seed, one.violations) for one in results if one.violations] == []
     # They are no empty ones.
     assert sum(one.frames for one in results) > 10 * len(results)
     assert sum(one.faults for one in results) > len(results)
-    assert sum(one.counts.crashes for one in results) > 10
-    assert sum(one.counts.failovers for one in results) > 5
+    assert sum(one.counts.crashes for one in results) > 5
+    assert sum(one.counts.failovers for one in results) > 2
 
 
 def test_a_worker_that_acks_too_soon_is_found() -> None:
@@ -35,8 +35,25 @@ def test_a_worker_that_acks_too_soon_is_found() -> None:
     assert found is not None
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_a_rule_that_is_missing_is_found(mutant: str) -> None:
+    """Each rule is needed: without it some schedule breaks a promise."""
+    with mutated(mutant):
+        found = next((seed for seed in range(_FOUND_WITHIN) if run(seed).violations), None)
+    assert found is not None
+
+
 def test_a_seed_gives_the_same_schedule_again() -> None:
-    """The same seed gives the same calls in the same order, in this process and in another."""
+    """The same seed gives the same calls in the same order, whatever ran before."""
+    first = run(5).digest
+    run(6)
+    assert run(5).digest == first
+
+
+@pytest.mark.slow
+def test_a_seed_gives_the_same_schedule_everywhere() -> None:
+    """Another process comes to the same, whatever its sets are ordered by."""
     program = "from tests.simulation.schedule import run; print([run(s).digest for s in (5, 6)])"
     other = subprocess.run(
         [sys.executable, "-c", program],

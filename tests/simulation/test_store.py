@@ -178,7 +178,9 @@ async def _said(call: Awaitable[Any], *, counted: bool) -> Any:
     return [getattr(done, name) for name in counts if hasattr(done, name)][:1]
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, 9))]
+)
 async def test_a_simulated_store_does_as_a_real_one(db: Database, seed: int) -> None:
     """Whatever is written and asked, in whatever order, both say the same and hold the same."""
     chance = Random(seed)
