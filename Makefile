@@ -20,7 +20,7 @@ $(READY): requirements/dev.lock pyproject.toml
 .PHONY: faults faults-slice faults-suite soak power wheel try-wheel sbom audit lint-deploy
 .PHONY: image scan-image compose try-compose
 .PHONY: rolling bench bench-quick bench-growth bench-queries bench-slow bench-store bench-mongo bench-outage
-.PHONY: cluster api-cases fuzz mutants clean
+.PHONY: cluster sim api-cases fuzz mutants clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -97,6 +97,11 @@ cluster: $(READY) ## kill a cluster's primaries in turn under load: nothing is l
 
 SWITCHES ?= 20
 BATCH ?= 5
+
+SCHEDULES ?= 20000
+
+sim: $(READY) ## simulate 20,000 deployments on a virtual clock, each with faults of its own (SCHEDULES=n SEED=n)
+	@$(BIN)/python -m tests.simulation --schedules $(SCHEDULES) --seed $(SEED)
 
 rolling: $(READY) ## replace servers under 5,000 events/s: no request fails (SWITCHES=20 BATCH=5)
 	@EVP_ROLLING_SWITCHES=$(SWITCHES) EVP_ROLLING_BATCH=$(BATCH) \

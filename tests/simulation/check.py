@@ -148,10 +148,12 @@ class Check:
         return {row["_id"]: row["seq"] for row in self._world.store.documents(SERVERS)}
 
     def _entries_of(self, finding: Finding) -> list[Entry]:
-        if finding.srv is None or finding.first_seq is None or finding.last_seq is None:
+        if finding.frame_id is not None:
             return [
-                entry for entry in self._book.entries if entry.frame.entry_id == finding.entry_id
+                one for one in self._book.entries if str(one.frame.frame_id) == finding.frame_id
             ]
+        if finding.srv is None or finding.first_seq is None or finding.last_seq is None:
+            return []
         srv, seqs = bytes.fromhex(finding.srv), range(finding.first_seq, finding.last_seq + 1)
         return [
             one for one in self._book.entries if one.numbers[0] == srv and one.numbers[1] in seqs

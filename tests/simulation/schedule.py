@@ -13,14 +13,14 @@ from tests.simulation.faults import Chances
 from tests.simulation.simulation import Result, Simulation, Trace
 from tests.simulation.world import READERS
 
-_PROFILES: dict[str, tuple[float, float, float, float]] = {
-    # faults of the log and of the store, by call; kills and losses of the log, by act
-    "calm": (0.005, 0.005, 0.01, 0.0),
-    "store": (0.01, 0.06, 0.02, 0.01),
-    "log": (0.05, 0.01, 0.02, 0.05),
-    "kills": (0.01, 0.01, 0.15, 0.01),
-    "failovers": (0.01, 0.01, 0.05, 0.12),
-    "all": (0.04, 0.04, 0.08, 0.06),
+_PROFILES: dict[str, tuple[float, float, float, float, float]] = {
+    # by call: faults of the log, of the store, slow ones; by act: kills, losses of the log
+    "calm": (0.005, 0.005, 0.03, 0.01, 0.0),
+    "store": (0.01, 0.06, 0.03, 0.02, 0.01),
+    "log": (0.05, 0.01, 0.03, 0.02, 0.05),
+    "kills": (0.01, 0.01, 0.03, 0.15, 0.01),
+    "failovers": (0.02, 0.01, 0.15, 0.05, 0.12),
+    "all": (0.04, 0.04, 0.06, 0.08, 0.06),
 }
 
 
@@ -37,9 +37,9 @@ def run(seed: int, trace: Trace | None = None) -> Result:
 
 def _run(seed: int, trace: Trace | None) -> Result:
     chance = Random(seed)
-    log_fault, store_fault, kill, lose = _PROFILES[chance.choice(list(_PROFILES))]
+    log_fault, store_fault, slow, kill, lose = _PROFILES[chance.choice(list(_PROFILES))]
     kinds = [GOOD] * 8 + [BAD] * chance.choice((0, 0, 1, 2)) + [KILLER] * (chance.random() < 0.2)
-    chances = Chances(log_fault=log_fault, store_fault=store_fault)
+    chances = Chances(log_fault=log_fault, store_fault=store_fault, slow=slow)
     with Simulation(seed, chance, chances, kinds, forgets=lose > 0, trace=trace) as simulation:
         simulation.run(_Storm(simulation, kill, lose).live())
         return simulation.result()

@@ -89,7 +89,7 @@ class Simulation:
             self._weather,
             knobs.settings(chance),
             kinds=kinds,
-            step_ms=chance.choice((1, 1, 400)),
+            step_ms=chance.choice((1, 400, 2_000)),
             remembers=forgets,
         )
         self._loop.set_exception_handler(self._unexpected)
