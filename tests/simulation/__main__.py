@@ -30,7 +30,7 @@ from tests.simulation.schedule import run
 from tests.simulation.simulation import Result
 from tests.simulation.world import Counts
 
-_AT_ONCE = 10
+_AT_ONCE = 5
 _SAID_EVERY_S = 5.0
 _SHOWN_MAX = 5
 
@@ -149,6 +149,7 @@ def _results(seeds: Iterable[int], mutant: str | None, processes: int) -> Iterat
 def _depend_on_parent() -> None:
     """End with the parent, however it ends; leave Ctrl-C to it, which then gives no more to do."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     parent = multiprocessing.parent_process()
 
     def end_with_it() -> None:
@@ -188,4 +189,6 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
+    # Told to stop it ends as by Ctrl-C: what was done so far is said.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main(sys.argv[1:]))

@@ -3,7 +3,6 @@
 | mutant | the rule that is missing |
 |---|---|
 | ack-before-insert | an entry is acked only when its events are stored |
-| ack-by-id | an entry is acked only over the connection that read it |
 | number-again | an append of unknown outcome ends its epoch, so no number is used twice |
 | trim-by-the-log-alone | the store's list of groups holds what a lost one has yet to read |
 | duplicate-is-stored | what has the id of another event is dead, not stored |
@@ -22,7 +21,7 @@ import evp.batch.outcome
 import evp.storage.settle
 import evp.storage.sweep
 import evp.storage.writer
-from evp.stream.consumer import Consumer, Delivery
+from evp.stream.consumer import Delivery
 from evp.stream.producer import Producer
 from evp.worker.carrier import Carrier
 from evp.worker.registered import RegisteredGroups
@@ -39,16 +38,6 @@ def _ack_before_insert() -> list[Change]:
         return await carry(self, batch, stop)
 
     return [(Carrier, "_carry", ack_first)]
-
-
-def _ack_by_id() -> list[Change]:
-    async def ack(self: Consumer, deliveries: list[Delivery]) -> None:
-        if deliveries:
-            async with self._connected() as link:
-                ids = [one.entry_id for one in deliveries]
-                await link.call("XACK", self._keys.stream, self.group, *ids)
-
-    return [(Consumer, "ack", ack)]
 
 
 def _number_again() -> list[Change]:
@@ -93,7 +82,6 @@ def _final_at_once() -> list[Change]:
 
 MUTANTS: dict[str, Callable[[], list[Change]]] = {
     "ack-before-insert": _ack_before_insert,
-    "ack-by-id": _ack_by_id,
     "number-again": _number_again,
     "trim-by-the-log-alone": _trim_by_the_log_alone,
     "duplicate-is-stored": _duplicate_is_stored,
