@@ -30,8 +30,7 @@ TIME_AHEAD_MS_MAX = 24 * 3600 * 1000
 #: Keys that are remembered: live ones, and ended ones for so long after their end.
 API_KEYS_MAX = 2_000
 API_KEYS_ENDED_MS_KEPT = 90 * 24 * 3600 * 1000
-#: How often a server compares the store's keys with the log's copy, and how long the store may
-#: take then.
+#: A server compares the store's keys with the log's copy so often; the store may take so long.
 API_KEYS_COMPARE_S = 15.0
 API_KEYS_COMPARE_S_MAX = 5.0
 #: A change of that copy is tried so often while others change it too.
@@ -78,8 +77,10 @@ LOG_ASK_S_MAX = 1.2
 LOG_AVOID_S = 10.0
 #: WAITAOF waits at most this for the disk of log and replicas.
 DURABLE_WAIT_MS_MAX = 3_000
-#: How long, and of how many epochs, the log keeps the record once they are over and the store
-#: has it. Of too many, those without a frame leave first.
+#: Believed alone, it must take so long to confirm what came just after a sync, so often.
+WAITAOF_S_MIN = 0.5
+WAITAOF_TRIES = 3
+#: The log keeps records of ended epochs for so long, so many; those without frames leave first.
 LEDGER_RETIRED_S = 7 * 24 * 3600
 LEDGER_RETIRED_MAX = 1_000
 #: The store must take a record within this, seconds.
@@ -137,8 +138,7 @@ READ_FRAMES_MAX = 1_000
 #: Bytes of frames asked for in one read; one frame may have more. A worker process may hold
 #: this much for each partition and batch in flight.
 READ_BYTES_TARGET = 16 * MIB
-#: After a read that gave less than was asked for, the next one waits at least so long, seconds:
-#: what comes meanwhile is written at once.
+#: After a read that gave less than was asked for the next one waits so long, to give more at once.
 READ_AGAIN_S = 0.02
 #: Entries of other programs that are read at once: nothing tells how large they are.
 READ_UNSEEN_MAX = 8

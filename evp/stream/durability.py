@@ -11,24 +11,23 @@ again; its next word comes with its heartbeat, up to a second later. Asked by WA
 it is done with that when WAITAOF asks: 5 ms instead of 1,000.
 
 Valkey (to 9.1, at least) and Redis before 8.0 answer WAITAOF before the disk has it where
-they sync once a second. `require_waiting` finds that out, and such a log must have
+they sync once a second. `require_waiting` refuses them, and such a log must have
 `appendfsync always`. All of them take a sync that failed for one that was done; so how the
 last one went is asked after WAITAOF, in the same go.
 
-Whether a server can do what evp needs is asked of the server, never read off its
-version: Valkey 9.1 says it is Redis 7.2.4.
+Whether a server can do what evp needs is asked of the server. A version can be a reason to
+refuse it, and none to trust it: Valkey 9.1 says it is Redis 7.2.4.
 """
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from msgspec import Struct
 
 from evp.clock import monotonic_s
 from evp.errors import LogNotDurable
-from evp.limits import DURABLE_WAIT_MS_MAX
+from evp.limits import DURABLE_WAIT_MS_MAX, WAITAOF_S_MIN, WAITAOF_TRIES
 from evp.stream.client import Argument, Link, LogForbids, LogFull, LogRefused, pairs
 from evp.stream.keys import Keys
 from evp.stream.memory import info_fields
@@ -72,11 +71,7 @@ class Durability(Struct, frozen=True):
         # What a sync that failed was for WAITAOF counts as synced.
         if self.by_word and info_fields(told[-1]).get(_WRITE_STATUS, "ok") != "ok":
             raise LogNotDurable("the log can't sync its file: look at its own log and its disk")
-        if local < 1 or replicas < self.replicas:
-            raise LogNotDurable(
-                f"within {DURABLE_WAIT_MS_MAX} ms the disks of {local} of 1 log and {replicas} "
-                f"of {self.replicas} replicas had it"
-            )
+        _require(local, replicas, self.replicas)
 
 
 async def examine(link: Link, policy: str, replicas: int) -> Durability:
@@ -132,46 +127,49 @@ async def require_commands(link: Link, keys: Keys) -> None:
         raise LogNotDurable(f"the log's XAUTOCLAIM does not tell what was deleted: {_NEWER}")
 
 
-async def require_waiting(link: Link, keys: Keys) -> bool:
+async def require_waiting(link: Link, keys: Keys) -> None:
     """Refuse a server whose WAITAOF answers before its disk has what was written.
 
-    Raises LogNotDurable and LogUnavailable. Returns False if it could not be tried, since the
-    log is full. Takes two seconds where all is well.
+    It is known by its version, or found out: what is written just after a sync must be
+    confirmed by the next one and no sooner, again and again, since beside other writers a
+    server that does not wait can be slow by chance. Takes four seconds where all is well,
+    and WAITAOF_TRIES + 1 times DURABLE_WAIT_MS_MAX at the worst. Raises LogNotDurable,
+    LogFull if nothing can be written to try it with, and LogUnavailable.
     """
-    for _ in range(_TRIES_MAX):
-        try:
-            if await _waits_for_the_next_sync(link, keys):
-                return True
-        except LogFull:
-            return False
-    raise LogNotDurable(
-        "the log's WAITAOF answers before its disk can have been synced, as that of Valkey and of "
-        f"Redis before 8.0 does where they sync once a second: {_SYNC_ALWAYS}"
-    )
+    if await _is_older_than_8(link):
+        raise LogNotDurable(_ANSWERS_EARLY)
+    await _until_synced(link, keys)
+    for _ in range(WAITAOF_TRIES):
+        began_at_s = monotonic_s()
+        await _until_synced(link, keys)
+        if monotonic_s() - began_at_s < WAITAOF_S_MIN:
+            raise LogNotDurable(_ANSWERS_EARLY)
 
 
-async def _waits_for_the_next_sync(link: Link, keys: Keys) -> bool:
-    """Return True if what is written just after a sync is confirmed after the next one only."""
+async def _is_older_than_8(link: Link) -> bool:
+    """Return whether a server says that it is Redis before 8, as each Valkey does."""
+    try:
+        version = info_fields(await link.call("INFO", "server")).get("redis_version", "")
+    except LogRefused:
+        return False  # Hidden: it is tried.
+    major = version.partition(".")[0]
+    return major.isdecimal() and int(major) < _WAITS_SINCE
+
+
+async def _until_synced(link: Link, keys: Keys) -> None:
+    """Write something, and wait until WAITAOF says that the disk has it."""
     wait_aof = ("WAITAOF", 1, 0, DURABLE_WAIT_MS_MAX)
     wait_s = DURABLE_WAIT_MS_MAX / 1000
-    await link.script(PROBE, (keys.probe,), ())
-    await link.call(*wait_aof, wait_s=wait_s)
-    if await _is_syncing(link):
-        # Who writes now waits for this one, whatever he asks.
-        await asyncio.sleep(_SYNCING_S)
-        return False
-    await link.script(PROBE, (keys.probe,), ())
-    began_at_s = monotonic_s()
-    local, _ = await link.call(*wait_aof, wait_s=wait_s)
-    return bool(local) and monotonic_s() - began_at_s >= _NEXT_SYNC_S_MIN
+    *_, (local, _) = await link.script_then(PROBE, (keys.probe,), (), wait_aof, wait_s=wait_s)
+    _require(local, 0, 0)
 
 
-async def _is_syncing(link: Link) -> bool:
-    try:
-        persistence = info_fields(await link.call("INFO", "persistence"))
-    except LogRefused:
-        return False
-    return persistence.get("aof_pending_bio_fsync", "0") != "0"
+def _require(local: int, replicas: int, replicas_wanted: int) -> None:
+    if local < 1 or replicas < replicas_wanted:
+        raise LogNotDurable(
+            f"within {DURABLE_WAIT_MS_MAX} ms the disks of {local} of 1 log and {replicas} "
+            f"of {replicas_wanted} replicas had it"
+        )
 
 
 async def _refuse_replica(link: Link) -> None:
@@ -192,17 +190,15 @@ async def _refuse_replica(link: Link) -> None:
 
 _HOW_IT_WENT = ("INFO", "persistence")
 _WRITE_STATUS = "aof_last_write_status"
-#: Syncs are a second apart, and one that was just done took some of it.
-_NEXT_SYNC_S_MIN = 0.5
-_TRIES_MAX = 5
-_SYNCING_S = 0.1
+_WAITS_SINCE = 8
 _REQUIRED = ("WAITAOF", "XAUTOCLAIM")
 _XAUTOCLAIM_ELEMENTS = 3
 _NEWER = "use Redis 7.2 or Valkey 8, or newer"
 _ALLOW = "allow its user +waitaof and +wait, or vouch for the log with DURABILITY=declared"
-_SYNC_ALWAYS = (
-    "set appendfsync always (if it is, let evp's user read it, +config|get), or vouch for it with "
-    "DURABILITY=declared"
+_ANSWERS_EARLY = (
+    "the log's WAITAOF answers before its disk can have been synced, as that of Valkey and of "
+    "Redis before 8.0 does where they sync once a second: set appendfsync always (if it is, let "
+    "evp's user read it, +config|get), or vouch for it with DURABILITY=declared"
 )
 _MEND = "set appendonly yes and appendfsync always, or vouch for it with DURABILITY=declared"
 

@@ -86,18 +86,14 @@ class Producer:
             self._link = await self._dial()
         try:
             durability = await examine(self._link, self._policy, self._replicas)
-            if durability.by_word:
-                await self._require_waiting(self._link)
+            if durability.by_word and self._believed is not self._link:
+                await require_waiting(self._link, self.keys)
+                self._believed = self._link
         except LogUnavailable:
             self._durability = None
             raise
         self._durability = durability
         return durability
-
-    async def _require_waiting(self, link: Link) -> None:
-        """Look, once for each connection, whether the log's WAITAOF waits."""
-        if self._believed is not link and await require_waiting(link, self.keys):
-            self._believed = link
 
     async def _dial(self) -> Link:
         link = await Link.open(self._url, self.keys)

@@ -87,12 +87,11 @@ async def test_server(
     settings = as_user(on_log, SERVER)
     believed: list[Link] = []
 
-    async def try_it(link: Link, keys: Keys) -> bool:
+    async def try_it(link: Link, keys: Keys) -> None:
         # It may be refused for what it answers, but for no lack of rights.
         with contextlib.suppress(LogNotDurable):
             await require_waiting(link, keys)
         believed.append(link)
-        return True
 
     monkeypatch.setattr(producing, "require_waiting", try_it)
     for appendfsync in ("always", "everysec"):

@@ -179,10 +179,9 @@ async def test_setting_of_the_log(
 async def test_everysec(place: Place, monkeypatch: pytest.MonkeyPatch, *, waits: bool) -> None:
     """Where each append can wait for the disk, syncing once a second is no fault; else it is."""
 
-    async def require(_link: Link, _keys: Keys) -> bool:
+    async def require(_link: Link, _keys: Keys) -> None:
         if not waits:
             raise LogNotDurable("it answers before")
-        return True
 
     monkeypatch.setattr(log_settings, "require_waiting", require)
     await place.link.call("CONFIG", "SET", "appendfsync", "everysec")

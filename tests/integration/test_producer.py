@@ -222,8 +222,8 @@ async def test_waitaof_goes_with_each_append(
 ) -> None:
     """Where the log syncs each second only, an append waits for the disk."""
 
-    async def believe(_link: Link, _keys: Keys) -> bool:
-        return True
+    async def believe(_link: Link, _keys: Keys) -> None:
+        """Take its word."""
 
     monkeypatch.setattr(producing, "require_waiting", believe)
     await config(log, appendfsync="everysec")
