@@ -17,7 +17,7 @@
    - a rename and an unlink are there once the folder was synced.
 
    Files written by stdio are seen at their sync by what they have grown. Writing through
-   a shared mapping can't be seen, and is reported as blind. */
+   a shared mapping, or by copy_file_range, can't be seen, and is reported as blind. */
 
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -449,6 +449,20 @@ WRITE(pwrite, at, (int fd, const void *from, size_t size, off_t at), (fd, from, 
       const void *, size_t, off_t)
 WRITE(pwrite64, at, (int fd, const void *from, size_t size, off_t at), (fd, from, size, at), int,
       const void *, size_t, off_t)
+WRITE(pwritev, at, (int fd, const struct iovec *from, int size, off_t at), (fd, from, size, at),
+      int, const struct iovec *, int, off_t)
+WRITE(pwritev64, at, (int fd, const struct iovec *from, int size, off_t at), (fd, from, size, at),
+      int, const struct iovec *, int, off_t)
+
+EXPORT ssize_t copy_file_range(int from, off_t *from_at, int fd, off_t *at, size_t size,
+                               unsigned flags) {
+    REAL(ssize_t, copy_file_range, int, off_t *, int, off_t *, size_t, unsigned);
+    char path[PATH_MAX];
+    if (ours(fd) && path_of(fd, path))
+        note("blind copying %s\n", path);
+    return real_copy_file_range(from, from_at, fd, at, size, flags);
+}
+
 #define FTRUNCATE(name)                                             \
     EXPORT int name(int fd, off_t length) {                         \
         REAL(int, name, int, off_t);                                \
