@@ -5,15 +5,18 @@
 Every ten seconds it looks at memory, files, connections and threads of every process, at the
 log and at the group. At the end it prints how much each of these grows and with what certainty
 (`kit.slopes`, `kit.soak_table`), looks every event up, and runs `evp verify`. All samples are
-in samples.ndjson in the run's folder.
+in samples.ndjson in the run's folder, which stays: `--again FOLDER` prints the table of a run
+once more, also of one that is under way.
 
 Other work on the machine shows in backlog and pending: let it be quiet. An hour at 5,000/s
 takes some 10 GB of disk, which are free again at the end, and a quarter of an hour more to
 look everything up. That is with the compiled store (`make bench-store`): the embedded one
 takes hours to look up 18 million events.
 
-Exit 0 if nothing grows and nothing is lost or doubled, 1 if something is, 2 if the disk has
-no room, 130 after Ctrl-C, which prints the table so far. Everything it starts ends with it.
+Exit 0 if nothing grows, nothing is lost or doubled and the load was the one that was wanted;
+1 if something of this is wrong; 2 if the disk has no room; 3 if nothing is known to be wrong,
+but of some row it can't be told whether it grows; 130 after Ctrl-C, which prints the table so
+far. Everything it starts ends with it.
 """
 
 from __future__ import annotations
@@ -27,9 +30,9 @@ import shutil
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 from pymongo.errors import PyMongoError
@@ -44,8 +47,8 @@ from tests.faults.kit.session import (
     until_ready,
 )
 from tests.faults.kit.soak_check import Account, compare
-from tests.faults.kit.soak_load import SoakPlan, Told
-from tests.faults.kit.soak_table import UNTOLD, rows, table
+from tests.faults.kit.soak_judge import SAMPLES, conclusion, judge
+from tests.faults.kit.soak_load import Answers, SoakPlan
 from tests.faults.kit.system import DATABASE, KEY, System, running_system
 from tests.faults.kit.verbs import SERVERS, VERBS, WORKERS, Fault
 from tests.faults.run import commit, folder_of, parser_of, say, to_its_end
@@ -61,26 +64,38 @@ DISK_EVENT_BYTES = 600
 """Room for an event in the store; it takes some 400 (measured)."""
 DISK_LOG_BYTES = 3e9
 """What the log's file takes at most, while it is written anew."""
+EXIT_UNTOLD = 3
 _DATA = ("log", "store")
 
-Kind = tuple[str, tuple[str, ...], float, float]
-"""What is done, to whom, and for how long at least and at most, seconds."""
-FAULTS: tuple[Kind, ...] = (
+
+class Deed(NamedTuple):
+    """What is done, to one of whom, and for how long at least and at most."""
+
+    verb: str
+    targets: tuple[str, ...]
+    shortest_s: float
+    longest_s: float
+
+
+FAULTS = (
     # The last worker and the last server are spared: in a long life a leak shows.
-    ("kill worker", WORKERS[:-1], 1.0, 5.0),
-    ("kill server", SERVERS[:-1], 1.0, 5.0),
-    ("kill log", ("log",), 1.0, 5.0),
-    ("pause store", ("store",), 3.0, 10.0),
+    Deed("kill worker", WORKERS[:-1], 1.0, 5.0),
+    Deed("kill server", SERVERS[:-1], 1.0, 5.0),
+    Deed("kill log", ("log",), 1.0, 5.0),
+    Deed("pause store", ("store",), 3.0, 10.0),
     # Others take its entries over after ten seconds (EVP_CLAIM_IDLE_MS).
-    ("pause worker", WORKERS, 12.0, 20.0),
-    ("log loses group", ("log settings",), 1.0, 1.0),
+    Deed("pause worker", WORKERS, 12.0, 20.0),
+    Deed("log loses group", ("log settings",), 1.0, 1.0),
 )
-ROLLS: tuple[Kind, ...] = (
-    ("term workers", ("worker",), 1.0, 2.0),
-    ("term servers", ("server",), 1.0, 2.0),
+ROLLS = (
+    Deed("term workers", ("worker",), 1.0, 2.0),
+    Deed("term servers", ("server",), 1.0, 2.0),
 )
 ROLL_ONE_IN = 10
-"""Of so many faults one is a roll, of workers and servers in turn."""
+"""Of so many faults one is a roll, of workers and servers in turn.
+
+So with a fault each minute nobody lives longer than 20 minutes.
+"""
 
 
 class Options(msgspec.Struct):
@@ -93,16 +108,18 @@ class Options(msgspec.Struct):
     warm_up_s: float
     folder: Path
     keep: bool
+    again: bool
 
 
 class Result(msgspec.Struct):
     """What a soak found."""
 
     complaints: list[str]
+    doubts: list[str]
 
     @property
     def clean(self) -> bool:
-        """True if nothing is wrong."""
+        """True if nothing is wrong, as far as it is known."""
         return not self.complaints
 
 
@@ -110,14 +127,14 @@ def plan(seed: int, seconds: float, every_s: float) -> Iterator[Fault]:
     """Give a fault for each `every_s`, somewhere in its first sixth; no kind is forgotten."""
     dice = random.Random(seed)
     rolls = itertools.cycle(ROLLS)
-    kinds: list[Kind] = []
+    deeds: list[Deed] = []
     for number in range(int(seconds / every_s)):
-        kinds = kinds or dice.sample(FAULTS, len(FAULTS))
+        deeds = deeds or dice.sample(FAULTS, len(FAULTS))
         is_roll = number % ROLL_ONE_IN == ROLL_ONE_IN - 1
-        verb, targets, shortest_s, longest_s = next(rolls) if is_roll else kinds.pop()
+        deed = next(rolls) if is_roll else deeds.pop()
         begins_s = number * every_s + dice.uniform(0, every_s / 6)
-        for_s = dice.uniform(shortest_s, longest_s)
-        yield Fault(verb, dice.choice(targets), begins_s, for_s, dice.getrandbits(32))
+        for_s = dice.uniform(deed.shortest_s, deed.longest_s)
+        yield Fault(deed.verb, dice.choice(deed.targets), begins_s, for_s, dice.getrandbits(32))
 
 
 class Soak:
@@ -125,11 +142,11 @@ class Soak:
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        self.done: Counter[str] = Counter()
         self.complaints: list[str] = []
-        self.untold: list[str] = []
-        """Series of which too little was seen."""
+        self.doubts: list[str] = []
         self._last = "none yet"
+        self._said = 0.0, 0
+        """When a line was printed last, and how many events were accepted by then."""
 
     async def go(self) -> Result:
         """Load, do faults and take samples; then compare, verify and print."""
@@ -143,30 +160,21 @@ class Soak:
             EVP_LOG_RETENTION_BYTES=str(32 * 1024 * 1024),
         ) as system:
             await until_ready(system)
-            sampler = Sampler(system, options.folder / "samples.ndjson")
+            sampler = Sampler(system, options.folder / SAMPLES)
             try:
                 await self._under_load(system, sampler)
                 account = await self._compared(system, sampler)
             finally:
                 # After Ctrl-C as well: the table so far.
                 sampler.close()
-                self._print_table(sampler)
+                self._judge()
             self._print(account)
             self.complaints += [*system.complaints, *account.complaints]
             if not account.clean:
                 self.complaints.append("what was accepted is not what is stored")
-        for complaint in self.complaints:
-            say(f"WRONG: {complaint}")
-        say(f"\n{self._conclusion()}")
+        say(f"\n{conclusion(self.complaints, self.doubts)}")
         self._clear(keep=options.keep or not account.clean)
-        return Result(self.complaints)
-
-    def _conclusion(self) -> str:
-        if self.complaints:
-            return "SOMETHING IS WRONG"
-        if self.untold:
-            return f"nothing is wrong; too short to tell of {', '.join(self.untold)}"
-        return "nothing grows, nothing is wrong"
+        return Result(self.complaints, self.doubts)
 
     async def _under_load(self, system: System, sampler: Sampler) -> None:
         options = self.options
@@ -188,16 +196,22 @@ class Soak:
             sampler.calm = False
             sampler.block += 1
             self._last = f"{fault.verb} ({fault.target}), {fault.for_s:.0f} s"
-            try:
-                await VERBS[fault.verb].run(system, fault)
-                self.done[fault.verb] += 1
-            except (LogUnavailable, PyMongoError) as error:
-                self.complaints.append(f"{fault.verb} could not be done: {error}")
+            is_done = await self._do(system, fault)
             ended_s = sampler.now_s
             await asyncio.sleep(SETTLE_S)
             sampler.calm = True
-            mark = Marked(fault.verb, fault.target, began_s, ended_s, sampler.now_s)
-            sampler.mark(mark)
+            if is_done:
+                calm_s = sampler.now_s
+                sampler.mark(Marked(fault.verb, fault.target, began_s, ended_s, calm_s))
+
+    async def _do(self, system: System, fault: Fault) -> bool:
+        """Do a fault; return whether it could be done."""
+        try:
+            await VERBS[fault.verb].run(system, fault)
+        except (LogUnavailable, PyMongoError) as error:
+            self.complaints.append(f"{fault.verb} could not be done: {error}")
+            return False
+        return True
 
     @contextlib.asynccontextmanager
     async def _watching(
@@ -226,8 +240,12 @@ class Soak:
         def all_of(kind: str) -> str:
             return " ".join(f"{value:.0f}" for value in sampler.latest(kind, "RSS"))
 
+        said_at_s, said_events = self._said
+        self._said = now_s, events = sampler.now_s, sampler.events
+        per_s = (events - said_events) / max(1.0, now_s - said_at_s)
         return (
-            f"{sampler.now_s:6.0f} s  {sampler.events:>11,} accepted  backlog {sampler.backlog:>7,}"
+            f"{now_s:6.0f} s  {events:>11,} accepted, {per_s:>6,.0f}/s"
+            f"  backlog {sampler.backlog:>7,}"
             f"  RSS servers {all_of('server')}, workers {all_of('worker')} MB"
             f"  fault: {self._last}"
         )
@@ -255,25 +273,18 @@ class Soak:
         say(f"{sampler.now_s:6.0f} s  verified")
         return account
 
-    def _print_table(self, sampler: Sampler) -> None:
-        options = self.options
-        found = rows(sampler.samples, options.warm_up_s)
-        say(
-            f"\nseed {options.seed}, {sampler.now_s:.0f} s, {options.events_per_s:,g} events/s, "
-            f"{sampler.events:,} events accepted, commit {commit()}\n"
-        )
-        say("\n".join(table(found)))
-        self.complaints += [f"{one.kind} {one.what} {one.verdict}" for one in found if one.bad]
-        self.untold += [f"{one.kind} {one.what}" for one in found if one.verdict == UNTOLD]
-        lines = [f"\nfaults: {self.done.total()}"]
-        lines += [f"  {verb:<24} {count:>5}" for verb, count in sorted(self.done.items())]
-        say("\n".join(lines))
+    def _judge(self) -> None:
+        """Print the table, and take note of what it says."""
+        judged = judge(self.options.folder, self.options.warm_up_s)
+        say("\n".join([f"\nseed {self.options.seed}, commit {commit()}", *judged.lines()]))
+        self.complaints += judged.complaints
+        self.doubts += judged.doubts
 
     def _print(self, account: Account) -> None:
         output = (self.options.folder / LOAD_OUTPUT).read_text().strip().splitlines()
-        told = msgspec.json.decode(output[-1], type=Told)
+        answers = msgspec.json.decode(output[-1], type=Answers)
         lines = ["\nanswers to requests"]
-        lines += [f"  {code:<24} {count:>11,}" for code, count in sorted(told.codes.items())]
+        lines += [f"  {code:<24} {count:>11,}" for code, count in sorted(answers.codes.items())]
         lines.append("\nevents")
         for name in ("accepted", "unknown", "recovered", "refused", "documents", "compared"):
             lines.append(f"  {name:<24} {getattr(account, name):>11,}")
@@ -303,10 +314,19 @@ def parse(arguments: list[str]) -> Options:
         "--warm-up-s", type=float, default=300.0, help="memory of a younger process is not judged"
     )
     parser.add_argument("--store", type=Path, help="program of the store (default: as found)")
+    parser.add_argument(
+        "--again", type=Path, metavar="FOLDER", help="only judge what a run has left there"
+    )
     given = parser.parse_args(arguments)
+    if given.again is not None:
+        if not (given.again / SAMPLES).exists():
+            parser.error(f"no soak has left {SAMPLES} in {given.again}")
+        given.folder = given.again
     folder = folder_of(given, "evp-soak-")
+    if given.again is None and (folder / SAMPLES).exists():
+        parser.error(f"{folder} has a soak already: choose another --folder, or see --again")
     needed = given.seconds * given.events_per_s * DISK_EVENT_BYTES + DISK_LOG_BYTES
-    if shutil.disk_usage(folder).free < needed:
+    if given.again is None and shutil.disk_usage(folder).free < needed:
         parser.error(f"{folder} needs {needed / MB:,.0f} MB free: choose another --folder")
     if given.store is not None:
         os.environ["PATH"] = f"{given.store.resolve().parent}{os.pathsep}{os.environ['PATH']}"
@@ -318,12 +338,30 @@ def parse(arguments: list[str]) -> Options:
         warm_up_s=given.warm_up_s,
         folder=folder,
         keep=given.keep,
+        again=given.again is not None,
     )
+
+
+def judge_again(options: Options) -> int:
+    """Print the table of a run once more; return the exit code."""
+    judged = judge(options.folder, options.warm_up_s)
+    say("\n".join([*judged.lines(), "", conclusion(judged.complaints, judged.doubts)]))
+    say("(by the samples alone: whether all events are there is told by the run itself)")
+    return exit_code(judged.complaints, judged.doubts)
+
+
+def exit_code(complaints: list[str], doubts: list[str]) -> int:
+    """Return what the shell is told."""
+    return 1 if complaints else EXIT_UNTOLD if doubts else 0
 
 
 if __name__ == "__main__":
     chosen = parse(sys.argv[1:])
+    if chosen.again:
+        sys.exit(judge_again(chosen))
+    soak = Soak(chosen)
     try:
-        sys.exit(to_its_end(Soak(chosen).go, chosen.seed, chosen.folder, keep=True))
+        to_its_end(soak.go, chosen.seed, chosen.folder, keep=True)
     except (KeyboardInterrupt, asyncio.CancelledError):
         sys.exit(130)
+    sys.exit(exit_code(soak.complaints, soak.doubts))

@@ -116,3 +116,28 @@ def test_little_is_not_called_flat_with_certainty() -> None:
 def test_quantiles_of_student(freedom: float, wanted: float) -> None:
     """The quantile at 97.5 % is that of the tables."""
     assert student_t(0.975, freedom) == pytest.approx(wanted, rel=2e-3)
+
+
+@pytest.mark.parametrize(("freedom", "off"), [(3, 0.025), (10, 1e-3)])
+def test_quantiles_far_out(freedom: int, off: float) -> None:
+    """Where 18 rows share 5 %, a quantile has nearly the share that is asked for, never less."""
+    share = 1 - 0.05 / 36
+    exact = _quantile(share, freedom)
+    assert exact * (1 - off) <= student_t(share, freedom) <= exact * 1.0001
+
+
+def _quantile(share: float, freedom: int) -> float:
+    """Return the quantile by adding up the density, and halving."""
+
+    def upto(t: float) -> float:
+        steps = 2_000
+        density = [(1 + (t * (n + 0.5) / steps) ** 2 / freedom) for n in range(steps)]
+        area = sum(math.pow(one, -(freedom + 1) / 2) for one in density) * t / steps
+        size = math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)
+        return 0.5 + area * math.exp(size) / math.sqrt(freedom * math.pi)
+
+    low, high = 0.0, 100.0
+    while high - low > 1e-6:
+        middle = (low + high) / 2
+        low, high = (middle, high) if upto(middle) < share else (low, middle)
+    return low

@@ -23,7 +23,6 @@ from evp.stream.keys import Keys
 from tests.faults.kit.system import STREAM, System
 
 MB = 1e6
-_LOOK_VALUES_MAX = 200
 
 
 class Sample(Struct, tag="sample"):
@@ -53,6 +52,17 @@ class Marked(Struct, tag="fault"):
     calm_s: float
 
 
+_decoder = msgspec.json.Decoder(Sample | Marked)
+
+
+def records(path: Path) -> Iterator[Sample | Marked]:
+    """Give what was written to a file; a line that was cut off is left out."""
+    with path.open("rb") as lines:
+        for line in lines:
+            if line.endswith(b"\n"):
+                yield _decoder.decode(line)
+
+
 class _Value(NamedTuple):
     kind: str
     what: str
@@ -65,13 +75,13 @@ class Sampler:
     """Takes samples of a system. `block` and `calm` are set by who does the faults."""
 
     def __init__(self, system: System, path: Path) -> None:
-        self.samples: list[Sample] = []
         self.events = 0
         self.backlog = 0
         self.block = 0
         self.calm = True
         self._system = system
         self._began_at_s = time.monotonic()
+        self._latest: list[Sample] = []
         self._file = path.open("ab", buffering=0)
 
     @property
@@ -98,6 +108,7 @@ class Sampler:
         # A fault that began meanwhile spoils it.
         calm = calm and self.calm and block == self.block
         at_s = round(self.now_s, 2)
+        self._latest.clear()
         for one in values:
             sample = Sample(
                 at_s=at_s,
@@ -110,17 +121,12 @@ class Sampler:
                 calm=calm,
                 value=one.value,
             )
-            self.samples.append(sample)
+            self._latest.append(sample)
             self._write(sample)
 
     def latest(self, kind: str, what: str) -> list[float]:
         """Return the last values of a kind, one of each process."""
-        last = self.samples[-1:]
-        return [
-            one.value
-            for one in self.samples[-_LOOK_VALUES_MAX:]
-            if one.at_s == last[0].at_s and (one.kind, one.what) == (kind, what)
-        ]
+        return [one.value for one in self._latest if (one.kind, one.what) == (kind, what)]
 
     def _write(self, record: Sample | Marked) -> None:
         self._file.write(msgspec.json.encode(record) + b"\n")

@@ -24,6 +24,7 @@ from tests.faults.kit.load import Plan
 from tests.faults.kit.system import DATABASE, KEY, System
 
 LOAD_OUTPUT = "load.out"
+LOAD_PLAN = "load.json"
 START_S_MAX = 30.0
 DRAIN_S_MAX = 120.0
 VERIFY_S_MAX = 300.0
@@ -97,7 +98,7 @@ async def load_running(
 
 def _start(folder: Path, module: str, plan: msgspec.Struct) -> subprocess.Popen[bytes]:
     """Start the load as a process that ends with this one."""
-    plan_path = folder / "load.json"
+    plan_path = folder / LOAD_PLAN
     plan_path.write_bytes(msgspec.json.encode(plan))
     tether = ("evp.engines.tether", str(os.getpid()), str(int(signal.SIGKILL)))
     with (folder / LOAD_OUTPUT).open("wb") as output:

@@ -81,7 +81,7 @@ class Sent(Struct, array_like=True):
             yield id_, content_digest(TYPE, made["subject"], made["data"])
 
 
-class Told(Struct):
+class Answers(Struct):
     """The last line that the load prints: how often which answer came."""
 
     codes: dict[str, int]
@@ -241,7 +241,7 @@ async def main(plan: SoakPlan) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, lanes.stop.set)
     await lanes.run()
-    sys.stdout.write(msgspec.json.encode(Told(dict(lanes.codes))).decode() + "\n")
+    sys.stdout.write(msgspec.json.encode(Answers(dict(lanes.codes))).decode() + "\n")
 
 
 if __name__ == "__main__":
