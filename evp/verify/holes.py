@@ -181,8 +181,12 @@ def counted(parts: Sequence[Part], events: int | None) -> list[Part]:
     return [replace(one, **told) if one.events is None else one for one in parts]
 
 
-def lost_events(parts: Iterable[Part]) -> int:
-    """Return how many events all parts of an epoch, `counted`, have that can't be mended."""
+def lost_events(parts: Iterable[Part]) -> tuple[int, bool]:
+    """Return how many events all parts of an epoch, `counted`, have that can't be mended.
+
+    And whether these are all of them: False if of some part nothing is known.
+    """
     lost = [one for one in parts if one.kind is not Kind.ACKED_NOT_STORED]
     together = max((one.events_together or 0 for one in lost), default=0)
-    return sum(one.events or 0 for one in lost) + together
+    is_known = all(one.events is not None or one.events_together is not None for one in lost)
+    return sum(one.events or 0 for one in lost) + together, is_known

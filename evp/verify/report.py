@@ -106,7 +106,8 @@ class Counts(Struct):
 
     `frames` to `dead` are sums over the frames in the store that were read;
     `external` ones, plain entries of other programs, are among them. `lost_events` are those of
-    findings that nothing here can mend, acknowledged or not, as far as their number is known.
+    findings that nothing here can mend, acknowledged or not. Of some it can't be told how many
+    events they concern: then there are more than these (`lost_events_at_least`).
     """
 
     epochs: int = 0
@@ -120,6 +121,7 @@ class Counts(Struct):
     in_log_frames: int = 0
     in_log_events: int = 0
     lost_events: int = 0
+    lost_events_at_least: bool = False
     external_events: int = 0
     expired_frames: int = 0
     ids_checked: int = 0

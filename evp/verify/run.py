@@ -49,7 +49,7 @@ from evp.verify.sample import Sample
 Progress = Callable[[str, int, int | None], None]
 """Told what is looked at now, how much of it is done, and of how much if that is known."""
 
-_LOST = (Kind.ENTRY_LOST, Kind.EVENT_MISSING)
+_LOST = (Kind.ENTRY_LOST, Kind.EVENT_MISSING, Kind.LETTER_MISSING)
 
 
 async def verify(settings: Settings, scope: Scope, progress: Progress) -> Report:
@@ -287,7 +287,9 @@ class _Verification:
         """Tell what is missing of an epoch; return what of it the log still has."""
         last = max((one.last for one in parts if one.events is None), default=0)
         parts = counted(parts, self._epochs.nowhere_events(parts[0].srv, last))
-        self._report.counts.lost_events += lost_events(parts)
+        lost, is_known = lost_events(parts)
+        self._report.counts.lost_events += lost
+        self._report.counts.lost_events_at_least |= not is_known
         for part in parts:
             self._notes.add(findings.of_part(part))
         return [part for part in parts if part.kind is Kind.ACKED_NOT_STORED]

@@ -85,8 +85,8 @@ def _counts(counts: Counts) -> Table:
         ("only in the log", _events(counts.in_log_events, counts.in_log_frames)),
         ("ids looked up", f"{counts.ids_checked:,}"),
     ]
-    if counts.lost_events:
-        rows.insert(6, ("lost", f"{counts.lost_events:,} events"))
+    if counts.lost_events or counts.lost_events_at_least:
+        rows.insert(6, ("lost", _lost(counts)))
     if counts.external_events:
         rows.insert(2, ("  of other programs", f"{counts.external_events:,}"))
     if counts.expired_frames:
@@ -101,6 +101,13 @@ def _counts(counts: Counts) -> Table:
     for row in rows:
         table.add_row(*row)
     return table
+
+
+def _lost(counts: Counts) -> str:
+    if not counts.lost_events:
+        return "events, it is not known how many"
+    at_least = "at least " if counts.lost_events_at_least else ""
+    return f"{at_least}{counts.lost_events:,} events"
 
 
 def _events(events: int, frames: int) -> str:

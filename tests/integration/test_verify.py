@@ -233,9 +233,11 @@ async def test_letter_removed(server: Accepting, db: Database, settings: Setting
     await server.record_in_store(db)
     await drain(settings)
     await db["dead_letters"].delete_many({})
-    finding = await the_finding(settings)
+    report = await look(settings)
+    [finding] = report.findings
     assert (finding.kind, finding.first_seq) == (Kind.LETTER_MISSING, 2)
     assert finding.event_ids == [canonical(id_of(0))]
+    assert (report.counts.lost_events, report.counts.lost_events_at_least) == (1, False)
 
 
 async def test_letter_of_no_outcome(server: Accepting, db: Database, settings: Settings) -> None:
@@ -488,8 +490,11 @@ async def test_since(server: Accepting, db: Database, link: Link, settings: Sett
     assert finding.after is not None
     assert finding.after < now() - 2 * day
     await db["frames"].delete_many({"seq": {"$gt": 4}})
-    finding = await the_finding(settings, recently)
+    report = await look(settings, recently)
+    [finding] = report.findings
     assert (finding.first_seq, finding.last_seq) == (4, 6)
+    # The record has the sum of an epoch of which only a part is looked at.
+    assert (report.counts.lost_events, report.counts.lost_events_at_least) == (0, True)
     # A server that ended before has nothing in this time.
     await db["servers"].update_one({}, {"$set": {"seen_at": now() - 2 * day}})
     await clean(settings, recently)

@@ -79,13 +79,13 @@ def test_events_of_several_holes_are_known_together() -> None:
     assert [(one.gap.first, one.gap.last) for one in epochs.holes()] == [(2, 2), (4, 4)]
     found = counted(parts, epochs.nowhere_events(SRV, 4))
     assert [(one.events, one.events_together) for one in found] == [(None, 20), (None, 20)]
-    assert lost_events(found) == 20
+    assert lost_events(found) == (20, True)
     # One that the log still has is not among them, so that all others are known.
     epochs.can_mend(SRV, 7)
     mendable = Part(Kind.ACKED_NOT_STORED, SRV, 2, 2, 7, None, None)
     found = counted([mendable, parts[1]], epochs.nowhere_events(SRV, 4))
     assert [(one.events, one.events_together) for one in found] == [(7, None), (13, None)]
-    assert lost_events(found) == 13
+    assert lost_events(found) == (13, True)
 
 
 def test_events_that_are_not_known() -> None:
@@ -96,7 +96,7 @@ def test_events_that_are_not_known() -> None:
     epochs.stood(SRV, 1)
     assert epochs.nowhere_events(SRV, 5) is None
     assert counted([part], None) == [part]
-    assert lost_events([part]) == 0
+    assert lost_events([part]) == (0, False)
 
 
 @pytest.mark.parametrize(
@@ -309,6 +309,11 @@ def test_sums_of_what_is_lost_are_told() -> None:
     assert "1 frames, of 1,200 events in all such gaps of the epoch" in text
     assert "lost 1,234 events" in text
     assert "lost" not in shown(a_report(), 80)
+    # Where of some hole nothing is known, the sum of the others is not all.
+    report.counts.lost_events_at_least = True
+    assert "lost at least 1,234 events" in " ".join(shown(report, 80).split())
+    report.counts.lost_events = 0
+    assert "lost events, it is not known how many" in " ".join(shown(report, 80).split())
 
 
 def test_more_findings_than_fit() -> None:
