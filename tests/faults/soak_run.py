@@ -41,6 +41,7 @@ from evp.errors import LogUnavailable
 from tests.faults.kit.samples import MB, Marked, Sampler
 from tests.faults.kit.session import (
     LOAD_OUTPUT,
+    LOAD_PLAN,
     complaints_of_verify,
     load_running,
     until_drained,
@@ -275,6 +276,8 @@ class Soak:
 
     def _judge(self) -> None:
         """Print the table, and take note of what it says."""
+        if not (self.options.folder / LOAD_PLAN).exists():
+            return  # The load has not even begun.
         judged = judge(self.options.folder, self.options.warm_up_s)
         say("\n".join([f"\nseed {self.options.seed}, commit {commit()}", *judged.lines()]))
         self.complaints += judged.complaints

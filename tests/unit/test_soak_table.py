@@ -159,6 +159,6 @@ def test_a_soak_is_judged_again(tmp_path: Path, capsys: pytest.CaptureFixture[st
     with (tmp_path / SAMPLES).open("wb") as file:
         file.writelines(msgspec.json.encode(one) + b"\n" for one in noisy)
     assert judge_again(options) == EXIT_UNTOLD
-    assert "DOUBTFUL: worker files: can't tell" in capsys.readouterr().out
+    assert "in doubt: worker files (can't tell)" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         parse(["--folder", str(tmp_path)])

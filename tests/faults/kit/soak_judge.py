@@ -50,7 +50,7 @@ class Judged(Struct):
     @property
     def doubts(self) -> list[str]:
         """The rows of which too little was seen, or that were off by what may be chance."""
-        return [f"{row.kind} {row.what}: {row.verdict}" for row in self.rows if row.doubtful]
+        return [f"{row.kind} {row.what} ({row.verdict})" for row in self.rows if row.doubtful]
 
     def lines(self) -> list[str]:
         """Return load, table and faults, to print."""
@@ -81,9 +81,12 @@ def _samples(path: Path, judged: Judged) -> Iterator[Sample]:
 
 def conclusion(complaints: list[str], doubts: list[str]) -> str:
     """Return what is to be said in the end."""
-    lines = [f"WRONG: {one}" for one in complaints] + [f"DOUBTFUL: {one}" for one in doubts]
+    lines = [f"WRONG: {one}" for one in complaints]
+    lines += [f"in doubt: {', '.join(doubts)}"] if doubts else []
     if complaints:
-        return "\n".join([*lines, "\nSOMETHING IS WRONG"])
-    if doubts:
-        return "\n".join([*lines, "\nnothing is known to be wrong, and not all is known"])
-    return "nothing grows, nothing is wrong"
+        lines.append("\nSOMETHING IS WRONG")
+    elif doubts:
+        lines.append("\nnothing is known to be wrong, and not all is known")
+    else:
+        lines.append("nothing grows, nothing is wrong")
+    return "\n".join(lines)
