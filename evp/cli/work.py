@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
     from evp.metrics.exporter import Exporter
     from evp.settings import Settings
-    from evp.signals import Signals
 
 
 def work(
@@ -76,9 +75,6 @@ def _work_alone(
     take_over: bool,
 ) -> None:
     """Work in this process; it shares its metrics on a board, and tells them on a listener."""
-    import asyncio
-    from concurrent.futures import ThreadPoolExecutor
-
     from evp.cli.context import run_until_told
     from evp.metrics.board import Place
     from evp.worker.run import Tell
@@ -93,11 +89,8 @@ def _work_alone(
 
         tell = tell_on_it
     place = Place.of_flag(board) if board else None
-
-    async def work_beside_one_thread(signals: Signals) -> None:
-        # What is done beside the loop takes no time: one thread is enough, and none comes later.
-        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
-        await work_one(
+    run_until_told(
+        lambda signals: work_one(
             settings,
             signals,
             in_flight=in_flight,
@@ -106,8 +99,7 @@ def _work_alone(
             place=place,
             tell=tell,
         )
-
-    run_until_told(work_beside_one_thread)
+    )
 
 
 async def _take_over(settings: Settings) -> None:
