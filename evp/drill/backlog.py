@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 from evp.clock import monotonic_s
-from evp.errors import LogUnavailable
+from evp.errors import EngineFailed, LogUnavailable
 from evp.settings import Settings
 from evp.stream.everywhere import Everywhere
 from evp.stream.groups import drop_group
@@ -20,8 +20,14 @@ class Backlog:
         self._log = Everywhere(settings)
 
     async def drop_group(self) -> None:
-        """Destroy the group in all partitions, as an accident would. Raises LogUnavailable."""
-        await self._log.ask_each(lambda link, keys: drop_group(link, keys, self._group))
+        """Destroy the group in all partitions, as an accident would.
+
+        Raises LogUnavailable, and EngineFailed if there was none in any of them.
+        """
+        if not any(
+            await self._log.ask_each(lambda link, keys: drop_group(link, keys, self._group))
+        ):
+            raise EngineFailed(f"there was no group {self._group} to destroy")
 
     async def is_settled(self, upto_s: float) -> bool:
         """Return whether the group has done with all that was accepted before a moment.

@@ -1,23 +1,25 @@
 """Whether every accepted event of a drill is in the store, once, and no refused one is there.
 
-Read by the events' own `id`, in one pass over the drill's source and time, so an event that
-is stored under two `_id`s shows. What the pass did not meet is looked up by `_id` as well.
+Read by the events' own `id`, in one pass over all of the store, so an event that is stored
+under two `_id`s shows, whatever time is in them. What the pass did not meet is looked up by
+`_id` as well.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from msgspec import Struct, field
 
-from evp.drill.limits import DRILL_NAMED_MAX
+from evp.drill.limits import DRILL_NAMED_MAX, DRILL_PAGE_EVENTS, DRILL_PAGE_REQUESTS
 from evp.drill.load import Outcome, Request, id_of, source_of
 from evp.identity import event_id
 from evp.storage.account import ids_of_source, present
 from evp.storage.client import Database
 
-_PAGE_EVENTS = 10_000
+#: What fits into a byte.
 _TIMES_MAX = 255
 
 
@@ -67,7 +69,7 @@ async def check(db: Database, sent: Sent, turns: int) -> Check:
     found = Check([Found() for _ in range(turns)])
     # How often each event was met, by its place among all.
     times = bytearray(len(sent.requests) * sent.batch)
-    async for ids in ids_of_source(db, source_of(sent.run), *_bounds(sent)):
+    async for ids in ids_of_source(db, source_of(sent.run)):
         for id_ in ids:
             where = _where(id_, sent.batch)
             if where is None or where >= len(times):
@@ -81,11 +83,16 @@ async def check(db: Database, sent: Sent, turns: int) -> Check:
     for request in sent.requests:
         places = sent.places(request)
         _judge(found, request, times[places.start : places.stop])
+        if request.number % DRILL_PAGE_REQUESTS == 0:
+            # Ctrl-C may come in between.
+            await asyncio.sleep(0)
     return found
 
 
-def _judge(found: Check, request: Request, times: Sequence[int]) -> None:
+def _judge(found: Check, request: Request, times: bytearray) -> None:
     """Add what one request's events have become."""
+    if times.count(int(request.outcome is Outcome.ACCEPTED)) == len(times):
+        return  # As it should be: each is stored once, or none is.
     turn = found.turns[request.turn]
     for place, count in enumerate(times):
         id_ = id_of(request.number, place)
@@ -115,15 +122,6 @@ def _where(id_: str, batch: int) -> int | None:
     return int(number) * batch + int(place)
 
 
-def _bounds(sent: Sent) -> tuple[int, int]:
-    """Return the times between which all events lie, as they stand in `_id`."""
-    if not sent.time_in_id:
-        return 0, 0
-    times_ms = [one.time_ms for one in sent.requests]
-    # A clock may be set back meanwhile; so the ends are not simply the first and the last.
-    return min(times_ms, default=0), max(times_ms, default=0)
-
-
 def _unseen(sent: Sent, times: bytearray) -> Iterator[int]:
     """Give the accepted events that the pass did not meet."""
     for request in sent.requests:
@@ -135,7 +133,7 @@ def _pages(places: Iterator[int]) -> Iterator[list[int]]:
     page: list[int] = []
     for where in places:
         page.append(where)
-        if len(page) == _PAGE_EVENTS:
+        if len(page) == DRILL_PAGE_EVENTS:
             yield page
             page = []
     if page:

@@ -1,8 +1,8 @@
 """Whether every accepted event of a run is in the store, once.
 
-Read by the events' own `id`, in one pass over the run's source and time: nothing is
-trusted of how `_id`s are made, which would hide an event that is stored under two of
-them. What the pass did not meet is then looked up by `_id`.
+Read by the events' own `id`, in one pass over the run's source: of how `_id`s are made
+nothing is trusted but that their times lie between those of the run's events, so an event
+that is stored under two of them shows. What the pass did not meet is looked up by `_id`.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Checker:
         expected = self._batch * sum(sum(one.accepted) for one in self._sent)
         found = 0
         source, bounds = source_of(self._run), self._bounds()
-        async for ids in ids_of_source(self._db, source, *bounds):
+        async for ids in ids_of_source(self._db, source, bounds):
             found += self._mark(ids)
             progress(found)
         await self._look_up_unseen()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 from bson import Binary
 from msgspec import Struct
@@ -54,18 +55,21 @@ async def present(db: Database, ids: Sequence[bytes]) -> set[bytes]:
 
 
 async def ids_of_source(
-    db: Database, source: str, first_ms: int, last_ms: int
+    db: Database, source: str, bounds_ms: tuple[int, int] | None = None
 ) -> AsyncIterator[list[str]]:
     """Give the `id` of every document of a source, a page at a time; as often as it is stored.
 
-    Looks at what is there, not at how `_id`s are made. `first_ms` and `last_ms` bound
-    the times in them. Events without an id are left out. Raises StoreUnavailable.
+    Looks at what is there, not at how `_id`s are made. `bounds_ms` are the first and the last
+    time in them that are looked at; without them it goes through the whole collection. Events
+    without an id are left out. Raises StoreUnavailable.
     """
-    low, high = (
-        Binary(ms.to_bytes(_ID_TIME_BYTES, "big") + rest * _ID_REST_BYTES, 4)
-        for ms, rest in ((first_ms, b"\0"), (last_ms, b"\xff"))
-    )
-    query = {"_id": {"$gte": low, "$lte": high}, "source": source, "id": {"$exists": True}}
+    query: dict[str, Any] = {"source": source, "id": {"$exists": True}}
+    if bounds_ms is not None:
+        low, high = (
+            Binary(ms.to_bytes(_ID_TIME_BYTES, "big") + rest * _ID_REST_BYTES, 4)
+            for ms, rest in zip(bounds_ms, (b"\0", b"\xff"), strict=True)
+        )
+        query["_id"] = {"$gte": low, "$lte": high}
     with told():
         cursor = db[EVENTS].find(query, {"_id": 0, "id": 1}, batch_size=_PAGE_EVENTS)
         while page := await cursor.to_list(_PAGE_EVENTS):
@@ -78,6 +82,6 @@ async def doubled(db: Database, source: str, first_ms: int, last_ms: int) -> lis
     Bounds and errors are those of `ids_of_source`.
     """
     seen: Counter[str] = Counter()
-    async for ids in ids_of_source(db, source, first_ms, last_ms):
+    async for ids in ids_of_source(db, source, (first_ms, last_ms)):
         seen.update(ids)
     return [id_ for id_, count in seen.items() if count > 1]
