@@ -343,10 +343,9 @@ LOADTEST_PROCESSES_MAX = 64
 LOADTEST_NAMES_MAX = 100_000
 #: The file whose events it sends.
 LOADTEST_INPUT_BYTES_MAX = 32 * MIB
-#: The store may take this long for an answer when events are looked up, milliseconds: the embedded
-#: one goes through its whole collection first. At the start it must answer within the second one.
-LOADTEST_PASS_MS_MAX = 600_000
-LOADTEST_PING_S_MAX = 10.0
+#: The store may take this long for an answer where all events of a run are looked up,
+#: milliseconds: the embedded one goes through its whole collection first.
+STORE_PASS_MS_MAX = 600_000
 #: An event is looked for in the log: looks that wait for their turn, how long one takes with that,
 #: seconds, and the bytes of carriers that are read; no frame has as many.
 LOG_LOOKS_WAITING_MAX = 32

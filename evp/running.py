@@ -23,6 +23,7 @@ class Running(Struct):
     """One `evp up`. `boot` tells whether `pid` is from before the machine was started anew.
 
     `claim_idle_ms` is the setting of its workers; 0 where an older evp did not tell.
+    `stopping` is set as soon as it was told to stop.
     """
 
     http_url: str
@@ -34,6 +35,7 @@ class Running(Struct):
     boot: str
     children: dict[str, int]
     claim_idle_ms: int = 0
+    stopping: bool = False
 
 
 def write(data_dir: Path, running: Running) -> None:

@@ -30,30 +30,41 @@ def drill(
         bool,
         typer.Option(
             "--yes-really",
-            help="Also what is no `evp up` with engines of its own: whatever the settings name.",
+            help="Also where no `evp up` with engines of its own runs: it then sends events to, "
+            "and destroys the group of, whatever the settings name. Not in production.",
         ),
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Break a running `evp up` on purpose, under load, and look every event up afterwards.
+    """Break a running `evp up` on purpose, under load, and look every event up.
 
-    In this order: kill-worker, kill-serve and restart-log end a process as kill -9 does, and
-    `evp up` starts it again; stop-store stops the store for half of --duration; pause-worker
-    stops a worker for longer than its entries stay its own (EVP_CLAIM_IDLE_MS, a minute);
-    drop-group destroys the consumer group. The next one comes when all is stored that was
-    accepted before the last one was over. Then each event that was accepted must be stored
-    once, no refused one may be there, and `evp verify` must be content.
+    \b
+    kill-worker   kill -9 of a worker
+    kill-serve    kill -9 of a server
+    restart-log   kill -9 of Redis or Valkey
+    stop-store    the store stands still (SIGSTOP) for half of --duration
+    pause-worker  a worker stands still for longer than its entries stay its own
+                  (EVP_CLAIM_IDLE_MS, a minute); wants `evp up --work-processes 2`
+    drop-group    XGROUP DESTROY of the consumer group
 
-    The events stay in the store, of type evp.drill, with evp-drill-RUN as source and subject;
-    `evp erase --subject evp-drill-RUN --yes` erases them. Ctrl-C undoes what is under way and
-    tells what was done. Exit 1 if anything was lost or doubled, or did not come back.
+    They come in this order; `evp up` starts again what is killed. The next one
+    comes when all is stored that was accepted before the last one was over. Then
+    each event that was accepted must be stored once, no refused one may be there,
+    and `evp verify` must be content.
 
-    Examples: evp drill;  evp drill --fault stop-store --fault drop-group --duration 10s;
-    evp drill --times 3 --json
-    """
+    The events stay in the store, of type evp.drill, with evp-drill-RUN as source
+    and subject; `evp erase --subject evp-drill-RUN --yes` erases them. Ctrl-C
+    undoes what is under way and tells what was done. Exit 1 if anything was lost
+    or doubled, or did not come back.
+
+    \b
+    Examples: evp drill --times 3
+              evp drill --fault stop-store --fault drop-group --duration 10s
+              evp drill --json | jq .clean
+    """  # noqa: D301 - click keeps the lines of a paragraph that is marked so
     from evp.cli import drilling
     from evp.cli.context import run, sending_key, server_url, start
-    from evp.drill.run import Plan
+    from evp.drill.plan import Plan
     from evp.drill.target import find
 
     plan = Plan(fault or list(Fault), times, drilling.duration_s_of(duration), eps)

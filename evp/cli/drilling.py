@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 
 import msgspec
 from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -12,14 +13,13 @@ from evp.cli.moments import span_s_of
 from evp.cli.output import Output
 from evp.cli.progress import progress
 from evp.drill.limits import DRILL_DURATION_S_MAX, DRILL_DURATION_S_MIN
+from evp.drill.plan import Plan
 from evp.drill.report import Report
-from evp.drill.run import Drill, Plan
+from evp.drill.run import Drill
 from evp.drill.target import Target
-from evp.errors import UsageError
-from evp.limits import LOADTEST_PASS_MS_MAX
-from evp.settings import Settings
+from evp.errors import EXIT_FINDING, UsageError
 from evp.signals import end, own_signals
-from evp.storage.client import Client, close, connect, database
+from evp.storage.client import close, connect_patiently, database
 from evp.views.drill import render
 
 _RENEW_S = 0.25
@@ -39,14 +39,15 @@ def duration_s_of(text: str) -> float:
 
 
 async def drilled(target: Target, plan: Plan, key: str) -> Report:
-    """Do a drill, with a line on a terminal that tells how it stands; raises as `Drill.run`.
+    """Do a drill, and tell on stderr what comes, and how it stands; raises as `Drill.run`.
 
     A signal to stop ends it early: what is under way is undone, and what was done is told.
     """
     signals = own_signals()
-    client = _patient_client(target.settings)
+    client = connect_patiently(target.settings, connections_max=1)
     try:
         drill = Drill(target, plan, key, database(client, target.settings.mongo_db))
+        print(_outlook(plan, target.claim_idle_ms), file=sys.stderr)
         running = asyncio.create_task(drill.run())
         told = asyncio.create_task(signals.get())
         try:
@@ -61,11 +62,12 @@ async def drilled(target: Target, plan: Plan, key: str) -> Report:
         await close(client)
 
 
-def _patient_client(settings: Settings) -> Client:
-    """Return a client that waits for the answer to a pass over all events."""
-    socket_ms = max(settings.mongo_socket_timeout_ms, LOADTEST_PASS_MS_MAX)
-    patient = msgspec.structs.replace(settings, mongo_socket_timeout_ms=socket_ms)
-    return connect(patient, connections_max=1)
+def _outlook(plan: Plan, claim_idle_ms: int) -> str:
+    """Return what whoever waits wants to know beforehand."""
+    seconds = plan.seconds_min(claim_idle_ms)
+    long = f"{seconds / 60:.0f} minutes" if seconds > 100 else f"{seconds:.0f} seconds"
+    faults = f"{plan.turns} faults" if plan.turns > 1 else plan.faults[0]
+    return f"{faults}, {long} at least; Ctrl-C ends it and undoes what is under way"
 
 
 async def _show(drill: Drill, running: asyncio.Task[None], told: asyncio.Task[int]) -> None:
@@ -95,5 +97,6 @@ def print_report(report: Report, *, json: bool) -> None:
 
 
 def exit_code_of(report: Report) -> int:
-    """Return what the command ends with."""
-    return EXIT_INTERRUPTED if report.interrupted else report.exit_code
+    """Return what the command ends with: of one that was interrupted, what was found by then."""
+    found = report.exit_code
+    return EXIT_INTERRUPTED if report.interrupted and found != EXIT_FINDING else found

@@ -14,7 +14,7 @@ from rich.live import Live
 from evp.cli.moments import span_s_of
 from evp.cli.output import Output
 from evp.errors import UsageError
-from evp.limits import LOADTEST_DURATION_S_MAX, LOADTEST_INPUT_BYTES_MAX, LOADTEST_PASS_MS_MAX
+from evp.limits import LOADTEST_DURATION_S_MAX, LOADTEST_INPUT_BYTES_MAX
 from evp.loadtest.follow import Engines
 from evp.loadtest.plan import Plan
 from evp.loadtest.report import Report
@@ -23,7 +23,7 @@ from evp.loadtest.thresholds import NAMES_BEHIND, NAMES_VERIFIED, Threshold, thr
 from evp.sender import lines_of
 from evp.settings import Settings
 from evp.signals import end, own_signals
-from evp.storage.client import Client, close, connect, database
+from evp.storage.client import close, connect_patiently, database
 from evp.views.loadtest import live, render
 
 _RENEW_S = 0.25
@@ -83,7 +83,9 @@ async def load(
 
     Raises KeyboardInterrupt at a second Ctrl-C, and at the first before anything was sent.
     """
-    client = None if settings is None else _store_client(settings)
+    client = None
+    if settings is not None:
+        client = connect_patiently(settings, connections_max=_STORE_CONNECTIONS_MAX)
     try:
         engines = None
         if settings is not None and client is not None:
@@ -101,13 +103,6 @@ async def load(
     finally:
         if client is not None:
             await close(client)
-
-
-def _store_client(settings: Settings) -> Client:
-    """Return a client that waits for the answer to a pass over all events."""
-    socket_ms = max(settings.mongo_socket_timeout_ms, LOADTEST_PASS_MS_MAX)
-    patient = msgspec.structs.replace(settings, mongo_socket_timeout_ms=socket_ms)
-    return connect(patient, connections_max=_STORE_CONNECTIONS_MAX)
 
 
 async def _heed(test: LoadTest, running: asyncio.Task[Report]) -> None:

@@ -2,12 +2,14 @@
 
 Every second request is sent again, the same events with the same ids, until it is
 accepted, as a good client does; the others never are, so that what was refused, or
-not answered, stays so. All events have one source, which is their subject as well.
+not answered, stays so. While nobody answers, that holds up what is due once all
+`DRILL_LANES` are taken. All events have one source, which is their subject as well.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -17,7 +19,12 @@ from msgspec import Struct
 from evp.batch.retry import Backoff, is_set_within
 from evp.client.delivery import ACCEPTED
 from evp.clock import from_ms, monotonic_s, now_ms
-from evp.drill.limits import DRILL_LANES, DRILL_REQUESTS_PER_S
+from evp.drill.limits import (
+    DRILL_EVENTS_MAX,
+    DRILL_LANES,
+    DRILL_REQUESTS_MAX,
+    DRILL_REQUESTS_PER_S,
+)
 from evp.errors import ServerUnavailable
 from evp.http import HttpConnection, Reply
 from evp.signals import end
@@ -70,14 +77,17 @@ def id_of(number: int, place: int) -> str:
 
 
 class Load:
-    """Sends `eps` events a second until `stop`; `turn` is noted with each answer."""
+    """Sends `eps` events a second until `stop`; `turn` is noted with each answer.
+
+    It ends by itself when it has sent as much as can be remembered.
+    """
 
     def __init__(self, url: str, key: str, run: str, eps: int) -> None:
         self.requests: list[Request] = []
         self.turn = 0
         self.accepted = 0
         """Events that are accepted so far."""
-        self.batch = max(1, round(eps / DRILL_REQUESTS_PER_S))
+        self.batch = math.ceil(eps / DRILL_REQUESTS_PER_S)
         self.last_refusal = "no answer"
         self.ok_sent_at_s = 0.0
         """When the youngest attempt was sent that was answered with 202."""
@@ -110,6 +120,8 @@ class Load:
             due_at_s = self._begun_at_s + self._due / self._requests_per_s
             self._due += 1
             if await is_set_within(self._stop, max(0.0, due_at_s - monotonic_s())):
+                return
+            if len(self.requests) >= min(DRILL_REQUESTS_MAX, DRILL_EVENTS_MAX // self.batch):
                 return
             request = Request(len(self.requests), now_ms(), self.turn, due_at_s)
             self.requests.append(request)

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import sys
 from asyncio.subprocess import DEVNULL, PIPE
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 import psutil
@@ -65,17 +65,26 @@ class Processes:
     def kill(self, name: str) -> psutil.Process:
         """End a child as kill -9 does; return the process it was."""
         process = self._found(name)
-        for one in _with_descendants(process):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                one.kill()
+        with _told(name):
+            descendants = process.children(recursive=True)
+            process.kill()
+            for one in descendants:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    one.kill()
         return process
 
     @contextlib.asynccontextmanager
-    async def paused(self, name: str) -> AsyncIterator[None]:
-        """Pause a child (SIGSTOP) for a while; it goes on however this process ends."""
-        processes = _with_descendants(self._found(name))
-        async with _waker(one.pid for one in processes):
-            with _stopped(processes):
+    async def paused(self, name: str, s_max: float) -> AsyncIterator[None]:
+        """Pause a child (SIGSTOP) for a while.
+
+        It goes on however this process ends, and after `s_max` seconds also if it stands still.
+        """
+        process = self._found(name)
+        with _told(name):
+            # Elsewhere than on Linux the child is a tether.
+            processes = [process, *process.children(recursive=True)]
+        async with _waker([one.pid for one in processes], s_max):
+            with _told(name), _stopped(processes):
                 yield
 
     def _found(self, name: str) -> psutil.Process:
@@ -88,6 +97,8 @@ class Processes:
         found = _read(self._data_dir)
         if found.pid != self._pid:
             raise EngineFailed(f"the `evp up` in {self._data_dir} has ended; another one runs now")
+        if found.stopping:
+            raise EngineFailed(f"the `evp up` in {self._data_dir} is being stopped")
         return found
 
 
@@ -98,36 +109,56 @@ def _read(data_dir: Path) -> Running:
     return found
 
 
-def _with_descendants(process: psutil.Process) -> list[psutil.Process]:
-    """Return a child and what it has started: elsewhere than on Linux, the child is a tether."""
+@contextlib.contextmanager
+def _told(name: str) -> Iterator[None]:
+    """Tell what could not be done to a child, as EngineFailed."""
     try:
-        return [process, *process.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return []
+        yield
+    except psutil.Error as error:
+        raise EngineFailed(f"{name} could not be hurt: {error}") from error
 
 
 @contextlib.contextmanager
-def _stopped(processes: Iterable[psutil.Process]) -> Iterator[None]:
-    """Stop processes; nothing is awaited before they go on, so that no Ctrl-C comes between."""
-    stopped = []
+def _stopped(processes: Sequence[psutil.Process]) -> Iterator[None]:
+    """Stop processes; nothing is awaited before they go on, so that no Ctrl-C comes between.
+
+    Raises what psutil does if the first one is gone, EngineFailed if one can't be woken.
+    """
+    stopped: list[psutil.Process] = []
     try:
         for one in processes:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                stopped.append(one)
+            stopped.append(one)
+            try:
                 one.suspend()
+            except psutil.NoSuchProcess:
+                if one is processes[0]:
+                    raise
         yield
     finally:
-        for one in stopped:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                one.resume()
+        _wake(stopped)
+
+
+def _wake(stopped: Sequence[psutil.Process]) -> None:
+    """Wake processes, all of them before one that can't be woken is told of (EngineFailed)."""
+    asleep: list[int] = []
+    for one in stopped:
+        try:
+            one.resume()
+        except psutil.NoSuchProcess:
+            continue
+        except psutil.Error:
+            asleep.append(one.pid)
+    if asleep:
+        pids = " ".join(map(str, asleep))
+        raise EngineFailed(f"what was paused could not be woken: do it by `kill -CONT {pids}`")
 
 
 @contextlib.asynccontextmanager
-async def _waker(pids: Iterable[int]) -> AsyncIterator[None]:
-    """Have a process at hand that wakes these when this one is gone."""
+async def _waker(pids: Sequence[int], s_max: float) -> AsyncIterator[None]:
+    """Have a process at hand that wakes these when this one is gone, or time is up."""
     waker = await asyncio.create_subprocess_exec(
         sys.executable,
-        *("-m", wake.__name__, *map(str, pids)),
+        *("-m", wake.__name__, f"{s_max:g}", *map(str, pids)),
         stdin=PIPE,
         stdout=PIPE,
         stderr=DEVNULL,

@@ -31,9 +31,9 @@ class Turn(Struct, kw_only=True):
     again and stay so, 0 if there was no other answer; `drained_s` from the fault until
     all is settled that was accepted before it was over; null if that took too long, as
     `failure` then says. `accept_ms_p99` is of requests that were under way or due between
-    these two, counted from when they were due, with all that they were sent again. The rest
-    counts events of requests that ended in this turn, as they did; `lost` and the next two
-    are null before they were looked up.
+    these two and were accepted, counted from when they were due, with all that they were sent
+    again; those that gave up are not in it. The rest counts events of requests that ended in
+    this turn, as they did; `lost` and the next two are null before they were looked up.
     """
 
     fault: Fault
@@ -63,14 +63,15 @@ class Turn(Struct, kw_only=True):
             self.verdict = Verdict.REFUSED_STORED
         elif self.failure:
             self.verdict = Verdict.NOT_BACK
-        elif self.lost is not None and self.drained_s is not None:
+        elif None not in {self.lost, self.away_s, self.drained_s}:
             self.verdict = Verdict.CLEAN
 
 
 class Report(Struct, kw_only=True):
     """The answer. Counts are events.
 
-    `recovered` are those of unknown outcome that are stored, which is right. `verification`
+    `workers` are processes, null where no `evp up` is known to run them. `recovered` are
+    those of unknown outcome that are stored, which is right. `verification`
     is that of `evp verify`, of all that was accepted since the drill began, by whomever;
     null if it was not reached: `interrupted`, or `error` says why.
     """
@@ -82,6 +83,7 @@ class Report(Struct, kw_only=True):
     batch: int
     duration_s: float
     times: int
+    workers: int | None = None
     began_at: datetime
     took_s: float = 0.0
     clean: bool = False
@@ -103,6 +105,11 @@ class Report(Struct, kw_only=True):
     verification: Verification | None = None
 
     @property
+    def paused_alone(self) -> bool:
+        """Whether a worker was paused that was the only one, so that nobody could take over."""
+        return self.workers == 1 and any(one.fault is Fault.PAUSE_WORKER for one in self.turns)
+
+    @property
     def exit_code(self) -> int:
         """1 if anything is wrong or did not come back, 3 if not all could be looked at, 0 clean."""
         wrong = (self.lost, self.doubled, self.refused_stored, self.unexpected)
@@ -111,4 +118,5 @@ class Report(Struct, kw_only=True):
             return EXIT_FINDING
         if verified is not None and verified.exit_code:
             return verified.exit_code
-        return EXIT_UNAVAILABLE if self.error or verified is None else EXIT_OK
+        unchecked = any(one.verdict is Verdict.UNCHECKED for one in self.turns)
+        return EXIT_UNAVAILABLE if self.error or unchecked or verified is None else EXIT_OK

@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Sequence
-
-from msgspec import Struct
+from collections.abc import Callable
 
 from evp.clock import monotonic_s, now
 from evp.drill.backlog import Backlog
@@ -21,42 +19,32 @@ from evp.drill.check import Sent, check
 from evp.drill.faults import KILLS, VICTIM, Fault
 from evp.drill.limits import (
     DRILL_BACK_S_MAX,
-    DRILL_CLAIM_MARGIN_S,
     DRILL_DRAINED_S_MAX,
     DRILL_LOOK_S,
     DRILL_START_S_MAX,
-    DRILL_TURNS_MAX,
+    DRILL_WAKE_MARGIN_S,
 )
 from evp.drill.load import Load, source_of
+from evp.drill.plan import Plan
 from evp.drill.processes import Processes
 from evp.drill.report import Report, Turn
 from evp.drill.sums import Span, count_found, count_outcomes, p99_ms
 from evp.drill.target import Target, require, require_group
-from evp.errors import EngineFailed, ServerUnavailable, Unavailable, UsageError
+from evp.errors import EngineFailed, ServerUnavailable, Unavailable
 from evp.signals import end
 from evp.storage.client import Database
 from evp.verify.report import Scope
 from evp.verify.run import verify
 
 
-class Plan(Struct, frozen=True):
-    """What to do: each of these faults, in this order, so many times."""
-
-    faults: Sequence[Fault]
-    times: int
-    duration_s: float
-    eps: int
-
-
 class Drill:
     """One drill. What it did can be asked for at any time (`report`), also once it was cancelled.
 
-    Raises UsageError if something of the plan can't be done to this target.
+    Raises UsageError if something of the plan can't be done to this target, or is too much.
     """
 
     def __init__(self, target: Target, plan: Plan, key: str, db: Database) -> None:
-        if len(plan.faults) * plan.times > DRILL_TURNS_MAX:
-            raise UsageError(f"that is more than {DRILL_TURNS_MAX} faults: give fewer --times")
+        plan.require_bounded(target.claim_idle_ms)
         require(target, plan.faults)
         run = secrets.token_hex(4)
         self.stage = "starting"
@@ -75,6 +63,7 @@ class Drill:
             batch=self._load.batch,
             duration_s=plan.duration_s,
             times=plan.times,
+            workers=None if target.processes is None else len(target.processes.names("work")),
             began_at=now(),
         )
 
@@ -105,7 +94,7 @@ class Drill:
     def report(self) -> Report:
         """Return what was done and found so far."""
         report = self._report
-        report.took_s = monotonic_s() - self._began_at_s
+        report.took_s = _rounded(monotonic_s() - self._began_at_s)
         for turn, span in zip(report.turns, self._spans, strict=True):
             turn.accept_ms_p99 = span and p99_ms(self._load.requests, span)
         count_outcomes(report, self._load.requests, self._load.batch)
@@ -136,8 +125,9 @@ class Drill:
         """Make one fault, undo it, and wait until nothing is left of it."""
         turn.victim = self._victim(turn)
         await self._until_steady(turn)
+        _require_load(sending)
         fault_at_s = monotonic_s()
-        turn.at_s = fault_at_s - self._began_at_s
+        turn.at_s = _rounded(fault_at_s - self._began_at_s)
         self._say(turn, "under way")
         is_back = await self._hurt(turn)
         healed_at_s = monotonic_s()
@@ -154,15 +144,29 @@ class Drill:
             turn.failure = f"not drained within {DRILL_DRAINED_S_MAX:g} s"
             return
         drained_at_s = monotonic_s()
-        turn.drained_s = drained_at_s - fault_at_s
+        turn.drained_s = _rounded(drained_at_s - fault_at_s)
         self._spans[-1] = Span(fault_at_s, drained_at_s)
         self._say(turn, "over; a pause")
         await self._rest(fault_at_s + self._plan.duration_s)
-        failing = self._load.failing
-        if failing.last_at_s < fault_at_s:
-            turn.away_s = 0.0
-        elif failing.again_at_s is not None:
-            turn.away_s = failing.again_at_s - fault_at_s
+        turn.away_s = await self._away_s(fault_at_s, sending)
+        if turn.away_s is None:
+            turn.failure = f"answers did not stay 202: {self._load.last_refusal}"
+
+    async def _away_s(self, fault_at_s: float, sending: asyncio.Task[None]) -> float | None:
+        """Return for how long answers were not all 202 after a fault; None if they still aren't.
+
+        Something that is sent from now on must be accepted: who gives no answer refuses nothing.
+        """
+        load, now_s = self._load, monotonic_s()
+        stays = await self._within(
+            DRILL_BACK_S_MAX,
+            lambda: load.ok_sent_at_s > now_s and load.failing.again_at_s is not None,
+            sending,
+        )
+        last_at_s, again_at_s = load.failing
+        if not stays or again_at_s is None:
+            return None
+        return _rounded(again_at_s - fault_at_s) if last_at_s >= fault_at_s else 0.0
 
     async def _hurt(self, turn: Turn) -> Callable[[], bool]:
         """Do what the fault is; return what tells whether the process it ended is back."""
@@ -178,16 +182,16 @@ class Drill:
                 return found is not None and found != old
 
             return is_back
-        turn.held_s = self._hold_s(turn.fault)
-        async with processes.paused(turn.victim):
-            await asyncio.sleep(turn.held_s)
+        hold_s = self._plan.hold_s(turn.fault, self._target.claim_idle_ms)
+        # If the drill itself stands still meanwhile, somebody else ends the pause after this.
+        hold_s_max = hold_s + DRILL_WAKE_MARGIN_S
+        async with processes.paused(turn.victim, hold_s_max):
+            paused_at_s = monotonic_s()
+            try:
+                await self._rest(paused_at_s + hold_s)
+            finally:
+                turn.held_s = _rounded(min(monotonic_s() - paused_at_s, hold_s_max))
         return lambda: True
-
-    def _hold_s(self, fault: Fault) -> float:
-        """Return how long a process is paused."""
-        if fault is Fault.PAUSE_WORKER:
-            return self._target.claim_idle_ms / 1000 + DRILL_CLAIM_MARGIN_S
-        return self._plan.duration_s / 2
 
     def _victim(self, turn: Turn) -> str:
         """Return whom a fault hits: of several processes another one in each round."""
@@ -243,7 +247,7 @@ class Drill:
                 settings, Scope(since=report.began_at), lambda what, _, __: self._verifies(what)
             )
         except Unavailable as error:
-            report.error = str(error)
+            report.error = "; ".join(filter(None, (report.error, str(error))))
 
     def _verifies(self, what: str) -> None:
         self.stage = f"verifying: {what}"
@@ -254,16 +258,26 @@ class Drill:
         holds: Callable[[], bool],
         sending: asyncio.Task[None] | None = None,
     ) -> bool:
-        """Wait until something holds; False if it takes too long. Raises what ended the load."""
+        """Wait until something holds; False if it takes too long. Raises as `_require_load`."""
         gives_up_at_s = monotonic_s() + limit_s
         while not holds():
-            if sending is not None and sending.done():
-                sending.result()
+            if sending is not None:
+                _require_load(sending)
             if monotonic_s() > gives_up_at_s:
                 return False
             await self._pause()
         return True
 
     def _say(self, turn: Turn, what: str) -> None:
-        number, of = len(self._report.turns), len(self._plan.faults) * self._plan.times
-        self.stage = f"{number} of {of}, {turn.fault}: {what}"
+        self.stage = f"{len(self._report.turns)} of {self._plan.turns}, {turn.fault}: {what}"
+
+
+def _require_load(sending: asyncio.Task[None]) -> None:
+    """Raise what ended the load, if it has ended; EngineFailed if it has sent all that it may."""
+    if sending.done():
+        sending.result()
+        raise EngineFailed("it has sent as much as a drill can remember: give a lower --eps")
+
+
+def _rounded(seconds: float) -> float:
+    return round(seconds, 3)

@@ -9,8 +9,7 @@ from evp.drill.check import Check
 from evp.drill.load import Outcome, Request
 from evp.drill.report import Report, Turn
 from evp.errors import EXIT_OK
-
-_SHARE = 0.99
+from evp.loadtest.histogram import Histogram
 
 
 class Span(NamedTuple):
@@ -59,15 +58,16 @@ def count_found(report: Report, found: Check) -> None:
 
 
 def p99_ms(requests: Sequence[Request], span: Span) -> float | None:
-    """Return within how many milliseconds 99 of 100 requests of a span were accepted.
+    """Return within how many milliseconds 99 of 100 were accepted, of a span's requests.
 
-    Those that were under way when it began are among them; None if none was accepted.
+    Of those that were accepted at all; who gave up is counted apart. Those that were under
+    way when the span began are among them; None if none was accepted.
     """
-    took_s = sorted(
-        one.took_s
-        for one in requests
-        if one.took_s is not None
-        and one.due_at_s <= span.until_s
-        and one.due_at_s + one.took_s >= span.from_s
-    )
-    return took_s[min(len(took_s) - 1, int(_SHARE * len(took_s)))] * 1000 if took_s else None
+    took = Histogram()
+    for one in requests:
+        if one.took_s is None or one.due_at_s > span.until_s:
+            continue
+        if one.due_at_s + one.took_s >= span.from_s:
+            took.record_s(one.took_s)
+    found = took.quantiles()
+    return None if found is None else round(found.p99, 1)

@@ -30,10 +30,15 @@ class Target(Struct, frozen=True):
 def find(settings: Settings, url: str, *, yes_really: bool) -> Target:
     """Return what the settings lead to.
 
-    Raises UsageError, unless `yes_really`, if that is not an `evp up` on this machine with
-    engines of its own.
+    Raises UsageError in production; and, unless `yes_really`, if that is not an `evp up` on
+    this machine with engines of its own.
     """
-    found = None if settings.env == PRODUCTION else read(settings.data_dir)
+    if settings.env == PRODUCTION:
+        raise UsageError(
+            "EVP_ENV is production, and there nothing is broken on purpose: make the drill on a "
+            "machine that nobody needs"
+        )
+    found = read(settings.data_dir)
     why = _why_not(settings, found)
     if why and not yes_really:
         raise UsageError(
@@ -51,8 +56,7 @@ def require(target: Target, faults: Sequence[Fault]) -> None:
     missing = [fault for fault in dict.fromkeys(faults) if not _can(target, fault)]
     if missing:
         told = ", ".join(f"{fault} (nothing here runs `{VICTIM[fault]}`)" for fault in missing)
-        possible = " ".join(f"--fault {fault}" for fault in Fault if _can(target, fault))
-        raise UsageError(f"can't do {told}; what can be done: {possible}")
+        raise UsageError(f"can't do {told}; {_what_can_be_done(target)}")
 
 
 async def require_group(target: Target, db: Database) -> None:
@@ -68,6 +72,13 @@ async def require_group(target: Target, db: Database) -> None:
             f"{target.settings.mongo_db} is written by group {group} of the stream {stream}: set "
             "EVP_CONSUMER_GROUP and EVP_STREAM as the workers have them"
         )
+
+
+def _what_can_be_done(target: Target) -> str:
+    if target.processes is None:
+        # Nobody is talked into hurting what no `evp up` can mend.
+        return "no `evp up` is known that runs these; --fault names the faults that are meant"
+    return "what can be done: " + " ".join(f"--fault {one}" for one in Fault if _can(target, one))
 
 
 def _can(target: Target, fault: Fault) -> bool:
@@ -91,6 +102,10 @@ def _why_not(settings: Settings, found: Running | None) -> str:
         return (
             f"the `evp up` in {settings.data_dir} does not run its {' and '.join(foreign)} itself"
         )
+    children = Processes(settings.data_dir)
+    dead = [name for name in _ENGINES if children.find(name) is None]
+    if dead:
+        return f"the {' and '.join(dead)} of the `evp up` in {settings.data_dir} does not run now"
     return ""
 
 

@@ -140,6 +140,7 @@ class Stack:
 
     async def stop(self, signals: Signals) -> None:
         """Stop all, servers and workers first; a further signal kills what is left."""
+        self._tell(stopping=True)
         self._up = False
         await supervise.stop_or_kill(self.supervisor, signals, _STOP_S)
         (self.settings.data_dir / running.FILE_NAME).unlink(missing_ok=True)
@@ -193,7 +194,7 @@ class Stack:
             raise EngineFailed(reply.detail)
         return reply.status == 200
 
-    def _tell(self) -> None:
+    def _tell(self, *, stopping: bool = False) -> None:
         """Write `up.json`, and again whenever a child has another pid."""
         if not self._up:
             return
@@ -210,6 +211,7 @@ class Stack:
                 boot=running.boot_id(),
                 children=self.supervisor.pids,
                 claim_idle_ms=settings.claim_idle_ms,
+                stopping=stopping,
             ),
         )
 

@@ -8,10 +8,13 @@ from typing import NamedTuple
 
 from evp.clock import monotonic_s
 from evp.errors import LogUnavailable, StoreUnavailable
-from evp.limits import LOADTEST_PING_S_MAX
 from evp.loadtest.backlog import LogWatch
 from evp.loadtest.check import Check, Checker, Sent
-from evp.loadtest.limits import LOADTEST_STORED_S_MAX, LOADTEST_UNSEEN_S_MAX
+from evp.loadtest.limits import (
+    LOADTEST_PING_S_MAX,
+    LOADTEST_STORED_S_MAX,
+    LOADTEST_UNSEEN_S_MAX,
+)
 from evp.loadtest.process import Done
 from evp.loadtest.report import Storing
 from evp.loadtest.watch import StoredWatch

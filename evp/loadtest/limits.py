@@ -10,6 +10,8 @@ LOADTEST_LATE_S = 0.01
 LOADTEST_TICK_S = 0.001
 #: How often its processes tell how things stand, seconds.
 LOADTEST_TELL_S = 0.5
+#: The store must answer within this at the start of a load test, seconds.
+LOADTEST_PING_S_MAX = 10.0
 #: Generator processes that are ready begin together after this, seconds.
 LOADTEST_START_S = 0.1
 #: Connections that were lost are dialled again after this, seconds.

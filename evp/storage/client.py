@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import pymongo
 from pymongo import AsyncMongoClient, ReadPreference, WriteConcern
 from pymongo.asynchronous.database import AsyncDatabase
@@ -18,7 +19,7 @@ from pymongo.errors import ConfigurationError
 from pymongo.read_concern import ReadConcern
 
 from evp.errors import SettingsError, SettingsProblem, redact_url
-from evp.limits import STORE_QUEUE_MS_MAX, STORE_SELECT_MS_MAX
+from evp.limits import STORE_PASS_MS_MAX, STORE_QUEUE_MS_MAX, STORE_SELECT_MS_MAX
 from evp.settings import Settings
 from evp.storage.failures import told
 
@@ -57,6 +58,13 @@ def connect(
         wanted = f"a MongoDB address ({redact_url(str(error))})"
         problem = SettingsProblem("EVP_MONGO_URL", redact_url(settings.mongo_url), wanted)
         raise SettingsError([problem]) from error
+
+
+def connect_patiently(settings: Settings, *, connections_max: int) -> Client:
+    """Return a client that waits for the answer to a pass over all events; as `connect`."""
+    socket_ms = max(settings.mongo_socket_timeout_ms, STORE_PASS_MS_MAX)
+    patient = msgspec.structs.replace(settings, mongo_socket_timeout_ms=socket_ms)
+    return connect(patient, connections_max=connections_max)
 
 
 def database(client: Client, name: str) -> Database:

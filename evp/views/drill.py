@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from rich.console import Group, RenderableType
+from collections.abc import Sequence
+
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -13,46 +15,75 @@ from evp.views.untrusted import printable
 
 _COLUMNS = (
     *("at\ns", "202\nin s", "stored\nin s"),
-    *("\naccepted", "\nunknown", "\nlost", "\ndoubled", "p99\nms"),
+    *("\naccepted", "\nrefused", "\nunknown", "\nlost", "\ntwice", "p99\nms"),
 )
+#: Where a table is too wide these go, in this order. What is wrong stays.
+_LEAVE = ("at\ns", "p99\nms", "\nrefused", "\nunknown")
+_WIDE = 1_000
 _CLEAN = "clean"
 _UNKNOWN = "-"
+_ALONE = (
+    "one worker was paused, and there was no other one to take over what it had: "
+    "`evp up --work-processes 2` has two"
+)
 
 
 def render(report: Report) -> RenderableType:
     """Return a report."""
     parts: list[RenderableType] = []
     if report.turns:
-        parts += [_turns(report), Text()]
+        parts += [_Turns(report.turns), Text()]
     parts.append(fact_table(_facts(report)))
     notes = [*_failures(report), *_wrong(report)]
     parts += [Text(note, style="red") for note in notes]
     parts += [Text(), Text(_last_word(report), style="" if report.clean else "red")]
     if report.sent:
         parts.append(Text(f"its events: source and subject {report.source}", style="dim"))
+    if report.paused_alone:
+        parts.append(Text(_ALONE, style="dim"))
     return Group(*parts)
 
 
-def _turns(report: Report) -> Table:
-    """Return a row for each fault."""
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
-    table.add_column("\nfault", no_wrap=True)
-    for name in _COLUMNS:
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("\nverdict", no_wrap=True)
-    for turn in report.turns:
-        style = None if turn.verdict.value == _CLEAN else "red"
-        table.add_row(*_cells(turn), turn.verdict.value, style=style)
-    return table
+class _Turns:
+    """A row for each fault, with as many columns as fit."""
+
+    def __init__(self, turns: Sequence[Turn]) -> None:
+        self._turns = turns
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Render it for the width there is."""
+        wide = options.update(max_width=_WIDE)
+        *tables, narrowest = [self._table(_LEAVE[:count]) for count in range(len(_LEAVE) + 1)]
+        fitting = (
+            table
+            for table in tables
+            if console.measure(table, options=wide).maximum <= options.max_width
+        )
+        yield next(fitting, narrowest)
+
+    def _table(self, left_out: Sequence[str]) -> Table:
+        shown = [number for number, name in enumerate(_COLUMNS) if name not in left_out]
+        table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+        table.add_column("\nfault", no_wrap=True)
+        for number in shown:
+            table.add_column(_COLUMNS[number], justify="right", no_wrap=True)
+        table.add_column("\nverdict", no_wrap=True)
+        for turn in self._turns:
+            cells = _cells(turn)
+            style = None if turn.verdict.value == _CLEAN else "red"
+            fitting = (cells[number] for number in shown)
+            table.add_row(turn.fault.value, *fitting, turn.verdict.value, style=style)
+        return table
 
 
 def _cells(turn: Turn) -> list[str]:
+    """Return a cell for each of the columns."""
     return [
-        turn.fault.value,
         f"{turn.at_s:,.0f}",
         _seconds(turn.away_s),
         _seconds(turn.drained_s),
         f"{turn.accepted:,}",
+        f"{turn.refused:,}",
         f"{turn.unknown:,}",
         _count(turn.lost),
         _count(turn.doubled),
@@ -103,14 +134,15 @@ def _wrong(report: Report) -> list[str]:
         told.append(f"{report.unexpected:,} events of this source were never sent")
     if report.verification is not None and not report.verification.clean:
         told.append("`evp verify` says more")
-    if report.error:
+    if report.error and not any(one.failure == report.error for one in report.turns):
         told.append(printable(report.error))
     return told
 
 
 def _last_word(report: Report) -> str:
     if report.interrupted:
-        return "interrupted: nothing is paused any more, and nothing was looked up"
+        looked_up = "nothing was looked up" if report.lost is None else "not all was verified"
+        return f"interrupted: nothing is paused any more, and {looked_up}"
     if report.clean:
         return "clean: all that was accepted is stored, once"
     return "NOT CLEAN"

@@ -6,11 +6,13 @@ import json
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from evp.drill.faults import Fault
+from evp.drill.limits import DRILL_WAKE_MARGIN_S
 from tests.e2e.commands import Background, background, evp
 from tests.support.up import Up, running_up
 from tests.support.wait import until_now
@@ -70,7 +72,8 @@ def test_every_fault(own: Up) -> None:
     """All faults in turn, and everything that was accepted is stored once; exit 0."""
     flags = ("drill", "--duration", "2s", "--eps", "300", "--json")
     done = evp(*flags, environ=own.environ, cwd=own.folder, within_s=DRILL_S_MAX)
-    assert (done.code, done.err) == (0, ""), done.out
+    assert done.code == 0, done.out
+    assert done.one_line.startswith("6 faults, ")
     report = json.loads(done.out)
     assert [one["fault"] for one in report["turns"]] == list(Fault)
     assert {one["verdict"] for one in report["turns"]} == {"clean"}
@@ -97,6 +100,19 @@ def test_ended_in_the_middle(own: Up, number: int) -> None:
     assert own.count("nobody") == 0
 
 
+@pytest.mark.slow
+def test_stopped_in_the_middle(own: Up) -> None:
+    """The store goes on although the drill stands still (Ctrl-Z), and the drill when it may."""
+    flags = ("drill", "--fault", "stop-store", "--duration", "4s", "--json")
+    with background(*flags, environ=own.environ, cwd=own.folder, name="stopped") as drill:
+        wait_status(own, stopped=True)
+        drill.process.send_signal(signal.SIGSTOP)
+        wait_status(own, stopped=False)
+        drill.process.send_signal(signal.SIGCONT)
+        assert drill.wait(within_s=DRILL_S_MAX).code == 0
+    assert 2 <= report_of(drill)["turns"][0]["held_s"] <= 2 + DRILL_WAKE_MARGIN_S
+
+
 def wait_status(up: Up, *, stopped: bool) -> None:
     """Wait until the store is stopped, or is not."""
     store = psutil.Process(up.children["store"])
@@ -104,6 +120,11 @@ def wait_status(up: Up, *, stopped: bool) -> None:
         lambda: (store.status() == psutil.STATUS_STOPPED) is stopped,
         what=f"the store is {'' if stopped else 'not '}stopped",
     )
+
+
+def report_of(drill: Background) -> Any:
+    """Return what it printed as JSON, behind the line that says what comes."""
+    return json.loads(drill.text.partition("\n")[2])
 
 
 def told(drill: Background) -> str:
@@ -125,7 +146,7 @@ def test_an_event_that_is_gone_is_named(own: Up) -> None:
                 what="an event is taken out of the store",
             )
             assert drill.wait(within_s=DRILL_S_MAX).code == 1
-    report = json.loads(drill.text)
+    report = report_of(drill)
     assert report["lost"] == 1
     assert report["lost_ids"] == ["100-0"]
     assert report["turns"][0]["verdict"] == "lost"
@@ -134,12 +155,13 @@ def test_an_event_that_is_gone_is_named(own: Up) -> None:
 
 @pytest.mark.slow
 def test_evp_up_ends_meanwhile(own: Up) -> None:
-    """A drill whose `evp up` is stopped ends soon, and says so; this test comes last."""
-    flags = ("drill", "--fault", "kill-worker", "--duration", "60s")
+    """A drill whose `evp up` is stopped lets go at once, and says so; this test comes last."""
+    flags = ("drill", "--fault", "stop-store", "--duration", "600s")
     with background(*flags, environ=own.environ, cwd=own.folder, name="ends") as drill:
-        killed = own.children["work-1"]
-        until_now(lambda: own.children.get("work-1") != killed, what="it has begun")
+        wait_status(own, stopped=True)
         own.stop()
-        assert drill.wait(within_s=DRILL_S_MAX).code == 1
-    assert "kill-worker: no `evp up` runs in" in told(drill)
+        # The store would stand still for 300 s.
+        assert drill.wait(within_s=100.0).code == 1
+    assert "stop-store: the `evp up` in" in told(drill)
+    assert "is being stopped" in told(drill)
     assert "NOT CLEAN" in told(drill)

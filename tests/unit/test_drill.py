@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,14 +17,18 @@ import psutil
 import pytest
 
 from evp import running
+from evp.cli.drilling import exit_code_of
 from evp.clock import now
 from evp.drill import wake
 from evp.drill.faults import Fault
 from evp.drill.load import Outcome, Request
+from evp.drill.plan import Plan
 from evp.drill.processes import Processes
 from evp.drill.report import Report, Turn, Verdict
 from evp.drill.sums import Span, count_outcomes, p99_ms
-from evp.errors import EngineFailed
+from evp.drill.target import find, require
+from evp.errors import EngineFailed, UsageError
+from evp.settings import PRODUCTION, Settings
 from evp.verify.report import Report as Verification
 from evp.verify.report import Scope
 from evp.views.drill import render
@@ -65,7 +71,7 @@ async def test_a_child_is_paused_and_goes_on(tmp_path: Path, sleeper: psutil.Pop
     assert processes.names("work") == ["work-1"]
 
     async def pause() -> None:
-        async with processes.paused("work-1"):
+        async with processes.paused("work-1", 60.0):
             until_now(lambda: sleeper.status() == psutil.STATUS_STOPPED, what="it stands still")
             raise EngineFailed("it went wrong")
 
@@ -76,16 +82,32 @@ async def test_a_child_is_paused_and_goes_on(tmp_path: Path, sleeper: psutil.Pop
 
 def test_paused_processes_outlive_the_drill(sleeper: psutil.Popen) -> None:
     """Where whoever paused a process is gone, by kill -9 say, a helper wakes it."""
-    command = [sys.executable, "-m", wake.__name__, f"{sleeper.pid}"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as waker:
-        assert waker.stdout is not None
+    with waking_after("60", sleeper) as waker:
         assert waker.stdin is not None
-        assert waker.stdout.readline() == b"ready\n"
         sleeper.send_signal(signal.SIGSTOP)
         until_now(lambda: sleeper.status() == psutil.STATUS_STOPPED, what="it stands still")
         waker.stdin.close()
         assert waker.wait() == 0
     until_now(lambda: sleeper.status() != psutil.STATUS_STOPPED, what="it goes on")
+
+
+def test_paused_processes_outlive_a_drill_that_stands_still(sleeper: psutil.Popen) -> None:
+    """Where whoever paused a process is there and does nothing, as after Ctrl-Z, time decides."""
+    sleeper.send_signal(signal.SIGSTOP)
+    until_now(lambda: sleeper.status() == psutil.STATUS_STOPPED, what="it stands still")
+    with waking_after("0.1", sleeper) as waker:
+        assert waker.wait(30) == 0
+        until_now(lambda: sleeper.status() != psutil.STATUS_STOPPED, what="it goes on")
+
+
+@contextlib.contextmanager
+def waking_after(seconds: str, sleeper: psutil.Popen) -> Iterator[subprocess.Popen[bytes]]:
+    """Give a helper that is ready to wake a process."""
+    command = [sys.executable, "-m", wake.__name__, seconds, f"{sleeper.pid}"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as waker:
+        assert waker.stdout is not None
+        assert waker.stdout.readline() == b"ready\n"
+        yield waker
 
 
 def test_somebody_elses_process_is_never_hurt(tmp_path: Path, sleeper: psutil.Popen) -> None:
@@ -108,6 +130,9 @@ def test_another_evp_up_is_another_one(tmp_path: Path) -> None:
     running.write(tmp_path, msgspec.structs.replace(facts, pid=os.getppid()))
     with pytest.raises(EngineFailed, match="another one runs now"):
         processes.find("work-1")
+    running.write(tmp_path, msgspec.structs.replace(facts, stopping=True))
+    with pytest.raises(EngineFailed, match="is being stopped"):
+        processes.require()
     (tmp_path / running.FILE_NAME).unlink()
     with pytest.raises(EngineFailed, match="no `evp up` runs"):
         processes.find("work-1")
@@ -142,7 +167,7 @@ def turn(fault: Fault = Fault.RESTART_LOG, **changes: Any) -> Turn:
     clean = Turn(
         fault=fault,
         round=1,
-        at_s=1234.5,
+        at_s=123.4,
         away_s=12.3,
         drained_s=23.4,
         accept_ms_p99=12_345.0,
@@ -161,7 +186,9 @@ def turn(fault: Fault = Fault.RESTART_LOG, **changes: Any) -> Turn:
         ({"doubled": 2}, Verdict.DOUBLED),
         ({"refused_stored": 3}, Verdict.REFUSED_STORED),
         ({"drained_s": None, "failure": "not back within 60 s"}, Verdict.NOT_BACK),
+        ({"away_s": None, "failure": "answers did not stay 202"}, Verdict.NOT_BACK),
         ({"lost": None}, Verdict.UNCHECKED),
+        ({"away_s": None}, Verdict.UNCHECKED),
         ({"lost": 1, "failure": "not back within 60 s"}, Verdict.LOST),
     ],
 )
@@ -171,8 +198,6 @@ def test_verdict_of_a_fault(changes: dict[str, Any], verdict: Verdict) -> None:
     if changes:
         report.lost, report.doubled = report.turns[0].lost, report.turns[0].doubled
         report.refused_stored = report.turns[0].refused_stored
-    if verdict is Verdict.UNCHECKED:
-        report.verification = None
     count_outcomes(report, [], 10)
     assert report.turns[0].verdict is verdict
     assert report.clean == (verdict is Verdict.CLEAN)
@@ -213,11 +238,69 @@ def test_p99_is_of_what_met_the_fault() -> None:
     met = [request(90.0, 11.0), request(101.0, 2.0), request(109.0, 9.0)]
     others = [request(90.0, 9.0), request(111.0, 50.0), request(105.0, None)]
     assert p99_ms(others, span) is None
-    assert p99_ms([*met, *others], span) == 11_000.0
+    assert p99_ms([*met, *others], span) == pytest.approx(11_000.0, rel=1e-3)
+    hundred = [request(100.0, 0.1 * one) for one in range(1, 101)]
+    assert p99_ms(hundred, span) == pytest.approx(9_900.0, rel=1e-3)
+
+
+def plan(**changes: Any) -> Plan:
+    """Return the plan of a drill with nothing asked for."""
+    usual = Plan(list(Fault), times=1, duration_s=20.0, eps=500)
+    return msgspec.structs.replace(usual, **changes)
+
+
+def test_plan_tells_how_long_it_takes() -> None:
+    """Each fault has its time, and a paused worker as long as its entries are its own."""
+    assert plan().seconds_min(60_000) == 5 * 20 + 63
+    assert plan(times=3, faults=[Fault.STOP_STORE]).seconds_min(60_000) == 60
+    assert plan().hold_s(Fault.STOP_STORE, 60_000) == 10
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"times": 17}, "more than 100 faults"),
+        ({"times": 16, "duration_s": 600.0, "eps": 50_000}, "10,000,000 at most: give a lower"),
+        ({"times": 16, "duration_s": 600.0, "eps": 50}, "16.0 hours at least"),
+    ],
+)
+def test_plan_that_is_too_much(changes: dict[str, Any], why: str) -> None:
+    """What no drill can remember is refused beforehand."""
+    with pytest.raises(UsageError, match=why):
+        plan(**changes).require_bounded(60_000)
+    plan(times=16).require_bounded(60_000)
+
+
+def test_production_is_never_drilled(settings: Settings, tmp_path: Path) -> None:
+    """Nor by one who insists, and nobody is told how it could be done."""
+    live = msgspec.structs.replace(settings, env=PRODUCTION, data_dir=tmp_path)
+    with pytest.raises(UsageError, match="EVP_ENV is production") as told:
+        find(live, "http://127.0.0.1:1", yes_really=True)
+    assert "--" not in str(told.value)
+
+
+def test_a_file_that_was_left_is_no_evp_up(settings: Settings, tmp_path: Path) -> None:
+    """One that was killed leaves its file, and its pid may be somebody else's by now."""
+    up_json(tmp_path, log=os.getppid(), store=os.getppid())
+    its = msgspec.structs.replace(
+        settings, data_dir=tmp_path, redis_url="", mongo_url="", mongo_db="", port=1
+    )
+    with pytest.raises(UsageError, match="the log and store of the `evp up` in"):
+        find(its, "http://127.0.0.1:1", yes_really=False)
+
+
+def test_nobody_is_led_to_drop_a_group(settings: Settings, tmp_path: Path) -> None:
+    """Where no `evp up` is known, what could be hurt all the same is not suggested."""
+    elsewhere = msgspec.structs.replace(settings, data_dir=tmp_path)
+    target = find(elsewhere, "http://127.0.0.1:1", yes_really=True)
+    with pytest.raises(UsageError, match="can't do kill-worker") as told:
+        require(target, list(Fault))
+    assert Fault.DROP_GROUP not in str(told.value)
+    require(target, [Fault.DROP_GROUP])
 
 
 def test_report_fits_a_terminal() -> None:
-    """In 80 columns each fault is one line, with its figures and its verdict."""
+    """In 80 columns each fault is one line with its figures and its verdict, in 60 with fewer."""
     turns = [turn(fault) for fault in Fault]
     report = made(*turns)
     requests = [
@@ -225,13 +308,17 @@ def test_report_fits_a_terminal() -> None:
     ]
     count_outcomes(report, requests, 10)
     shown = text(render(report), 80)
+    narrow = text(render(report), 60)
     lines = shown.splitlines()
     assert max(map(len, lines)) <= 80
     for fault in Fault:
         [line] = [one for one in lines if one.startswith(fault)]
         assert line.split()[1:] == [
-            *("1,234", "12.3", "23.4", "150,000", "0", "0", "0", "12,345", "clean")
+            *("123", "12.3", "23.4", "150,000", "0", "0", "0", "0", "12,345", "clean")
         ]
+        assert re.search(rf"^{fault} +12.3 +23.4 +150,000 .*0 +0 +clean *$", narrow, re.MULTILINE)
+    assert max(map(len, narrow.splitlines())) <= 60
+    assert "…" not in narrow
     assert "clean: all that was accepted is stored, once" in shown
     assert "evp-drill-1a2b3c4d" in shown
 
@@ -257,5 +344,30 @@ def test_interrupted_report() -> None:
     report.verification, report.interrupted = None, True
     count_outcomes(report, [], 10)
     shown = text(render(report), 80)
-    assert "interrupted: nothing is paused any more" in shown
+    assert "interrupted: nothing is paused any more, and nothing was looked up" in shown
     assert "unchecked" in shown
+    assert exit_code_of(report) == 130
+
+
+def test_interrupted_when_a_loss_is_known() -> None:
+    """What was found by then is told, and is exit 1."""
+    report = made(turn(lost=1))
+    report.lost, report.verification, report.interrupted = 1, None, True
+    count_outcomes(report, [], 10)
+    assert "and not all was verified" in " ".join(text(render(report), 80).split())
+    assert exit_code_of(report) == 1
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_one_worker_is_told_of(workers: int) -> None:
+    """With one worker alone, a pause of it shows no take-over, and the report says so."""
+    report = msgspec.structs.replace(made(turn(Fault.PAUSE_WORKER)), workers=workers)
+    assert ("--work-processes 2" in text(render(report), 80)) is (workers == 1)
+
+
+def test_a_reason_is_told_once() -> None:
+    """The `evp up` that is gone ended the fault and the look-up alike."""
+    report = made(turn(drained_s=None, failure="no evp up runs"))
+    report.error, report.verification = "no evp up runs", None
+    count_outcomes(report, [], 10)
+    assert text(render(report), 80).count("no evp up runs") == 1
