@@ -12,17 +12,24 @@ from typing import Any
 import pytest
 from bson import Binary
 
+from evp.drill import load, run
 from evp.drill.backlog import Backlog
 from evp.drill.check import Check, Sent, check
+from evp.drill.faults import Fault
 from evp.drill.load import Load, Outcome, Request, id_of, source_of
+from evp.drill.plan import Plan
+from evp.drill.report import Verdict
+from evp.drill.run import Drill
+from evp.drill.target import Target
 from evp.errors import EngineFailed
 from evp.settings import Settings
 from evp.storage.client import Database
 from evp.stream.client import Link
 from evp.stream.groups import ensure_group, existing_groups, registered_groups
 from evp.stream.keys import Keys
-from tests.support.server import API_KEY, InProcess
+from tests.support.server import API_KEY, InProcess, serving
 from tests.support.wait import until
+from tests.support.workers import working
 
 BATCH = 3
 TIME_MS = 1_767_323_045_000
@@ -94,21 +101,30 @@ async def test_load_tells_what_it_was_told(server: InProcess) -> None:
     """Each request has one outcome; a server that refuses keeps nothing, and that is known."""
     good = Load(server.url, API_KEY, "good", 2_000)
     bad = Load(server.url, "nobody", "bad", 2_000)
-    for load, outcome in ((good, Outcome.ACCEPTED), (bad, Outcome.REFUSED)):
-        await sent_some(load)
-        assert {one.outcome for one in load.requests} == {outcome}
+    for sender, outcome in ((good, Outcome.ACCEPTED), (bad, Outcome.REFUSED)):
+        await sent_some(sender)
+        assert {one.outcome for one in sender.requests} == {outcome}
     assert good.accepted == len(good.requests) * good.batch
     assert good.ok_sent_at_s > 0
     assert bad.failing.again_at_s is None
     assert "401 unauthenticated" in bad.last_refusal
 
 
+async def test_load_ends_at_its_bound(server: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It sends no more than can be remembered, and ends by itself."""
+    monkeypatch.setattr(load, "DRILL_REQUESTS_MAX", 3)
+    bounded = Load(server.url, API_KEY, "bounded", 2_000)
+    async with asyncio.timeout(60):
+        await bounded.run()
+    assert [one.outcome for one in bounded.requests] == [Outcome.ACCEPTED] * 3
+
+
 async def test_nobody_is_there() -> None:
     """Without an answer nobody knows, neither of what is sent again nor of what is not."""
-    load = Load("http://127.0.0.1:1", "key", "run", 100)
-    await sent_some(load)
-    assert {one.outcome for one in load.requests} == {Outcome.UNKNOWN}
-    assert "no answer" in load.last_refusal
+    sender = Load("http://127.0.0.1:1", "key", "run", 100)
+    await sent_some(sender)
+    assert {one.outcome for one in sender.requests} == {Outcome.UNKNOWN}
+    assert "no answer" in sender.last_refusal
 
 
 async def test_group_is_dropped_and_still_known(
@@ -129,10 +145,41 @@ async def test_group_is_dropped_and_still_known(
         await backlog.close()
 
 
-async def sent_some(load: Load) -> None:
+@pytest.mark.slow
+async def test_answers_that_do_not_stay_202(
+    settings: Settings, link: Link, keys: Keys, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault is not overcome where the server goes for good, though all was stored before."""
+    monkeypatch.setattr(run, "DRILL_BACK_S_MAX", 1.0)
+    plan = Plan([Fault.DROP_GROUP], times=1, duration_s=1.0, eps=100)
+    await ensure_group(link, keys, settings.consumer_group)
+    async with serving(settings) as server, working(settings):
+        target = Target(settings, server.url, None, settings.claim_idle_ms)
+        drill = Drill(target, plan, next(iter(settings.api_keys.values())), db)
+        gone = asyncio.Event()
+        monkeypatch.setattr(drill, "_rest", lambda _until_s: gone.wait())
+        drilling = asyncio.create_task(drill.run())
+        await until(
+            lambda: drilling.done() or drill.stage.endswith("a pause"),
+            what="all is stored",
+            within_s=60,
+        )
+        assert not drilling.done(), drill.report()
+        server.stop()
+        await server.task
+        gone.set()
+        await drilling
+    [turn] = drill.report().turns
+    assert turn.drained_s is not None
+    assert turn.failure.startswith("answers did not stay 202: ")
+    assert turn.verdict is Verdict.NOT_BACK
+    assert (turn.lost, drill.report().exit_code) == (0, 1)
+
+
+async def sent_some(sender: Load) -> None:
     """Send until a few requests have been answered, or not."""
-    sending = asyncio.create_task(load.run())
-    await until(lambda: len(load.requests) >= 4, what="some are sent")
-    await until(lambda: load.failing.last_at_s > 0 or load.accepted > 0, what="one has its end")
-    load.stop()
+    sending = asyncio.create_task(sender.run())
+    await until(lambda: len(sender.requests) >= 4, what="some are sent")
+    await until(lambda: sender.failing.last_at_s > 0 or sender.accepted > 0, what="one has its end")
+    sender.stop()
     await sending
