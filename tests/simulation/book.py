@@ -10,7 +10,8 @@ moment is checked here, as it happens:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from bson import Binary
@@ -48,6 +49,11 @@ class Accepted(Struct, frozen=True):
     sent: Sent
     entry: Entry
 
+    @property
+    def event_id(self) -> bytes:
+        """The `_id` that it gets: of one without id only its frame knows."""
+        return self.sent.event_id if self.sent.id else self.entry.frame.ids[0]
+
 
 class Violation(Struct, frozen=True):
     """A promise that was broken; `facts` are for people."""
@@ -63,6 +69,8 @@ class Book(Watcher):
         self.violations: list[Violation] = []
         self.entries: list[Entry] = []
         self.accepted: list[Accepted] = []
+        self.taken: Counter[Sent] = Counter()
+        """How often events were sent and not refused: answered with 202, or of unknown outcome."""
         self.erased: set[Any] = set()
         self.groups = {writing_group}
         self.log: SimulatedLog
@@ -75,6 +83,14 @@ class Book(Watcher):
         found = Violation(rule, " ".join(map(str, facts)))
         if found not in self.violations:
             self.violations.append(found)
+
+    def sent(self, some: Iterable[Sent]) -> None:
+        """Take note of a request, which may be carried out from now on."""
+        self.taken.update(some)
+
+    def refused(self, some: Iterable[Sent]) -> None:
+        """Take note of an answer by which a request was not carried out, and never will be."""
+        self.taken.subtract(some)
 
     def answered(self, sent: Sequence[Sent], key: bytes, id_: Id) -> None:
         """Take note of a 202 whose receipt names an entry."""
@@ -118,6 +134,16 @@ class Book(Watcher):
             for id_ in ids:
                 if group is None or id_ > group.last or id_ in group.pending:
                     self.broken("trimmed before acked", key, name, text_of(id_))
+
+    def reached(self) -> dict[bytes, int]:
+        """Return how far each epoch was ever recorded where it is remembered.
+
+        What the log has forgotten by a fault is no record; one that evp overwrote still is.
+        """
+        found = dict(self._store.reached)
+        for srv, seq in self.log.memory.reached.items():
+            found[srv] = max(found.get(srv, 0), seq)
+        return found
 
     def has(self, entry: Entry, index: int) -> bool:
         """Return whether an event of an entry is stored, or a dead letter."""

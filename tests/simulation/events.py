@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from random import Random
 
 import msgspec
@@ -18,12 +18,15 @@ somebody mends it; deadly for whoever writes it."""
 
 SOURCE = "simulated"
 _MINUTES = 3
+_WITHOUT_ID = 1_000
+"""The content of the first event without id is one more; each has another one."""
 
 
 class Sent(Struct, frozen=True):
     """An event as a client sends it: perhaps one that was sent before, perhaps changed.
 
-    A plain one has no time, and is written to the stream by another program.
+    A plain one has no time, perhaps no id either, and is written to the stream by another
+    program.
     """
 
     id: str
@@ -35,12 +38,11 @@ class Sent(Struct, frozen=True):
     @property
     def body(self) -> dict[str, object]:
         """The event as JSON."""
-        at = from_ms(STARTS_AT_S * 1000) - timedelta(minutes=self.minute)
         return {
             "id": self.id,
             "type": self.kind,
             "source": SOURCE,
-            "time": at.isoformat(),
+            "time": self.at.isoformat(),
             "data": {"content": self.content},
         }
 
@@ -48,14 +50,18 @@ class Sent(Struct, frozen=True):
     def fields(self) -> list[bytes]:
         """The event as the fields of a plain entry."""
         data = b'{"content": %d}' % self.content
-        texts = (b"id", self.id.encode(), b"type", self.kind.encode(), b"source", SOURCE.encode())
-        return [*texts, b"data", data]
+        texts = (b"type", self.kind.encode(), b"source", SOURCE.encode(), b"data", data)
+        return [b"id", self.id.encode(), *texts] if self.id else [*texts]
+
+    @property
+    def at(self) -> datetime:
+        """Its time, unless it is a plain one."""
+        return from_ms(STARTS_AT_S * 1000) - timedelta(minutes=self.minute)
 
     @property
     def event_id(self) -> bytes:
-        """The `_id` that it gets."""
-        at = from_ms(STARTS_AT_S * 1000) - timedelta(minutes=self.minute)
-        return event_id(SOURCE, self.id, 0 if self.is_plain else to_ms(at))
+        """The `_id` that it gets, if it has an id."""
+        return event_id(SOURCE, self.id, 0 if self.is_plain else to_ms(self.at))
 
 
 class Client:
@@ -66,7 +72,7 @@ class Client:
         self._kinds = kinds
         self._known: list[Sent] = []
         self._disputed: set[str] = set()
-        self._plain = 0
+        self._plain: list[Sent] = []
 
     def request(self) -> list[Sent]:
         """Return the events of one request, each id once."""
@@ -78,9 +84,20 @@ class Client:
         return sent.id in self._disputed
 
     def plain(self) -> Sent:
-        """Return an event of another program."""
-        self._plain += 1
-        return Sent(f"p{self._plain}", GOOD, 0, 0, is_plain=True)
+        """Return an event of another program: without id, a new one, or one of before."""
+        chance = self._chance
+        known = [one for one in self._plain if one.id]
+        if chance.random() < 0.4:
+            sent = Sent("", GOOD, _WITHOUT_ID + len(self._plain), 0, is_plain=True)
+        elif known and chance.random() < 0.4:
+            sent = chance.choice(known)
+            if chance.random() < 0.2:
+                self._disputed.add(sent.id)
+                sent = Sent(sent.id, sent.kind, 1, 0, is_plain=True)
+        else:
+            sent = Sent(f"p{len(self._plain)}", GOOD, 0, 0, is_plain=True)
+        self._plain.append(sent)
+        return sent
 
     def _next(self) -> Sent:
         chance = self._chance

@@ -27,6 +27,7 @@ _SNAPSHOTS_MAX = 12
 _CUT = object()
 """What stands for a reply where the connection was cut."""
 _APPENDS = frozenset(("append", "XADD"))
+_RECORDS = frozenset(("HSET", "retire epochs"))
 _WRITES = frozenset(
     ("append", "create group", "keep", "stale", "delete consumer", "retire epochs", "trim",
      "swap lease", "raise partitions", "deliver again", "XADD", "XACK", "XCLAIM", "XREADGROUP",
@@ -159,10 +160,19 @@ class SimulatedLog:
             if name == "trim":
                 there = self._entries(key)
                 self.watcher.trimmed(key, [id_ for id_ in before if id_ not in there])
+        if name in _RECORDS:
+            self._note_reached(key)
         if name in _APPENDS:
             id_ = id_of(reply)
             self.watcher.appended(key, id_, self._entries(key)[id_])
         return reply
+
+    def _note_reached(self, key: bytes) -> None:
+        """Keep how far epochs have been recorded: a record that is overwritten was one."""
+        reached = self.memory.reached
+        for name, value in self.memory.hash(key).items():
+            srv = bytes.fromhex(name.decode())
+            reached[srv] = max(reached.get(srv, 0), int(value.split()[0]))
 
     def _entries(self, key: bytes) -> dict[Id, Flat]:
         stream = self.memory.streams.get(key)

@@ -120,6 +120,8 @@ class Memory:
         self.hashes: dict[bytes, dict[bytes, bytes]] = {}
         self.sets: dict[bytes, set[bytes]] = {}
         self.scores: dict[bytes, dict[bytes, float]] = {}
+        self.reached: dict[bytes, int] = {}
+        """The most that was ever recorded of an epoch here, whatever its record says since."""
         self._texts: dict[bytes, tuple[bytes, int | None]] = {}
 
     def copy(self) -> Memory:
@@ -129,6 +131,7 @@ class Memory:
         other.hashes = {key: dict(fields) for key, fields in self.hashes.items()}
         other.sets = {key: set(members) for key, members in self.sets.items()}
         other.scores = {key: dict(members) for key, members in self.scores.items()}
+        other.reached = dict(self.reached)
         other._texts = dict(self._texts)
         return other
 

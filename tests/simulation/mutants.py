@@ -3,11 +3,13 @@
 | mutant | the rule that is missing |
 |---|---|
 | ack-before-insert | an entry is acked only when its events are stored |
+| ack-by-id | an entry is acked only over the connection that read it |
 | number-again | an append of unknown outcome ends its epoch, so no number is used twice |
 | trim-by-the-log-alone | the store's list of groups holds what a lost one has yet to read |
 | duplicate-is-stored | what has the id of another event is dead, not stored |
 | no-marks | whoever changes a bucket that is summed up already marks it |
 | final-at-once | an outcome that was made without the events is not final |
+| records-without-max | what is recorded of an epoch only grows |
 """
 
 from __future__ import annotations
@@ -17,11 +19,14 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from pymongo import UpdateOne
+
 import evp.batch.outcome
+import evp.storage.ledger
 import evp.storage.settle
 import evp.storage.sweep
 import evp.storage.writer
-from evp.stream.consumer import Delivery
+from evp.stream.consumer import Consumer, Delivery
 from evp.stream.producer import Producer
 from evp.worker.carrier import Carrier
 from evp.worker.registered import RegisteredGroups
@@ -38,6 +43,16 @@ def _ack_before_insert() -> list[Change]:
         return await carry(self, batch, stop)
 
     return [(Carrier, "_carry", ack_first)]
+
+
+def _ack_by_id() -> list[Change]:
+    async def ack(self: Consumer, deliveries: list[Delivery]) -> None:
+        if deliveries:
+            async with self._connected() as link:
+                ids = [one.entry_id for one in deliveries]
+                await link.call("XACK", self._keys.stream, self.group, *ids)
+
+    return [(Consumer, "ack", ack)]
 
 
 def _number_again() -> list[Change]:
@@ -80,13 +95,23 @@ def _final_at_once() -> list[Change]:
     ]
 
 
+def _records_without_max() -> list[Change]:
+    def said_last(query: Any, change: dict[str, Any], **options: Any) -> UpdateOne:
+        change = {"$set" if how == "$max" else how: what for how, what in change.items()}
+        return UpdateOne(query, change, **options)
+
+    return [(evp.storage.ledger, "UpdateOne", said_last)]
+
+
 MUTANTS: dict[str, Callable[[], list[Change]]] = {
     "ack-before-insert": _ack_before_insert,
+    "ack-by-id": _ack_by_id,
     "number-again": _number_again,
     "trim-by-the-log-alone": _trim_by_the_log_alone,
     "duplicate-is-stored": _duplicate_is_stored,
     "no-marks": _no_marks,
     "final-at-once": _final_at_once,
+    "records-without-max": _records_without_max,
 }
 
 

@@ -146,7 +146,8 @@ class Simulation:
         """Verify while everything is under way: what is found must be so."""
         self.world.counts.verified += 1
         with contextlib.suppress(LogUnavailable, StoreUnavailable):
-            Check(self.world).findings(await self._verify())
+            report = await self._verify()
+            Check(self.world).findings(report, at_rest=False)
 
     async def _verify(self, *, repair: bool = False) -> Report:
         scope = Scope(every_document=True, repair=repair)
@@ -216,22 +217,12 @@ class Simulation:
         world, check = self.world, Check(self.world)
         self._weather.calm = True
         await self._keep_up(10.0)
-        recorded = self._recorded(check)
+        reached = world.book.reached()
         report = await self._verify(repair=True)
-        check.findings(report)
-        check.nothing_missed(report, recorded)
+        check.findings(report, at_rest=True)
+        check.nothing_missed(report, reached)
         await self._keep_up(_DAY_S)
         Check(world).all()
-
-    def _recorded(self, check: Check) -> dict[bytes, int]:
-        """Return how far servers have recorded their epochs, in the store and in the log."""
-        found = check.recorded()
-        for key, fields in self.world.log.memory.hashes.items():
-            if key.endswith(b":servers"):
-                for name, value in fields.items():
-                    srv = bytes.fromhex(name.decode())
-                    found[srv] = max(found.get(srv, 0), int(value.split()[0]))
-        return found
 
     async def _keep_up(self, step_s: float) -> None:
         """Sweep and fold until nothing changes any more, with time between."""

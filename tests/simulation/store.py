@@ -17,6 +17,7 @@ from bson.raw_bson import RawBSONDocument
 from pymongo import ReplaceOne, UpdateOne
 from pymongo.errors import AutoReconnect, BulkWriteError, DuplicateKeyError
 
+from evp.storage.schema import SERVERS
 from tests.simulation.documents import (
     Document,
     Unsupported,
@@ -54,10 +55,18 @@ class SimulatedStore:
         self.weather = weather
         self.refuses = refuses
         self.rows: dict[str, dict[Any, Row]] = {}
+        self.reached: dict[bytes, int] = {}
+        """The most that was ever recorded of an epoch, whatever its record says since."""
 
     def table(self, name: str) -> dict[Any, Row]:
         """Return the rows of a collection by `_id`."""
         return self.rows.setdefault(name, {})
+
+    def note(self, name: str, document: Document) -> None:
+        """Take note of a document as it is now."""
+        if name == SERVERS:
+            srv = document["_id"]
+            self.reached[srv] = max(self.reached.get(srv, 0), document["seq"])
 
     def documents(self, name: str) -> list[Document]:
         """Return the documents of a collection, not to be changed."""
@@ -192,23 +201,32 @@ class SimulatedCollection:
         return await self._call(_what(write), carry_out)
 
     async def _bulk(self, writes: Sequence[Any]) -> Any:
-        """Do writes; now and then only some of them before the connection is lost."""
+        """Do writes, unordered: one that is refused keeps no other from being done.
+
+        Now and then only some of them are done before the connection is lost, or all, and
+        too few of the replicas have them.
+        """
         weather = self._store.weather
-        some = list(writes)
-        is_cut = not weather.calm and weather.chance.random() < weather.chances.store_fault / 2
+        some = frozenset(range(len(writes)))
+        is_cut = lacks_replicas = False
+        if not weather.calm and weather.chance.random() < weather.chances.store_fault / 2:
+            is_cut = weather.chance.random() < 0.5
+            lacks_replicas = not is_cut
         if is_cut:
-            some = [write for write in some if weather.chance.random() < 0.5]
+            some = frozenset(place for place in some if weather.chance.random() < 0.5)
 
         def carry_out() -> Any:
             errors, matched = [], 0
-            for place, write in enumerate(some):
+            for place, write in enumerate(writes):
+                if place not in some:
+                    continue
                 count, error = self._write(write)
                 matched += count
                 if error is not None:
                     errors.append({"index": place, **error})
-            if is_cut and weather.chance.random() < 0.5:
+            if is_cut:
                 raise AutoReconnect("the connection was lost in the middle")
-            concerns = [_WRITE_CONCERN] if is_cut else []
+            concerns = [_WRITE_CONCERN] if lacks_replicas else []
             if errors or concerns:
                 raise BulkWriteError({"writeErrors": errors, "writeConcernErrors": concerns})
             return SimpleNamespace(matched_count=matched)
@@ -268,6 +286,7 @@ class SimulatedCollection:
             text = "E11000 duplicate key error"
             return {"code": _DUPLICATE_KEY, "errmsg": text, "keyPattern": {"_id": 1}}
         table[id_] = row
+        self._store.note(self._name, row.document)
         return None
 
     def _change(self, row: Row, change: Mapping[str, Any]) -> None:
@@ -278,6 +297,7 @@ class SimulatedCollection:
     def _put(self, row: Row, document: Document) -> None:
         row.raw = bson.encode(document)
         row.document = bson.decode(row.raw, _AWARE)
+        self._store.note(self._name, row.document)
 
     def _delete(self, query: Mapping[str, Any], most: int | None) -> Any:
         gone = self.read(query)[:most]

@@ -26,7 +26,7 @@ from evp.batch.outcome import ERASED
 from evp.batch.raw import AS_IT_IS
 from evp.clock import from_ms
 from evp.codec import Media
-from evp.errors import LogUnavailable, StoreUnavailable
+from evp.errors import LogUnavailable, Refusal, StoreUnavailable
 from evp.receipt import receipt_of
 from evp.server.accept import Acceptor
 from evp.server.answer import Answer
@@ -53,6 +53,8 @@ from tests.simulation.store import SimulatedDatabase, SimulatedStore
 READERS = b"readers"
 
 _VALIDATION = {"code": 121, "errmsg": "document failed validation"}
+_UNKNOWN = frozenset(("ack_unknown",))
+"""Answers that leave open whether the events will be stored."""
 _IN_FLIGHT = 2
 _PROCESSES_MAX = 6
 
@@ -274,18 +276,25 @@ class World:
         servers = [one for one in self.running if one.acceptor and not one.process.paused]
         if not servers:
             return
-        acceptor = self.chance.choice(servers).acceptor
+        server = self.chance.choice(servers)
+        acceptor, process = server.acceptor, server.process
         again = self._unanswered and self.chance.random() < 0.5
         some = self._unanswered.pop() if again else self.client.request()
         self.counts.requests += 1
+        self.book.sent(some)
         if acceptor is not None:
-            acceptor.accept(body_of(some), Media.ARRAY, lambda answer: self._answered(some, answer))
+            acceptor.accept(
+                body_of(some), Media.ARRAY, lambda answer: self._answered(some, answer, process)
+            )
 
-    def _answered(self, some: list[Sent], answer: Answer) -> None:
+    def _answered(self, some: list[Sent], answer: Answer, process: Process) -> None:
         if answer.status != 202:
             self.weather.note(f"refused {answer.status}")
             if answer.status == 500:
                 self.book.broken("server fault", repr(answer.error))
+            is_refusal = isinstance(answer.error, Refusal) and answer.error.code not in _UNKNOWN
+            if is_refusal and process.alive:
+                self.book.refused(some)
             self._unanswered.append(some)
             return
         receipt = receipt_of(msgspec.json.decode(answer.body)["receipt"])
@@ -298,6 +307,7 @@ class World:
     def write_plain(self) -> None:
         """Let another program write an entry of its own."""
         key, sent = self.settings.stream.encode(), self.client.plain()
+        self.book.sent([sent])
         self.book.answered(
             [sent], key, id_of(self.log.carry_out([b"XADD", key, b"*", *sent.fields]))
         )
