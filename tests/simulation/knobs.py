@@ -12,6 +12,7 @@ from random import Random
 from typing import Any
 
 import evp.server.backpressure
+import evp.server.ledger
 import evp.storage.buckets
 import evp.storage.isolation
 import evp.storage.rollups
@@ -27,6 +28,8 @@ GROUP = "workers"
 
 _LIMITS: tuple[tuple[Any, str, float], ...] = (
     (evp.server.backpressure, "BACKLOG_LOOK_S", 3.0),
+    (evp.server.ledger, "LEDGER_RECORD_S", 0.3),
+    (evp.server.ledger, "LEDGER_CARRY_S", 3.0),
     (evp.storage.rollups, "BUCKET_CLOSE_MS", 2_000),
     (evp.storage.rollups, "FOLD_MARKED_MS", 500),
     (evp.storage.rollups, "FOLD_WAIT_MS", 500),
