@@ -16,13 +16,15 @@ Read in this order:
 | `documents`, `store` | a store in memory; `test_store` holds it against a real store |
 | `faults` | what goes wrong with single calls: refused, lost, late |
 | `events`, `world` | clients and processes, and what befalls them |
-| `book`, `check` | what really happened; what must hold at each moment, and at the end |
+| `book`, `check` | what really happened; what must hold at each moment, and at the end; `test_check` plants what they must find |
 | `simulation`, `schedule` | one world from start to end; what befalls it, drawn from a seed |
 | `mutants` | rules of evp that can be taken away, to see that it is found |
 
 `python -m tests.simulation --help` runs them; `test_machine` lets Hypothesis say what happens.
 
-What it cannot show: faults within an engine, a disk that lies, what a driver does with its
-sockets, threads, and how long anything takes. That is what `tests/faults` and the tests against
-real engines are for.
+What it cannot show: faults within an engine, what a driver does with its sockets, threads, and
+how long anything takes. Durability is none of it either: the log's disk has everything at once,
+WAITAOF says so each time, and of commands that are sent together all are carried out, or none.
+The log's Lua is not run, but its twins: a wrong script is found by `test_log` or by the tests
+against real engines, which with `tests/faults` are there for all this.
 """  # noqa: E501 - a table's row is one line

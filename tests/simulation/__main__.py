@@ -21,6 +21,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 
 import msgspec
@@ -117,6 +118,9 @@ def _run_all(given: argparse.Namespace) -> int:
                 _say(f"{totals.schedules:,} schedules, {rate:.0f}/s, {bad} with a violation")
     except KeyboardInterrupt:
         interrupted = True
+    except BrokenProcessPool:
+        _say("one of the processes of this run was killed: what comes after it was not run")
+        interrupted = True
     took_s = time.monotonic() - began_at_s
     _say(f"\n{totals}\nin {took_s:.1f} s, {totals.schedules / took_s:.1f} schedules/s")
     if given.mutant is not None:
@@ -188,7 +192,22 @@ def _say(text: str) -> None:
     sys.stdout.flush()
 
 
+def _end_at(ending: int) -> None:
+    """Have a signal end the run as Ctrl-C does: what was done so far is said."""
+    mine = os.getpid()
+
+    def end(*_: object) -> None:
+        if os.getpid() != mine:
+            os._exit(1)  # It was just forked, and has not begun.
+        signal.signal(ending, signal.SIG_IGN)  # Once is enough.
+        raise KeyboardInterrupt
+
+    signal.signal(ending, end)
+
+
 if __name__ == "__main__":
-    # Told to stop it ends as by Ctrl-C: what was done so far is said.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    sys.exit(main(sys.argv[1:]))
+    _end_at(signal.SIGTERM)
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)
