@@ -3,7 +3,7 @@
     python -m tests.mutants [--only 3 …] [--all] [--json] [--write]
 
 First the tests run on a copy as it is: they must pass. Exit 0 if every bug is caught, 1 if
-one survives, or can't be tried.
+one survives, or can't be tried; with --all also if a test was skipped.
 """
 
 from __future__ import annotations
@@ -67,7 +67,8 @@ def main() -> int:
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(told)).decode() + "\n")
     else:
         sys.stdout.write("\n".join([*rows, ""]))
-    if not all(verdict.is_caught for _, verdict in found):
+    skipped = [name for _, verdict in found for name in verdict.skipped]
+    if not all(verdict.is_caught for _, verdict in found) or (options.all and skipped):
         return 1
     if options.write:
         write(DOCUMENT, rows)
@@ -94,7 +95,8 @@ def tried(mutant: Mutant) -> Verdict:
     else:
         verdict = judge(mutant.tests, done.phases, done.began_at_s)
     said = f"caught after {verdict.after_s:.1f} s" if verdict.is_caught else "SURVIVED"
-    say("\n  ".join([f"{mutant.number:02} {mutant.name}: {said}", *verdict.why_not]))
+    skipped = [f"skipped, so it says nothing: {name}" for name in verdict.skipped]
+    say("\n  ".join([f"{mutant.number:02} {mutant.name}: {said}", *verdict.why_not, *skipped]))
     return verdict
 
 

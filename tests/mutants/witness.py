@@ -17,6 +17,8 @@ import msgspec
 import pytest
 from msgspec import Struct
 
+from tests.support.wait import NotInTime
+
 _TIMEOUT = "Timeout"
 """How the complaint begins by which pytest-timeout ends a test."""
 
@@ -50,7 +52,7 @@ def complains(error: BaseException) -> bool:
         return all(map(complains, error.exceptions))
     if isinstance(error, pytest.fail.Exception):
         return not str(error).startswith(_TIMEOUT)
-    return isinstance(error, AssertionError)
+    return isinstance(error, AssertionError) and not isinstance(error, NotInTime)
 
 
 def read(path: Path) -> list[Testimony]:

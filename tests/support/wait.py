@@ -10,6 +10,10 @@ WAIT_S_MAX = 20.0
 LOOK_S = 0.02
 
 
+class NotInTime(AssertionError):
+    """Raised when what was waited for has not come: the machine is slow, or it never comes."""
+
+
 async def until(
     holds: Callable[[], bool | Awaitable[bool]], *, what: str, within_s: float = WAIT_S_MAX
 ) -> None:
@@ -20,7 +24,7 @@ async def until(
         if found if isinstance(found, bool) else await found:
             return
         if time.monotonic() > ends_at_s:
-            raise AssertionError(f"not within {within_s:g} s: {what}")
+            raise NotInTime(f"not within {within_s:g} s: {what}")
         await asyncio.sleep(LOOK_S)
 
 
@@ -29,5 +33,5 @@ def until_now(holds: Callable[[], bool], *, what: str, within_s: float = WAIT_S_
     ends_at_s = time.monotonic() + within_s
     while not holds():
         if time.monotonic() > ends_at_s:
-            raise AssertionError(f"not within {within_s:g} s: {what}")
+            raise NotInTime(f"not within {within_s:g} s: {what}")
         time.sleep(LOOK_S)

@@ -10,6 +10,7 @@ from tests.mutants.__main__ import HEADING, table, write
 from tests.mutants.planted import Mutant, mutants
 from tests.mutants.verdict import Verdict, failing, judge
 from tests.mutants.witness import Phase, complains
+from tests.support.wait import NotInTime
 
 ONE = "tests/unit/test_x.py::test_one"
 TWO = "tests/unit/test_x.py::test_two"
@@ -60,7 +61,8 @@ def test_every_test_that_is_named_must_catch() -> None:
     both = (ONE, TWO)
     assert not judged(caught, phase(TWO, "passed"), tests=both).is_caught
     assert judged(caught, phase(TWO, "passed"), tests=both).why_not == [f"{TWO} passed"]
-    assert judged(caught, phase(TWO, "skipped", "setup"), tests=both).is_caught
+    skipped = judged(caught, phase(TWO, "skipped", "setup"), tests=both)
+    assert (skipped.is_caught, skipped.skipped) == (True, [TWO])
 
 
 def test_tests_must_pass_without_a_bug() -> None:
@@ -81,7 +83,8 @@ def test_what_is_a_complaint() -> None:
         assert complains(complaint)
         assert complains(BaseExceptionGroup("several", [complaint]))
     late = raised(pytest.fail.Exception, "Timeout (>60.0s) from pytest-timeout.")
-    for other in (ImportError("x"), SyntaxError("x"), TimeoutError(), ValueError("x"), late):
+    never = NotInTime("not within 20 s: it is stored")
+    for other in (ImportError("x"), SyntaxError("x"), TimeoutError(), ValueError("x"), late, never):
         assert not complains(other)
         assert not complains(BaseExceptionGroup("several", [AssertionError(), other]))
 
