@@ -141,7 +141,8 @@ class Book(Watcher):
         What the log has forgotten by a fault is no record; one that evp overwrote still is.
         """
         found = dict(self._store.reached)
-        for srv, seq in self.log.memory.reached.items():
+        for name, seq in self.log.memory.reached.items():
+            srv = bytes.fromhex(name.decode())
             found[srv] = max(found.get(srv, 0), seq)
         return found
 

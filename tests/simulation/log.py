@@ -171,8 +171,7 @@ class SimulatedLog:
         """Keep how far epochs have been recorded: a record that is overwritten was one."""
         reached = self.memory.reached
         for name, value in self.memory.hash(key).items():
-            srv = bytes.fromhex(name.decode())
-            reached[srv] = max(reached.get(srv, 0), int(value.split()[0]))
+            reached[name] = max(reached.get(name, 0), int(value.split()[0]))
 
     def _entries(self, key: bytes) -> dict[Id, Flat]:
         stream = self.memory.streams.get(key)

@@ -212,7 +212,7 @@ class Memory:
             if one is None:
                 if not force:
                     continue
-                one = group.pending[id_] = Pending(consumer, 0, 0)
+                one = group.pending[id_] = Pending(consumer, 0, 1)
             one.consumer, one.since_ms = consumer, self.now_ms() - idle_ms
             one.times += counted
             found.append((id_, entries[id_]))
