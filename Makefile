@@ -154,7 +154,7 @@ fuzz: $(READY) ## fuzz the accept path, guided by coverage; the corpus grows (FU
 	@PYTHONPATH=.bench/fuzz:. $(BIN)/python tests/fuzz/run.py -max_total_time=$(FUZZ_S) -max_len=4096 \
 		-artifact_prefix=tests/fuzz/
 
-mutants: $(READY) ## plant fourteen bugs, one at a time: the tests must catch each (ONLY="3 9": only these)
+mutants: $(READY) ## plant bugs, one at a time: the tests must catch each (ONLY="3 9": only these)
 	@$(BIN)/python -m tests.mutants $(if $(ONLY),--only $(ONLY))
 
 wheel: $(READY) ## build the wheel, into dist

@@ -127,7 +127,8 @@ def _run_all(given: argparse.Namespace) -> int:
         found = f"found after {totals.schedules:,} schedules" if bad else "NOT FOUND"
         _say(f"the mutant {given.mutant} is {found}")
         return 0 if bad else 1
-    _say(f"{bad} SCHEDULES WITH A VIOLATION" if bad else "every promise was kept")
+    so_far = "stopped before its end; so far " if interrupted else ""
+    _say(so_far + (f"{bad} SCHEDULES WITH A VIOLATION" if bad else "every promise was kept"))
     if interrupted:
         return 130
     return 1 if bad else 0

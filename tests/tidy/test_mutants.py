@@ -14,13 +14,12 @@ from tests.tidy.named import is_there
 from tests.tidy.source import ROOT
 
 MUTANTS = mutants()
-COUNT = 14
 
 
 def test_all_are_there() -> None:
-    """There are fourteen, numbered, each of another name; each is a bug of evp, in its own code."""
-    assert [one.number for one in MUTANTS] == list(range(1, COUNT + 1))
-    assert len({one.name for one in MUTANTS}) == COUNT
+    """They are numbered, each of another name; each is a bug of evp, in its own code."""
+    assert [one.number for one in MUTANTS] == list(range(1, len(MUTANTS) + 1))
+    assert len({one.name for one in MUTANTS}) == len(MUTANTS) >= 14
     assert all(file.startswith("evp/") for one in MUTANTS for file in one.files)
 
 
