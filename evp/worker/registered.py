@@ -44,14 +44,16 @@ class RegisteredGroups:
         async with self._store_turn:
             if monotonic_s() >= self._store_ask_at_s:
                 self._store_answer = await self._ask_store()
-        if isinstance(self._store_answer, StoreUnavailable):
-            raise self._store_answer
+            # While the log is asked, another loop may get another answer.
+            stored = self._store_answer
+        if isinstance(stored, StoreUnavailable):
+            raise stored
         if partition == 0:
-            return self._store_answer
+            return stored
         async with self._log_turn:
             if monotonic_s() >= self._log_ask_at_s:
                 await self._ask_log()
-        return self._store_answer | self._log_answer
+        return stored | self._log_answer
 
     async def still_has(self, name: str) -> bool:
         """Return whether store or partition 0 has a group now; raises Store- and LogUnavailable."""

@@ -574,6 +574,34 @@ async def test_loops_ask_together_which_groups_there_are(
     assert len(asked) == 2
 
 
+async def test_store_goes_away_while_the_log_is_asked(
+    db: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loop goes by what the store told it, also if another one was told nothing meanwhile."""
+    answers: list[set[str] | StoreUnavailable] = [{"a"}, StoreUnavailable("away")]
+
+    async def answer(_db: Database) -> set[str]:
+        found = answers.pop(0)
+        if isinstance(found, StoreUnavailable):
+            raise found
+        return found
+
+    async def answer_late(_link: Link, _keys: Keys) -> set[str]:
+        later_s = monotonic_s() + GROUPS_ASK_S
+        monkeypatch.setattr(registered, "monotonic_s", lambda: later_s)
+        with pytest.raises(StoreUnavailable):
+            await groups.names(0)
+        return {"b"}
+
+    monkeypatch.setattr(registered, "registered", answer)
+    monkeypatch.setattr(registered, "registered_groups", answer_late)
+    groups = RegisteredGroups(settings, db)
+    try:
+        assert await groups.names(1) == {"a", "b"}
+    finally:
+        await groups.close()
+
+
 # What is left behind, and what waits
 
 
