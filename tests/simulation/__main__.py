@@ -13,25 +13,20 @@ the seed and how to see it again. The same seed gives the same schedule, to the 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import os
 import signal
 import sys
-import threading
 import time
-from collections.abc import Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from itertools import islice
 
 import msgspec
 
 from tests.simulation.mutants import MUTANTS, mutated
+from tests.simulation.pool import results
 from tests.simulation.schedule import run
 from tests.simulation.simulation import Result
 from tests.simulation.world import Counts
 
-_AT_ONCE = 5
 _SAID_EVERY_S = 5.0
 _SHOWN_MAX = 5
 
@@ -103,7 +98,7 @@ def _run_all(given: argparse.Namespace) -> int:
     totals, bad, interrupted = Totals(), 0, False
     seeds = range(given.seed, given.seed + given.schedules)
     try:
-        for result in _results(seeds, given.mutant, given.processes):
+        for result in results(seeds, given.mutant, given.processes):
             totals.add(result)
             if result.violations:
                 bad += 1
@@ -132,48 +127,6 @@ def _run_all(given: argparse.Namespace) -> int:
     if interrupted:
         return 130
     return 1 if bad else 0
-
-
-def _results(seeds: Iterable[int], mutant: str | None, processes: int) -> Iterator[Result]:
-    """Give the results of all schedules, in order, as they come; few are under way at a time."""
-    portions = _portions(seeds)
-    pool = ProcessPoolExecutor(processes, initializer=_depend_on_parent)
-    try:
-        under_way: list[Future[list[Result]]] = []
-        while True:
-            for portion in islice(portions, 2 * processes - len(under_way)):
-                under_way.append(pool.submit(_run_some, portion, mutant))  # noqa: PERF401
-            if not under_way:
-                return
-            wait(under_way[:1], return_when=FIRST_COMPLETED)
-            yield from under_way.pop(0).result()
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _depend_on_parent() -> None:
-    """End with the parent, however it ends; leave Ctrl-C to it, which then gives no more to do."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    parent = multiprocessing.parent_process()
-
-    def end_with_it() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=end_with_it, daemon=True).start()
-
-
-def _portions(seeds: Iterable[int]) -> Iterator[list[int]]:
-    remaining = iter(seeds)
-    while some := list(islice(remaining, _AT_ONCE)):
-        yield some
-
-
-def _run_some(seeds: list[int], mutant: str | None) -> list[Result]:
-    with mutated(mutant):
-        return [run(seed) for seed in seeds]
 
 
 def _show(result: Result, mutant: str | None) -> None:
