@@ -41,8 +41,9 @@ from tests.simulation.world import Counts, Running, World, until
 Trace = Callable[[float, str], None]
 """Told what happens, and when, in seconds of the simulation."""
 
-_TURNS_MAX = 300_000
-_CALM_S_MAX = 300.0
+_TURNS_MAX = 1_000_000
+_CALM_S_MAX = 900.0
+"""Where calls are slow, events that kill are found by dozens of deaths, 10 s and more each."""
 _ROUNDS_MAX = 12
 _DAY_S = 26 * 3600.0
 
