@@ -508,14 +508,14 @@ async def test_store_away(
     settings: Settings, link: Link, own_store_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody can log in: 503; who is logged in is still known, by whichever server."""
-    monkeypatch.setattr(user_store, "PEOPLE_STORE_S_MAX", 0.5)
-    monkeypatch.setattr(session_store, "PEOPLE_STORE_S_MAX", 0.5)
     changes: dict[str, Any] = {"mongo_url": own_store_server.url, "jwt_secret": SECRET}
     async with serving(msgspec.structs.replace(settings, **changes)) as server:
         crowd = People(server, "")
         await crowd.add("anna")
         grant = await crowd.login("anna")
         assert (await crowd.me(grant["access_token"])).status == 200
+        monkeypatch.setattr(user_store, "PEOPLE_STORE_S_MAX", 0.5)
+        monkeypatch.setattr(session_store, "PEOPLE_STORE_S_MAX", 0.5)
         own_store_server.kill()
         posts = [
             crowd.try_login("anna"),
