@@ -89,11 +89,7 @@ async def _show(drill: Drill, running: asyncio.Task[None], told: asyncio.Task[in
 
 def print_report(report: Report, *, json: bool) -> None:
     """Print a report for people, or as JSON."""
-    output = Output()
-    if json:
-        output.say_json(report)
-    else:
-        output.print(render(report))
+    Output().say_report(report, render, json=json)
 
 
 def exit_code_of(report: Report) -> int:

@@ -129,8 +129,4 @@ async def _show(test: LoadTest, plan: Plan, running: asyncio.Task[Report]) -> No
 
 def print_report(report: Report, *, json: bool) -> None:
     """Print a report for people, or as JSON."""
-    output = Output()
-    if json:
-        output.say_json(report)
-    else:
-        output.print(render(report))
+    Output().say_report(report, render, json=json)

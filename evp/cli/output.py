@@ -6,9 +6,13 @@ import io
 import os
 import select
 import sys
+from collections.abc import Callable
+from typing import TypeVar
 
 import msgspec
-from rich.console import Console
+from rich.console import Console, RenderableType
+
+T = TypeVar("T")
 
 
 class Output(Console):
@@ -28,6 +32,13 @@ class Output(Console):
     def say_json(self, value: object) -> None:
         """Print a value as JSON that people can read as well."""
         self.say(msgspec.json.format(msgspec.json.encode(value)).decode())
+
+    def say_report(self, report: T, render: Callable[[T], RenderableType], *, json: bool) -> None:
+        """Print a report for people, as `render` shows it, or as JSON."""
+        if json:
+            self.say_json(report)
+        else:
+            self.print(render(report))
 
     def say_json_line(self, value: object) -> None:
         """Print a value as JSON on a line of its own: one of several that follow each other."""

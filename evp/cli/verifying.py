@@ -81,8 +81,4 @@ async def verified(settings: Settings, scope: Scope) -> Report:
 
 def print_report(report: Report, *, json: bool) -> None:
     """Print a report for people, or as JSON."""
-    output = Output()
-    if json:
-        output.say_json(report)
-    else:
-        output.print(render(report))
+    Output().say_report(report, render, json=json)

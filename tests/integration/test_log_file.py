@@ -25,7 +25,7 @@ from tests.support.workers import changed, drain
 pytestmark = pytest.mark.usefixtures("verify_at_once")
 
 FRAMES = 5
-FLIPS = 30
+FLIPS = 60
 
 
 @pytest.fixture
@@ -84,9 +84,7 @@ async def test_end_that_was_not_synced_is_cut_off(
 ) -> None:
     """Half a command at the end, of an append that nobody was promised, costs nothing else."""
     log_server.kill()
-    path = file_of(log_folder)
-    content = path.read_bytes()
-    path.write_bytes(content + content[content.rindex(b"*1\r\n$5\r\nMULTI") :][:-3])
+    append_half(file_of(log_folder))
     await restart(log_server)
     await drain(settings)
     assert await stored(db) == accepted
@@ -121,8 +119,7 @@ async def test_half_an_append_amid_the_files(
     """Left where the power failed during a rewrite, it keeps the log from its first start only."""
     log_server.kill()
     path = file_of(log_folder)
-    content = path.read_bytes()
-    path.write_bytes(content + content[content.rindex(b"*1\r\n$5\r\nMULTI") :][:-3])
+    append_half(path)
     following = path.with_name("appendonly.aof.2.incr.aof")
     following.touch()
     with path.with_name("appendonly.aof.manifest").open("a", encoding="utf-8") as manifest:
@@ -220,6 +217,12 @@ async def _settled(settings: Settings) -> tuple[dict[str, Any], Report]:
         return found, report
     finally:
         await client.close()
+
+
+def append_half(path: Path) -> None:
+    """Add the last append once more to the log's file, without its end."""
+    content = path.read_bytes()
+    path.write_bytes(content + content[content.rindex(b"*1\r\n$5\r\nMULTI") :][:-3])
 
 
 def flip(path: Path, place: int, bits: int = 0x41) -> None:

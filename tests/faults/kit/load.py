@@ -44,7 +44,8 @@ PROBES_MAX = 20
 _AGAIN_S = 0.2
 _PROBE_S = 0.05
 _TYPE = "page_view"
-_NO_ANSWER = (OSError, EOFError, TimeoutError, RuntimeError, ValueError)
+NO_ANSWER = (OSError, EOFError, TimeoutError, RuntimeError, ValueError)
+"""What is raised where a request gets no answer."""
 
 
 class Plan(Struct):
@@ -222,7 +223,7 @@ class Lane:
                 made.event_ids = [answer["event_id"]]
             if status != 202 or reply.headers.get("connection") == "close":
                 await self._hang_up()
-        except _NO_ANSWER:
+        except NO_ANSWER:
             status = 0
             await self._hang_up()
         verdict = verdict_of(status, code)

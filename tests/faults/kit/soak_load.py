@@ -30,18 +30,17 @@ from evp.clock import from_ms, now_ms
 from evp.http import Reply
 from evp.identity import event_id
 from tests.faults.kit.history import content_digest, verdict_of
+from tests.faults.kit.load import ANSWER_S_MAX, NO_ANSWER
 from tests.support.server import Wire, request
 
 SOURCE = "soak"
 TYPE = "page_view"
-ANSWER_S_MAX = 12.0
 BEHIND_S_MAX = 5.0
 """What a fault held up for longer is not made up for."""
 CONNECTION_REQUESTS_MAX = 50
 """After so many requests a connection is replaced, so that connections come and go."""
 _AGAIN_S = 0.2
 _PATH = "/events/batch"
-_NO_ANSWER = (OSError, EOFError, TimeoutError, RuntimeError, ValueError)
 
 
 class SoakPlan(Struct):
@@ -154,7 +153,7 @@ class Route:
         self._requests = 0
 
     async def ask(self, content: bytes) -> Reply:
-        """Send a request and return its answer. Raises one of `_NO_ANSWER`."""
+        """Send a request and return its answer. Raises one of `NO_ANSWER`."""
         if self._requests >= CONNECTION_REQUESTS_MAX:
             self.hang_up()
         if self._wire is None:
@@ -218,7 +217,7 @@ class Lane:
             code = msgspec.json.decode(reply.body).get("code", "")
             if status != 202 or reply.headers.get("connection") == "close":
                 route.hang_up()
-        except _NO_ANSWER:
+        except NO_ANSWER:
             route.hang_up()
         self._lanes.codes[f"{status} {code}".strip() if status else "no answer"] += 1
         return verdict_of(status, code)
